@@ -1,0 +1,52 @@
+# make study runs the whole series, make test tests it; both first find or make the Python for it (.venv).
+#
+#   make study PROFILE=paper DATA=path/to/features DEVICE=cuda
+#   make test PYTHON=/path/to/python        # no set-up: this Python, as it is
+
+# Given on the command line only: a variable of the same name in the shell may mean something else.
+PROFILE = quick
+DATA    =
+DEVICE  =
+PYTHON  =
+
+# Any Python 3 can run the set-up. Each is tried, because one on the PATH may still not run (a pyenv shim).
+STARTER = $(firstword $(foreach p,python3 python python3.12 python3.11,\
+          $(shell $(p) -c 'import sys; sys.version_info >= (3, 8) and print("$(p)")' 2>/dev/null)))
+
+no_python = no working Python 3 was found; install Python 3.11 or 3.12, or activate a conda environment
+
+# A recipe begins with $(ready): the shell variable $$python is then the study's Python.
+ready = python=$(if $(PYTHON),"$(PYTHON)",$$($(or $(STARTER),$(error $(no_python))) setup_environment.py)) || exit 1
+
+# Kernels started by papermill and nbval find tmtlib here even where it is not installed.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.DEFAULT_GOAL := help
+.PHONY: help study test lab clean-notebooks setup
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+
+study: ## run all notebooks: PROFILE=smoke|quick|paper (quick), DATA=feature files, DEVICE=cpu|cuda
+	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" \
+	    $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)")
+
+# Tests use planted data and write to a folder of their own, emptied first: a result of older code would be taken
+# as done. Two workers with one thread each, so that they do not fight over two cores.
+test: ## style, tests, and every notebook's saved outputs
+	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA; failed=; \
+	export TMT_RESULTS="$(CURDIR)/.build/test-results" OMP_NUM_THREADS=1; \
+	"$$python" -m ruff check . || failed="$$failed style"; \
+	"$$python" -m pytest -n 2 --dist loadscope tests || failed="$$failed tests"; \
+	"$$python" -m pytest --nbval-lax -n 2 --dist loadscope notebooks || failed="$$failed notebooks"; \
+	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
+	echo "make test: style, tests and notebooks passed"
+
+lab: ## open the notebooks in JupyterLab
+	@$(ready); "$$python" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+clean-notebooks: ## make saved notebooks the same bytes on every machine
+	@$(ready); "$$python" -m tmtlib clean
+
+setup: ## find or make the Python for the study, and print its path
+	@$(ready); echo "$$python"

@@ -1,0 +1,127 @@
+"""The paper as data: Table 1 by cell, claims that can be judged, and the verdict rules at their edges."""
+
+import dataclasses
+import math
+from decimal import Decimal
+
+import pytest
+
+from tmtlib import paper
+
+# Table 1 typed a second time, by row: data set, method, Acc-5, F1, MAE.
+TABLE = """
+sims  tmt     .4726 .5156 .4726
+sims  tmt_amw .4770 .5173 .4770
+mosi  tmt     .4300 .4890 .5200
+mosi  tmt_amw .4350 .4920 .5170
+mosei tmt     .5300 .5600 .4600
+mosei tmt_amw .5370 .5650 .4550
+"""
+RULES = ("arithmetic", "noise", "weights_static", "parameters")
+
+
+def test_table1_holds_each_printed_number_once():
+    wanted = {}
+    for dataset, method, *values in (line.split() for line in TABLE.strip().splitlines()):
+        wanted |= {(dataset, method, m): float(v) for m, v in zip(("acc5", "f1", "mae"), values, strict=True)}
+    found = {(c.dataset, c.method, c.metric): c.value for c in paper.TABLE1}
+    assert found == wanted and len(paper.TABLE1) == 18
+
+
+def test_printed_digits_are_the_value_and_keep_their_number():
+    for cell in paper.TABLE1 + paper.REPRINTED:
+        assert float(cell.printed) == cell.value
+    digits = {(c.dataset, c.place): -Decimal(c.printed).as_tuple().exponent for c in paper.REPRINTED}
+    assert digits["mosi", paper.ANALYSIS] == 3 and digits["mosi", paper.COMPARISON] == 4
+    assert next(c.printed for c in paper.TABLE1 if c.value == 0.43) == "0.43"
+
+
+def test_reprinted_accuracies_agree_with_table1():
+    for cell in paper.REPRINTED:
+        assert cell.value == paper.table1_value(cell.dataset, cell.method, cell.metric)
+    assert len(paper.REPRINTED) == 12
+
+
+def test_table1_value_is_none_for_what_the_table_lacks():
+    assert paper.table1_value("mosi", "tmt_amw", "mae") == 0.517
+    assert paper.table1_value("mosi", "tmt", "corr") is None
+    assert paper.table1_value("simsv2", "tmt", "acc5") is None
+
+
+def test_split_sizes_add_up_to_the_published_data_sets():
+    # 2,199 segments (Zadeh et al. 2016), 2,281 (Yu et al. 2020), 22,856 of CMU-MOSEI in the MMSA files
+    totals = {name: sum(sizes) for name, sizes in paper.SPLIT_SIZES.items()}
+    assert totals == {"mosi": 2199, "sims": 2281, "mosei": 22856}
+    assert paper.TEST_SIZES == {"mosi": 686, "mosei": 4659, "sims": 457}
+
+
+def test_records_are_frozen():
+    for record in (paper.TABLE1[0], paper.CLAIMS[0], paper.SETTINGS[0]):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            record.place = "elsewhere"
+
+
+def test_settings_are_either_quoted_or_open():
+    for setting in paper.SETTINGS:
+        assert (setting.value is None) == (setting.quote == ""), setting.name
+    stated = {s.name: s.value for s in paper.SETTINGS}
+    assert (stated["width"], stated["layers"], stated["heads"], stated["batch size"]) == (
+        "128",
+        "4",
+        "8",
+        "64",
+    )
+    assert stated["seeds and number of runs"] is None and len(stated) == len(paper.SETTINGS)
+
+
+def test_every_claim_can_be_judged():
+    assert 12 <= len(paper.CLAIMS) <= 16
+    assert len({c.key for c in paper.CLAIMS}) == len({c.quote for c in paper.CLAIMS}) == len(paper.CLAIMS)
+    for claim in paper.CLAIMS:
+        assert claim.rule in RULES or paper.gain_cells(claim.rule), claim.key
+        assert claim.kind in ("result", "mechanism", "explanation", "cost")
+        assert claim.supports and claim.contradicts and claim.supports != claim.contradicts
+        assert claim.quote and claim.place
+    assert {c.rule for c in paper.CLAIMS} >= {*RULES, "amw_gain:all:all"}
+
+
+def test_gain_claims_name_cells_of_table1():
+    for claim in paper.CLAIMS:
+        for dataset, metric in paper.gain_cells(claim.rule):
+            assert paper.table1_value(dataset, "tmt", metric) is not None
+
+
+def test_gain_cells_expands_all():
+    assert paper.gain_cells("amw_gain:mosi:mae") == (("mosi", "mae"),)
+    assert set(paper.gain_cells("amw_gain:mosei:all")) == {("mosei", m) for m in ("acc5", "f1", "mae")}
+    assert len(set(paper.gain_cells("amw_gain:all:all"))) == 9
+    assert paper.gain_cells("noise") == ()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better", "verdict"),
+    [
+        (0.001, 0.02, 1, "supported"),
+        (-0.02, -0.001, 1, "not supported"),
+        (-0.01, 0.02, 1, "cannot tell"),
+        (0.0, 0.02, 1, "cannot tell"),  # zero itself is in the interval
+        (-0.02, -0.001, -1, "supported"),  # an error that falls
+        (0.001, 0.02, -1, "not supported"),
+        (-0.01, 0.02, -1, "cannot tell"),
+        (math.nan, 0.02, 1, "cannot tell"),
+        (0.01, math.nan, 1, "cannot tell"),
+        (0.01, math.nan, -1, "cannot tell"),
+    ],
+)
+def test_interval_verdict(low, high, better, verdict):
+    assert paper.interval_verdict(low, high, better) == verdict
+
+
+def test_combined_verdict_needs_every_cell():
+    yes, no, open_ = "supported", "not supported", "cannot tell"
+    assert paper.combined_verdict([yes, yes]) == yes
+    assert paper.combined_verdict([yes, open_]) == open_
+    assert paper.combined_verdict([yes, open_, no]) == no
+    assert paper.combined_verdict([]) == open_
+    assert paper.combined_verdict(iter([yes, yes])) == yes
+    assert {yes, no, open_} < set(paper.VERDICTS)

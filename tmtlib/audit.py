@@ -1,0 +1,335 @@
+"""What the AMW paper's printed numbers and sentences settle by arithmetic and reading, without training.
+
+Every function is pure; tables are DataFrames, accuracies are fractions, "_pp" columns percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import ceil, exp, floor
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, norm
+
+from tmtlib import paper
+from tmtlib.paper import DATASETS, METHODS, METRICS, TEST_SIZES, table1_value
+
+# Acc-5 (%) and MAE (label units), means of five seeds: thuiar/MMSA, results/result-stat.md, commit a94e65d.
+_MMSA = """
+model       mosi         mosei        sims
+EF-LSTM     40.15 .9488  51.16 .6005  21.23 .5907
+LF-DNN      38.05 .9548  51.97 .5802  39.74 .4463
+TFN         39.39 .9473  53.10 .5726  39.30 .4322
+LMF         38.13 .9504  52.99 .5757  40.53 .4412
+MFN         40.47 .9268  52.76 .5733  39.47 .4349
+Graph-MFN   38.63 .9557  52.69 .5745  39.82 .4450
+MulT        42.68 .8799  54.18 .5593  37.94 .4532
+MISA        47.08 .7765  53.63 .5575  -     -
+Self-MM     53.47 .7080  55.53 .5309  41.53 .4250
+TETFN       53.64 .7084  55.78 .5373  41.79 .4200
+CENET       50.87 .7254  56.15 .5259  33.92 .4709
+MLF-DNN     -     -      -     -      40.22 .3958
+MTFN        -     -      -     -      40.31 .3954
+MLMF        -     -      -     -      41.05 .4091
+"""
+# Its Acc-2, Acc-3 and Acc-5 are 317, 248 and 97 of 457, those of one constant prediction: no point of a line.
+CONSTANT_ROWS = (("sims", "EF-LSTM"),)
+
+# SIMS Acc-5 (%) over five values of one loss weight: comments in train_acc5.py, cug-ygh/TMT at e0c6a2b.
+TMT_SWEEP = (46.83, 48.14, 46.60, 46.82, 46.39)
+_SWEEP_SD = float(np.std(TMT_SWEEP, ddof=1)) / 100
+SEED_NOISE = (  # dataset, metric, standard deviation over runs (fractions, label units), source
+    ("sims", "acc5", _SWEEP_SD, "cug-ygh/TMT at e0c6a2b, train_acc5.py: five loss weights, one run each"),
+    ("mosi", "acc5", 0.0107, "youngwhite/msa, docs/model_table.md: Self-MM, 10 seeds"),
+    ("mosi", "acc5", 0.0237, "youngwhite/msa, docs/model_table.md: MulT, 10 seeds"),
+    ("mosi", "mae", 0.0121, "youngwhite/msa, docs/model_table.md: Self-MM, 10 seeds"),
+    ("mosi", "mae", 0.0169, "youngwhite/msa, docs/model_table.md: MulT, 10 seeds"),
+    ("mosei", "acc5", 0.0042, "thuiar/MMSA issue 68: MulT, several seeds"),
+    ("mosei", "mae", 0.0032, "thuiar/MMSA issue 68: MulT, several seeds"),
+)
+
+
+class AdamBound(NamedTuple):
+    """How far a weight gets from 0, and the softmax range over modalities that this allows."""
+
+    move: float
+    lowest_weight: float
+    highest_weight: float
+
+
+def published_pairs() -> pd.DataFrame:
+    """Published (Acc-5, MAE) pairs: columns dataset, model, acc5 (fraction), mae (label units), constant."""
+    (_, *datasets), *lines = (line.split() for line in _MMSA.strip().splitlines())
+    rows = [
+        (dataset, model, float(acc5) / 100, float(mae), (dataset, model) in CONSTANT_ROWS)
+        for model, *numbers in lines
+        for dataset, acc5, mae in zip(datasets, numbers[::2], numbers[1::2], strict=True)
+        if acc5 != "-"
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "model", "acc5", "mae", "constant"])
+
+
+def improvement(dataset: str, metric: str) -> float:
+    """Table 1's change from TMT to TMT+AMW, positive for better (fractions; mae as printed)."""
+    before, after = (table1_value(dataset, method, metric) for method in METHODS)
+    return paper.BETTER[metric] * (after - before)
+
+
+def column_coincidence() -> pd.DataFrame:
+    """Per row of Table 1, whether MAE and Acc-5 are printed with the same digits."""
+    printed = {(c.dataset, c.method, c.metric): c.printed for c in paper.TABLE1}
+    rows = [(d, m, printed[d, m, "acc5"], printed[d, m, "mae"]) for d in DATASETS for m in METHODS]
+    frame = pd.DataFrame(rows, columns=["dataset", "method", "acc5", "mae"])
+    return frame.assign(coincide=frame["acc5"] == frame["mae"])
+
+
+def counts(printed: str, n: int, truncated: bool = False) -> tuple[int, int] | None:
+    """Smallest and largest k whose k/n prints as `printed`, or None: the GRIM test (Brown & Heathers 2017).
+
+    Exact fractions; a tie counts as printed both up and down.
+    """
+    value, unit = Fraction(printed), Fraction(1, 10 ** len(printed.partition(".")[2]))
+    if truncated:
+        low, high = ceil(value * n), ceil((value + unit) * n) - 1
+    else:
+        low, high = ceil((value - unit / 2) * n), floor((value + unit / 2) * n)
+    return (low, high) if low <= high else None
+
+
+def accuracy_cells() -> list[paper.Cell]:
+    """The accuracies of Table 1 and their second and third printing in the text, with other digits."""
+    return [c for c in paper.TABLE1 if c.metric == "acc5"] + list(paper.REPRINTED)
+
+
+def whole_utterances() -> pd.DataFrame:
+    """Whether each printed accuracy is a whole number of test utterances over n, rounded or truncated.
+
+    low and high are the smallest and largest such number; `runs` is the smallest number of runs whose mean
+    accuracy can print these digits (1: a single run can). The final zeros of the text may be padding.
+    """
+    rows = []
+    for cell in accuracy_cells():
+        n = TEST_SIZES[cell.dataset]
+        rounded, cut = (counts(cell.printed, n, truncated) for truncated in (False, True))
+        runs = next(r for r in range(1, 1000) if counts(cell.printed, r * n))
+        verdict = "possible" if rounded is None or rounded[0] < rounded[1] else "unique"
+        row = (cell.dataset, cell.method, cell.place, cell.printed, n, *(rounded or (None, None)))
+        rows.append((*row, *(cut or (None, None)), runs, verdict if rounded else f"cannot be k/{n}"))
+    columns = "dataset method place printed n low high truncated_low truncated_high runs grim".split()
+    return pd.DataFrame(rows, columns=columns).astype({name: "Int64" for name in columns[5:9]})
+
+
+def utterance_gains() -> pd.DataFrame:
+    """The accuracy gain TMT -> TMT+AMW in test utterances, smallest and largest, for each printing.
+
+    Where no k/n prints as given, the two whole numbers around the printed value stand in.
+    """
+    ranges = {}
+    for cell in accuracy_cells():
+        exact = Fraction(cell.printed) * TEST_SIZES[cell.dataset]
+        around = counts(cell.printed, TEST_SIZES[cell.dataset]) or (floor(exact), ceil(exact))
+        ranges.setdefault((cell.dataset, cell.place), []).append(around)
+    rows = [
+        (dataset, place, TEST_SIZES[dataset], after[0] - before[1], after[1] - before[0])
+        for (dataset, place), (before, after) in ranges.items()
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "place", "n", "gain_low", "gain_high"])
+
+
+def smallest_p(gain: int) -> float:
+    """Smallest two-sided exact McNemar p of a net gain of utterances: all discordant pairs favour it."""
+    return float(binomtest(gain, gain).pvalue) if gain > 0 else 1.0
+
+
+def most_discordant(gain: int, alpha: float = 0.05) -> int | None:
+    """Largest number of discordant pairs at which a net gain has exact McNemar p < alpha; None if none."""
+    pairs, best = gain, None
+    while gain > 0 and binomtest((pairs + gain) // 2, pairs).pvalue < alpha:
+        pairs, best = pairs + 2, pairs  # the p of a fixed net gain only grows with the discordant pairs
+    return best
+
+
+def mcnemar_bound() -> pd.DataFrame:
+    """Could the printed accuracy gains reach p < .05 in an exact McNemar test of two single runs?
+
+    smallest_p belongs to gain_high. discordant_low and discordant_high hold the largest number of discordant
+    pairs at which gain_low and gain_high are significant; share is discordant_high over n.
+    """
+    frame = utterance_gains()
+    frame["smallest_p"] = [smallest_p(gain) for gain in frame["gain_high"]]
+    for end in ("low", "high"):
+        frame[f"discordant_{end}"] = pd.array([most_discordant(g) for g in frame[f"gain_{end}"]], "Int64")
+    return frame.assign(share=frame["discordant_high"].astype("Float64") / frame["n"])
+
+
+def sampling_noise() -> pd.DataFrame:
+    """95 % half-width (normal approximation, percentage points) of TMT's printed Acc-5 on one test set."""
+    frame = pd.DataFrame({"dataset": DATASETS, "n": [TEST_SIZES[d] for d in DATASETS]})
+    frame["acc5"] = [table1_value(d, "tmt", "acc5") for d in DATASETS]
+    frame["gain_pp"] = [100 * improvement(d, "acc5") for d in DATASETS]
+    error = np.sqrt(frame["acc5"] * (1 - frame["acc5"]) / frame["n"])
+    return frame.assign(half_width_pp=100 * norm.ppf(0.975) * error)
+
+
+def mae_line(drop_constant: bool = True) -> pd.DataFrame:
+    """MAE predicted at the paper's Acc-5 by the least-squares line through MMSA's (Acc-5, MAE) pairs.
+
+    residual_sd has n - 2 degrees of freedom; z = (mae - predicted) / residual_sd; z_prediction adds the
+    line's own uncertainty; `inside`: the Acc-5 lies within the published range. All in label units: a MAE on
+    class indices or rescaled labels would not be comparable, and the paper names no unit.
+    """
+    pairs, rows = published_pairs(), []
+    for dataset in DATASETS:
+        some = pairs[(pairs["dataset"] == dataset) & ~(pairs["constant"] & drop_constant)]
+        x, y = some["acc5"].to_numpy(), some["mae"].to_numpy()
+        slope, intercept = np.polyfit(x, y, 1)
+        sd = np.sqrt(np.sum((y - intercept - slope * x) ** 2) / (len(x) - 2))
+        for method in METHODS:
+            at, mae = (table1_value(dataset, method, metric) for metric in ("acc5", "mae"))
+            widening = np.sqrt(1 + 1 / len(x) + (at - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2))
+            z = (mae - intercept - slope * at) / sd
+            fit = (len(x), intercept, slope, np.corrcoef(x, y)[0, 1], sd)
+            here = (at, mae, intercept + slope * at, z, z / widening, x.min() <= at <= x.max())
+            rows.append((dataset, method, *fit, *here))
+    columns = "dataset method models intercept slope r residual_sd acc5 mae predicted z z_prediction inside"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def f1_above_accuracy() -> pd.DataFrame:
+    """F1 - Acc-5 per row (pp), and what F1 would be had the arguments of a weighted F1 been exchanged.
+
+    On one set of predictions weighted F1(true, predicted) + F1(predicted, true) = 2 accuracy, so
+    f1_if_swapped = 2 Acc-5 - F1. The released TMT (cug-ygh/TMT at e0c6a2b) exchanges them, as did MMSA before
+    its issue 17; which order the paper used is not stated.
+    """
+    rows = [(d, m, table1_value(d, m, "acc5"), table1_value(d, m, "f1")) for d in DATASETS for m in METHODS]
+    frame = pd.DataFrame(rows, columns=["dataset", "method", "acc5", "f1"])
+    excess = 100 * (frame["f1"] - frame["acc5"])
+    return frame.assign(excess_pp=excess, f1_if_swapped=2 * frame["acc5"] - frame["f1"])
+
+
+def adam_bound(learning_rate: float, steps: int, modalities: int = 3) -> AdamBound:
+    """How far Adam moves a weight from 0 in `steps` steps, and the softmax range over modalities then.
+
+    With gradients of one sign and size each step is the learning rate (Kingma & Ba 2015, section 2.1; their
+    bound for sparse gradients, (1 - beta1) / sqrt(1 - beta2), is 3.2 times as much). The extremes have one
+    modality's weight at one end of [-move, move] and all others at the other end.
+    """
+    move = learning_rate * steps
+    return AdamBound(move, *(1 / (1 + (modalities - 1) * exp(sign * 2 * move)) for sign in (1, -1)))
+
+
+def weight_budget(
+    train_sizes: Mapping[str, int] | None = None, batch: int = 64, epochs: int = 30, lr: float = 1e-4
+) -> pd.DataFrame:
+    """`adam_bound` at the paper's budget for each data set, all epochs run and the last small batch kept."""
+    sizes = train_sizes or {name: split[0] for name, split in paper.SPLIT_SIZES.items()}
+    steps = {name: ceil(size / batch) * epochs for name, size in sizes.items()}
+    rows = [(name, size, steps[name], *adam_bound(lr, steps[name])) for name, size in sizes.items()]
+    return pd.DataFrame(rows, columns=["dataset", "train_size", "steps", *AdamBound._fields])
+
+
+def seeds_needed(sd: float, delta: float, power: float = 0.8, alpha: float = 0.05) -> int:
+    """Seeds per method to find a mean difference delta at seed noise sd: n = 15.7 sd^2 / delta^2 by default.
+
+    Two-sided normal approximation for two independent groups; pairing by seed needs fewer if seeds correlate.
+    """
+    return ceil(2 * ((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * sd / delta) ** 2)
+
+
+def seed_budget() -> pd.DataFrame:
+    """Seeds per method that the paper's gains would need at published seed noise; units as in Table 1."""
+    rows = [
+        (
+            dataset,
+            metric,
+            improvement(dataset, metric),
+            sd,
+            seeds_needed(sd, improvement(dataset, metric)),
+            source,
+        )
+        for dataset, metric, sd, source in SEED_NOISE
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "metric", "gain", "seed_sd", "seeds", "source"])
+
+
+# fmt: off
+_TEXT_CHECKS = (  # quote, what it was compared with, outcome; feature sizes are those of the MMSA files
+    ("enhances emotion recognition accuracy and F1-score while reducing mean absolute error",
+     "CH-SIMS rows of Table 1", "MAE is printed as rising, 0.4726 to 0.477"),
+    ("Since the datasets used for testing are identical to those used for training",
+     "checkpoint rule, other metrics", "a validation set is named; Acc-5, F1, MAE are kept, Corr is omitted"),
+    ("this study utilized four widely-adopted evaluation metrics", "Table 1", "three metrics, without Corr"),
+    ("yielding a 74-dimensional audio vector per frame",
+     "audio features", "74 in CMU-MOSEI (COVAREP), 5 in CMU-MOSI, 33 in CH-SIMS (librosa)"),
+    ("visual models such as VGG-16 or Vision Transformer (ViT)",
+     "vision features", "20 in CMU-MOSI, 35 in CMU-MOSEI (FACET), 709 in CH-SIMS (OpenFace)"),
+    ("providing aligned textual, acoustic, and visual features",
+     "CH-SIMS features", "unaligned: 39 text, 400 audio, 55 vision frames"),
+    ("each labeled with sentiment scores indicating positive or negative sentiment",
+     "CMU-MOSI labels", "real numbers in [-3, 3]; 30 of 686 test labels are zero"),
+    ("between multimodal feature extraction and multimodal emotion token disentanglement",
+     "'inserted after the token disentanglement step'", "two places are given, before and after it"),
+    ("dynamically learns modality importance based on input data",
+     "'a learnable modality weight matrix' and its softmax", "no input enters the weights"),
+    ("AMW learns fixed weights per sample",
+     "'dynamically adjust modality contributions'", "fixed and dynamic are both stated"),
+    ("where F_m represents the feature vector of the m -th modality",
+     "TMT's two specific tokens per modality", "one vector is weighted; how two tokens are is open"),
+    ("CH-SIMS, CMU-MOSI, and CMU-MOSEI [11-13]", "references 11 to 13",
+     "11 is on skin lesions, 12 on workflow and strain measurement, 13 is CMU-MOSEI"),
+    ("employed cross-modal attention mechanisms to align and fuse multimodal data effectively [8]",
+     "reference 8", "a client-server system for emotional state assessment, by Zhu et al."),
+    ("attention mechanisms to selectively fuse multimodal features [9]", "reference 9",
+     "a network for image super-resolution"),
+    ("qualitative attention map analyses confirmed the effectiveness",
+     "captions of Figures 1 to 5", "none names an attention map"),
+)
+# fmt: on
+
+
+def text_checks() -> pd.DataFrame:
+    """Statements that reading alone settles: an exact quote, what it was compared with, and the outcome."""
+    return pd.DataFrame(_TEXT_CHECKS, columns=["quote", "check", "outcome"])
+
+
+def _readings() -> dict[str, tuple[str, str]]:
+    """Verdict and evidence for each claim with rule "arithmetic"."""
+    better = {(d, m): improvement(d, m) for d in DATASETS for m in METRICS}
+    worse = [f"{d} {m}" for (d, m), change in better.items() if change <= 0]
+    largest = all(better["mosei", m] == max(better[d, m] for d in DATASETS) for m in METRICS)
+    bound = mcnemar_bound()
+    beyond = bound[(bound["place"] == paper.ANALYSIS) & (bound["smallest_p"] >= 0.05)]
+    p = ", ".join(f"{row.dataset} {row.smallest_p:.3f}" for row in beyond.itertuples())
+    same = column_coincidence().query("dataset == 'sims'")["coincide"].all()
+    yes = {True: "supported", False: "not supported"}
+    # fmt: off
+    return {
+        "all_metrics": (yes[not worse], f"Printed as not improving: {', '.join(worse) or 'none'}."),
+        "significant": (yes[beyond.empty],
+                        f"No pairing reaches p < .05 (exact McNemar, one run, three digits): {p or 'none'}."),
+        "largest_on_mosei": (yes[largest], "Printed changes of Acc-5, F1 and MAE, compared by data set."),
+        "sims_mae_rise": ("cannot tell", f"CH-SIMS MAE and Acc-5 printed alike: {'yes' if same else 'no'}."),
+        "corr_omitted": ("not supported", "The reason would touch Acc-5, F1 and MAE of the same runs alike."),
+        "sum_to_one": ("supported", "A softmax over the modality axis sums to one for each dimension."),
+        "sharper_attention": ("cannot tell", "No attention distribution, entropy or map is printed."),
+    }
+    # fmt: on
+
+
+def arithmetic_verdicts() -> pd.DataFrame:
+    """Verdicts on the claims that need no training: those with rule "arithmetic" or "weights_static"."""
+    readings = _readings()
+    static = (
+        "impossible as written",
+        "The weights are the softmax of a parameter: the same for every input.",
+    )
+    rows = [
+        (c.key, c.quote, c.place, *(static if c.rule == "weights_static" else readings[c.key]))
+        for c in paper.CLAIMS
+        if c.rule in ("arithmetic", "weights_static")
+    ]
+    return pd.DataFrame(rows, columns=["claim", "quote", "place", "verdict", "evidence"])

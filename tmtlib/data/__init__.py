@@ -1,0 +1,1 @@
+"""Data: one validated type, readers for the field's files, and a planted generator with known truth."""

@@ -1,0 +1,148 @@
+"""From a name or a path to a data set: what is meant (`resolve`), and the data themselves (`load`).
+
+A name ("mosi", "mosei", "sims") is looked for in the user's data folder, under the field's standard file names; with
+no folder it is planted. A path to a file is a data set of its own, of any name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from tmtlib import paths
+from tmtlib.config import DataRef, PlantedSize
+from tmtlib.data import catalog, mmsa, planted, schema
+from tmtlib.data.schema import DataError, Dataset
+
+
+def load_dataset(
+    name_or_path: str | Path,
+    *,
+    data: str | Path | None = None,
+    normalize: bool = False,
+    planted_size: PlantedSize | None = None,
+    family: str | None = None,
+) -> Dataset:
+    """A validated data set by name ("mosi", "mosei", "sims") or from a feature file.
+
+    Args:
+        name_or_path: a name, or the path of an MMSA, MMSA-FET or MulT pickle.
+        data: folder to look in for a name; default: the environment variable TMT_DATA, else the data are planted.
+        normalize: z-score each feature by the training split's valid frames.
+        planted_size: utterances and frames of planted data; default: as published.
+        family: metric family of a file, "mosi" or "sims"; default: from the file, or guessed and reported.
+
+    Raises FileNotFoundError for a path, or for a name whose file is not in the folder: the message says where was
+    looked, the SHA-256 wanted and where to get it. Raises DataError for a file that cannot be used.
+    """
+    if family is not None:  # a reader's own choice is no part of a reference
+        dataset = mmsa.read(name_or_path, family=family)
+        return _prepared(dataset, dataset.ref, normalize)
+    return load(resolve(name_or_path, data=data, normalize=normalize, planted_size=planted_size))
+
+
+def resolve(
+    name_or_path: str | Path,
+    *,
+    data: str | Path | None = None,
+    normalize: bool = True,
+    planted_size: PlantedSize | None = None,
+) -> DataRef:
+    """What a name or path refers to, with the hash of its content; arguments and errors as `load_dataset`."""
+    if looks_like_path(name_or_path):
+        return _file_ref(Path(name_or_path).expanduser(), normalize)
+    name = str(name_or_path)
+    folder = Path(data).expanduser() if data else paths.data()
+    if folder is None:
+        sha256 = planted.settings_sha256(name, planted_size)
+        return DataRef(name=name, sha256=sha256, planted=planted_size, normalize=normalize)
+    if folder.is_file():
+        raise FileNotFoundError(f"data is the file {folder}, so there is no folder to look for {name!r} in")
+    return _file_ref(find_standard_file(name, folder), normalize)
+
+
+def resolve_all(
+    names: Sequence[str], *, data: str | Path | None, normalize: bool, sizes: dict[str, PlantedSize]
+) -> tuple[list[DataRef], list[str]]:
+    """The data sets of a study, and a message for each that a data folder lacks.
+
+    A file given as `data` is the study's only data set. A folder gives those of `names` whose file it has; planted
+    data never fill in for missing ones. Raises FileNotFoundError when it has none of them, or does not exist.
+    """
+    place = Path(data).expanduser() if data else paths.data()
+    if place is None:
+        return [resolve(n, normalize=normalize, planted_size=sizes.get(n)) for n in names], []
+    if not place.is_dir():
+        return [_file_ref(place, normalize)], []
+    found, missing = [], []
+    for name in names:
+        try:
+            found.append(_file_ref(find_standard_file(name, place), normalize))
+        except FileNotFoundError as error:
+            missing.append(str(error))
+    if not found:
+        raise FileNotFoundError("\n\n".join(missing))
+    return found, missing
+
+
+def find_standard_file(name: str, folder: Path) -> Path:
+    """Where the folder holds a data set's standard file. Raises FileNotFoundError with places, hash and sources."""
+    files = catalog.files_of(name)
+    if not files:
+        known = ", ".join(catalog.NAMES)
+        raise FileNotFoundError(f"no standard file is known for {name!r} (known: {known}); give the file's own path")
+    looked = [place for file in files for place in catalog.places(file, folder)]
+    for place in looked:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(catalog.missing_message(name, looked))
+
+
+def looks_like_path(value: str | Path) -> bool:
+    """Whether a value means a file rather than a data set's name."""
+    text = str(value)
+    return isinstance(value, Path) or "/" in text or "\\" in text or text.endswith((".pkl", ".pickle"))
+
+
+def _file_ref(path: Path, normalize: bool) -> DataRef:
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "not there"
+        raise FileNotFoundError(f"{path} is {what}; wanted a feature file (MMSA, MMSA-FET or MulT pickle)")
+    path = path.resolve()
+    sha256 = _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)
+    return DataRef(mmsa.name_of(path, sha256), "real", sha256, str(path), normalize=normalize)
+
+
+@lru_cache
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    """A file is hashed once a process, unless it changes."""
+    return catalog.file_sha256(path)
+
+
+@lru_cache(maxsize=3)
+def load(ref: DataRef) -> Dataset:
+    """The data of a reference, as they were when it was made.
+
+    Raises DataError when the file has changed since, FileNotFoundError when it is gone.
+    """
+    if ref.source == "planted":
+        return _prepared(planted.generate(ref.name, ref.planted), ref, ref.normalize)
+    if ref.path is None:
+        raise FileNotFoundError(f"the data of {ref.name!r} came from a file whose place was not recorded")
+    dataset = mmsa.read(ref.path)
+    if dataset.card.sha256 != ref.sha256:
+        raise DataError(
+            f"{ref.path} has changed: its SHA-256 is {dataset.card.sha256}, but {ref.sha256} was asked for; "
+            "bring the old file back, or run again from the start to use the new one"
+        )
+    return _prepared(dataset, ref, ref.normalize)
+
+
+def _prepared(dataset: Dataset, ref: DataRef | None, wanted: bool) -> Dataset:
+    if wanted:
+        statistics = schema.normalizer(dataset.train)
+        splits = {s: schema.normalize(dataset[s], statistics) for s in schema.SPLITS}
+        dataset = replace(dataset, **splits)
+    return replace(dataset, ref=ref)

@@ -1,0 +1,181 @@
+"""Reads the field's feature pickles into `Dataset`, and writes it as one.
+
+    MMSA       {train, valid, test} of {id, raw_text, text, audio, vision, regression_labels, ...}; aligned
+               files state no lengths, unaligned ones state audio_lengths and vision_lengths
+    MMSA-FET   the same with text_lengths, float64, and a `config` beside the splits
+    MulT       {train, valid, test} of {text, audio, vision, labels (N, 1, 1), id}
+
+Files differ from their description, so nothing is repaired in silence: each departure becomes an `Oddity` with
+its count and what was done about it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tmtlib.config import MODALITIES, check_choice
+from tmtlib.data import catalog, safe_pickle
+from tmtlib.data.mmsa_split import UNIMODAL, read_split
+from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
+
+FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
+OURS = "tmtlib"  # key in `config` under which `write_mmsa` states what the MMSA layout has no place for
+
+
+@dataclass
+class Notes:
+    """Collects oddities; callable as `note(what, count, handling)`, which forgets a count of zero."""
+
+    split: str = "all"
+    found: list[Oddity] = field(default_factory=list)
+
+    def __call__(self, what: str, count: int, handling: str) -> None:
+        if count:
+            self.found.append(Oddity(self.split, what, int(count), handling))
+
+
+def read(path: str | Path, *, name: str | None = None, family: str | None = None) -> Dataset:
+    """The data set of an MMSA, MMSA-FET or MulT pickle; `name` and metric `family` are guessed if not given.
+
+    Raises DataError when the file is no such pickle, RefusedPickle when it asks for code, FileNotFoundError.
+    """
+    path = Path(path)
+    sha256 = catalog.file_sha256(path)
+    raw, config = _splits_and_config(safe_pickle.load(path), path)
+    stated = any(f"{m}_lengths" in raw[s] for s in SPLITS for m in MODALITIES)
+    notes, made = Notes(), {}
+    for s in SPLITS:
+        notes.split = s
+        try:
+            made[s] = read_split(raw.pop(s), s, notes)
+        except DataError as error:
+            raise DataError(f"{path}, split {s}: {error}") from error
+    notes.split = "all"
+    card = _card(path, sha256, name, family, config.get(OURS) or {}, made, stated, notes)
+    _compare_with_catalog(card, path, made, config, notes)
+    times = Counter(i for split in made.values() for i in set(split.ids))
+    notes("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
+    try:
+        return Dataset(card, *(made[s] for s in SPLITS), oddities=tuple(notes.found))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def name_of(path: Path, sha256: str) -> str:
+    """The data set's name: by known bytes, by folder (MOSI, MOSEI, SIMS, SIMSv2), or else the file's stem."""
+    known = catalog.known_sha256(sha256)
+    if known:
+        return known.name
+    folder = path.resolve().parent
+    folder = folder.parent if folder.name.lower() == "processed" else folder
+    return FOLDERS.get(folder.name.upper(), path.stem)
+
+
+def write_mmsa(dataset: Dataset, path: str | Path) -> None:
+    """Writes a data set as an MMSA pickle of plain numpy arrays and text, whole or not at all.
+
+    Reading it back gives the same splits, family, alignment and source; a planted data set's truth is lost.
+    """
+    path = Path(path)
+    card = dataset.card
+    content = {s: _as_mmsa(dataset[s]) for s in SPLITS}
+    content["config"] = {OURS: {k: getattr(card, k) for k in ("family", "alignment", "source")}}
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            pickle.dump(content, file, protocol=4)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _as_mmsa(split: Split) -> dict[str, np.ndarray]:
+    arrays = {
+        "id": np.array(split.ids),
+        "raw_text": np.array(split.raw_text, dtype=object),
+        "regression_labels": split.labels,
+        "annotations": np.array(["Negative", "Neutral", "Positive"])[np.sign(split.labels).astype(int) + 1],
+    }
+    for m in MODALITIES:
+        arrays |= {m: split.features[m], f"{m}_lengths": split.lengths[m]}
+    arrays |= {UNIMODAL[m]: labels for m, labels in split.unimodal_labels.items()}
+    return arrays if split.text_bert is None else arrays | {"text_bert": split.text_bert}
+
+
+def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], dict]:
+    wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
+    raw = {s: content.get(s) for s in SPLITS}
+    if not all(isinstance(part, dict) for part in raw.values()):
+        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
+    config = content.get("config")
+    return raw, config if isinstance(config, dict) else {}
+
+
+def _card(path, sha256, name, family, own: Mapping, made: Mapping, stated: bool, note: Notes) -> Card:
+    """The card: what was asked for, else what the bytes are known for, else what the file says, else a guess."""
+    known = catalog.known_sha256(sha256)
+    name = name or name_of(path, sha256)
+    card = Card(
+        name=name,
+        family=family or (known.family if known else own.get("family") or _guess_family(name, made, note)),
+        alignment=known.alignment if known else own.get("alignment") or _alignment(made, stated),
+        source=own.get("source", "real"),
+        origin=path.name,
+        sha256=sha256,
+    )
+    check_choice("metric family", card.family, tuple(FAMILY_RANGE))
+    check_choice("alignment", card.alignment, ("aligned", "unaligned"))
+    check_choice("source", card.source, ("real", "planted"))
+    return card
+
+
+def _guess_family(name: str, made: Mapping[str, Split], note: Notes) -> str:
+    """The metric family by the data set's name, else by the range of all labels."""
+    if name in FOLDERS.values():
+        family, why = ("sims" if name.startswith("sims") else "mosi"), f"the name is {name!r}"
+    else:
+        low, high = FAMILY_RANGE["sims"]
+        labels = np.concatenate([s.labels for s in made.values()])
+        within = ((low - 1e-4 <= labels) & (labels <= high + 1e-4)).all()
+        family = "sims" if within else "mosi"
+        why = f"labels {'lie all within' if within else 'go beyond'} {low:g}..{high:g}"
+    note("metric family not in the file", 1, f"guessed {family!r}: {why}; family= overrides it")
+    return family
+
+
+def _alignment(made: Mapping[str, Split], stated: bool) -> str:
+    """One T for all modalities and, where the file states lengths, equal ones (absent ones aside) are aligned."""
+    for split in made.values():
+        if len({t for t, _ in split.shapes.values()}) > 1:
+            return "unaligned"
+        lengths = np.stack(list(split.lengths.values()))
+        if stated and ((lengths != lengths.max(0)) & (lengths > 0)).any():
+            return "unaligned"
+    return "aligned"
+
+
+def _compare_with_catalog(card: Card, path: Path, made: Mapping, config: Mapping, note: Notes) -> None:
+    """Reports a standard file with other bytes, and shapes unlike the published ones or its own config."""
+    files = catalog.files_of(card.name)
+    namesake = next((f for f in files if f.file == path.name), None)
+    if namesake and namesake.sha256 != card.sha256:
+        what = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {namesake.sha256[:12]}..."
+        note(what, 1, "read all the same: results are this file's, not the published one's")
+    described = {"the published file": next((f.shapes for f in files if f.alignment == card.alignment), ())}
+    frames, widths = config.get("seq_lens"), config.get("feature_dims")  # as MMSA's own config names them
+    if isinstance(frames, (list, tuple)) and isinstance(widths, (list, tuple)):
+        described["its config"] = tuple(zip(frames, widths, strict=False))
+    for whose, shapes in described.items():
+        for m, wanted in zip(MODALITIES, shapes, strict=False):
+            found = tuple(made["train"].shapes[m])
+            if found != tuple(wanted):
+                note(f"{m} is (T, D) = {found}, {whose} has {tuple(wanted)}", 1, "kept as in the arrays")

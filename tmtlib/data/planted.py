@@ -1,0 +1,316 @@
+r"""Planted data: utterances in the three data sets' shapes, drawn from a latent model whose truth is known.
+
+For utterance i, with independent standard normal u_0, u_text, u_audio, u_vision, p, e and a fair sign q:
+
+    y = sqrt(w_0) u_0 + sum_m sqrt(w_m) u_m + sqrt(w_x) p q + sqrt(w_e) e,    all w summing to 1, so y ~ N(0, 1)
+    label = Q(Phi(y)),    Q the quantile function of the real data set's label histogram
+
+u_0 is shared by all modalities, u_m is specific to one, p q is an interaction (text says p, vision or audio flips
+it), e is noise that no modality shows. Modality m is reliable for utterance i with probability rho_m, r_im in {0, 1}.
+Its frames are x_t = B_m z_t, B_m (D, K) with orthonormal columns times sqrt(D / K), n ~ N(0, I), and
+
+    z_t = (2, u_0, u_m, p or q or 0, 0.5 n)   at the salient fifth of the frames, when r_im = 1
+    z_t = 0.5 n                               at all other frames, and everywhere when r_im = 0
+
+so that what a modality shows stands at a few marked time steps among distractors. The best prediction knows what was
+shown: with o the sum of the shown parts, y given the features is symmetric about o, so Q(Phi(o)) is a median and
+reaches the least possible MAE. Global importance is the Shapley value of the variance of y that a subset of
+modalities explains; per-utterance importance divides the shown parts among the modalities in the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+from scipy.special import ndtr
+
+from tmtlib.config import MODALITIES, PlantedSize
+from tmtlib.data.schema import SPLITS, Card, Dataset, Split
+
+VERSION = 1  # part of every planted data set's hash: raise it when the generator changes
+SALIENT_SHARE = 0.2
+MARKER = 2.0
+LATENT = 12  # K, at most: real features are correlated too, and a low rank keeps generation fast
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The latent model of one data set. Variances w and reliabilities rho are chosen, not measured anywhere."""
+
+    family: str
+    step: float  # label grid
+    counts: tuple[int, ...]  # utterances per grid point, lowest label first: the target of the label distribution
+    utterances: tuple[int, int, int]  # published split sizes
+    shapes: tuple[tuple[int, int], ...]  # published (T, D), text, audio, vision
+    fill: float  # mean share of T that is valid
+    shared: float  # w_0
+    specific: tuple[float, float, float]  # w_m
+    interaction: float  # w_x, between text and `partner`
+    partner: str
+    reliability: tuple[float, float, float]  # rho_m
+    videos_shared: bool  # whether test videos also occur in train, as in CH-SIMS
+
+    @property
+    def aligned(self) -> bool:
+        return len({t for t, _ in self.shapes}) == 1
+
+    @property
+    def noise(self) -> float:
+        """w_e."""
+        return 1 - self.shared - sum(self.specific) - self.interaction
+
+
+# Label histograms: our own counts over all labelled utterances of each data set, on its grid (tenths of votes that
+# fall between grid points go to the nearest one, never to zero).
+RECIPES: Mapping[str, Recipe] = {
+    "mosi": Recipe(
+        family="mosi",
+        step=0.2,
+        counts=(12, 32, 36, 42, 63, 101, 76, 101, 81, 79, 110, 76, 58, 89, 65, 96)
+        + (72, 80, 65, 81, 62, 75, 96, 93, 98, 120, 96, 55, 44, 29, 12),
+        utterances=(1284, 229, 686),
+        shapes=((50, 768), (50, 5), (50, 20)),
+        fill=0.3,
+        shared=0.25,
+        specific=(0.25, 0.09, 0.02),
+        interaction=0.08,
+        partner="vision",
+        reliability=(0.97, 0.85, 0.80),
+        videos_shared=False,
+    ),
+    "mosei": Recipe(
+        family="mosi",
+        step=1 / 3,
+        counts=(126, 279, 411, 647, 756, 829, 890, 1123, 1534, 4996)
+        + (3012, 2535, 1885, 1419, 1013, 740, 397, 207, 61),
+        utterances=(16326, 1871, 4659),
+        shapes=((50, 768), (50, 74), (50, 35)),
+        fill=0.4,
+        shared=0.20,
+        specific=(0.24, 0.05, 0.13),
+        interaction=0.08,
+        partner="audio",
+        reliability=(0.97, 0.85, 0.90),
+        videos_shared=False,
+    ),
+    "sims": Recipe(
+        family="sims",
+        step=0.2,
+        counts=(621, 133, 150, 134, 200, 345, 138, 77, 131, 92, 260),
+        utterances=(1368, 456, 457),
+        shapes=((39, 768), (400, 33), (55, 709)),
+        fill=0.4,
+        shared=0.20,
+        specific=(0.07, 0.13, 0.24),
+        interaction=0.06,
+        partner="vision",
+        reliability=(0.85, 0.92, 0.97),
+        videos_shared=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class SplitTruth:
+    """What generated one split: reliability, per-utterance importance and the best predictions that exist."""
+
+    reliable: np.ndarray  # (N, M) bool: which modalities show their parts
+    importance: np.ndarray  # (N, M): each modality's part of o; sums to o over modalities
+    best_value: np.ndarray  # (N,): the label value with the least expected absolute error
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The planted truth of a data set."""
+
+    recipe: Recipe
+    importance: dict[str, float]  # Shapley value of the explained variance, by modality; sums to `explained`
+    explained: float  # share of the variance of y that the best prediction explains
+    best_mae: float  # expected MAE of the best prediction, label units
+    splits: dict[str, SplitTruth]
+
+
+def settings_sha256(name: str, size: PlantedSize | None = None) -> str:
+    """SHA-256 of all that determines the planted data: recipe, size and the generator's version."""
+    settings = {"version": VERSION, "recipe": asdict(recipe_of(name)), "size": asdict(size or PlantedSize())}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe by data set name. Raises ValueError for a name without one."""
+    if name not in RECIPES:
+        raise ValueError(f"no planted data set {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def generate(name: str, size: PlantedSize | None = None, seed: int = 0) -> Dataset:
+    """The planted data set of a name, at published size unless `size` says otherwise; the same seed, the same data.
+
+    Splits have random streams of their own, so the size of one does not change another.
+    """
+    recipe, size = recipe_of(name), size or PlantedSize()
+    utterances = size.utterances or recipe.utterances
+    frames = size.frames or tuple(t for t, _ in recipe.shapes)
+    streams = np.random.SeedSequence([seed, list(RECIPES).index(name)]).spawn(4)
+    bases = _bases(recipe, np.random.default_rng(streams[3]))
+    made = {
+        s: _split(recipe, s, n, frames, bases, np.random.default_rng(stream))
+        for s, n, stream in zip(SPLITS, utterances, streams, strict=False)
+    }
+    card = Card(
+        name=name,
+        family=recipe.family,
+        alignment="aligned" if recipe.aligned else "unaligned",
+        source="planted",
+        origin=f"planted generator, version {VERSION}, seed {seed}",
+        sha256=settings_sha256(name, size),
+    )
+    importance = shapley(lambda subset: explained_variance(recipe, subset))
+    truth = Truth(
+        recipe, importance, sum(importance.values()), best_mae(recipe), {s: truth for s, (_, truth) in made.items()}
+    )
+    return Dataset(card, *(made[s][0] for s in SPLITS), truth=truth)
+
+
+def quantile(recipe: Recipe, y: np.ndarray) -> np.ndarray:
+    """Q(Phi(y)): the label whose share of the histogram y falls into."""
+    counts = np.array(recipe.counts, float)
+    edges = np.cumsum(counts)[:-1] / counts.sum()
+    low = -(len(counts) // 2) * recipe.step
+    return (low + recipe.step * np.searchsorted(edges, ndtr(y), side="right")).astype(np.float32)
+
+
+def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
+    """Expected share of the variance of y that the best prediction explains from a subset of the modalities."""
+    rho = dict(zip(MODALITIES, recipe.reliability, strict=True))
+    w = dict(zip(MODALITIES, recipe.specific, strict=True))
+    value = recipe.shared * (1 - np.prod([1 - rho[m] for m in subset])) + sum(rho[m] * w[m] for m in subset)
+    if {"text", recipe.partner} <= set(subset):
+        value += recipe.interaction * rho["text"] * rho[recipe.partner]
+    return float(value)
+
+
+def shapley(value) -> dict[str, float]:
+    """Shapley value of each modality for a set function `value(tuple of modalities)`."""
+    total = len(MODALITIES)
+    result = {}
+    for m in MODALITIES:
+        others = [x for x in MODALITIES if x != m]
+        result[m] = sum(
+            factorial(k) * factorial(total - k - 1) / factorial(total) * (value((*s, m)) - value(s))
+            for k in range(total)
+            for s in combinations(others, k)
+        )
+    return result
+
+
+def best_mae(recipe: Recipe, nodes: int = 400) -> float:
+    """Expected MAE of the best prediction, by quadrature over (o, y - o) for each pattern of reliability.
+
+    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the two-dimensional integral is taken at
+    the midpoints of `nodes` equally likely intervals of each.
+    """
+    from scipy.special import ndtri
+
+    points = ndtri((np.arange(nodes) + 0.5) / nodes)
+    total = 0.0
+    for pattern in np.ndindex(2, 2, 2):
+        r = np.array(pattern, bool)
+        chance = np.prod(np.where(r, recipe.reliability, 1 - np.array(recipe.reliability)))
+        v = _shown_variance(recipe, r[None])[0]
+        o = np.sqrt(v) * points
+        y = o[:, None] + np.sqrt(1 - v) * points
+        total += chance * np.abs(quantile(recipe, y) - quantile(recipe, o)[:, None]).mean()
+    return float(total)
+
+
+def _shown_variance(recipe: Recipe, reliable: np.ndarray) -> np.ndarray:
+    partner = reliable[:, MODALITIES.index(recipe.partner)]
+    both = reliable[:, 0] & partner
+    return recipe.shared * reliable.any(1) + reliable @ np.array(recipe.specific) + recipe.interaction * both
+
+
+def _bases(recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
+    """B_m (K, D) by modality: orthonormal rows times sqrt(D / K), one draw for all splits."""
+    bases = []
+    for _, d in recipe.shapes:
+        k = min(LATENT, d)
+        q, _ = np.linalg.qr(rng.standard_normal((d, k)))
+        bases.append((q.T * np.sqrt(d / k)).astype(np.float32))
+    return bases
+
+
+def _split(recipe, split, n, frames, bases, rng) -> tuple[Split, SplitTruth]:
+    u0, p, noise = (rng.standard_normal(n) for _ in range(3))
+    specific = rng.standard_normal((n, 3))
+    q = rng.choice([-1.0, 1.0], n)
+    reliable = rng.random((n, 3)) < recipe.reliability
+    w = np.sqrt(recipe.specific)
+    y = np.sqrt(recipe.shared) * u0 + specific @ w + np.sqrt(recipe.interaction) * p * q + np.sqrt(recipe.noise) * noise
+
+    lengths = _lengths(recipe, n, frames, rng)
+    shown = np.zeros((n, 3, 3), np.float32)  # utterance, modality, (u_0, u_m, p or q)
+    shown[:, :, 0], shown[:, :, 1] = u0[:, None], specific
+    shown[:, 0, 2], shown[:, MODALITIES.index(recipe.partner), 2] = p, q
+    features = {
+        m: _frames(shown[:, i], reliable[:, i], lengths[m], frames[i], bases[i], rng) for i, m in enumerate(MODALITIES)
+    }
+    unimodal = {
+        m: quantile(recipe, (np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]) / np.sqrt(recipe.shared + w[i] ** 2))
+        for i, m in enumerate(MODALITIES)
+    }
+    made = Split(
+        features=features,
+        lengths=lengths,
+        labels=quantile(recipe, y),
+        ids=_ids(recipe, split, n),
+        raw_text=tuple(f"planted utterance of {k} words" for k in lengths["text"]),
+        unimodal_labels=unimodal if recipe.family == "sims" else {},
+    )
+    return made, _split_truth(recipe, reliable, u0, specific, p * q)
+
+
+def _split_truth(recipe, reliable, u0, specific, product) -> SplitTruth:
+    """Shared parts are divided equally among the modalities that show them, the interaction between its two."""
+    share = reliable / np.maximum(1, reliable.sum(1, keepdims=True))
+    importance = np.sqrt(recipe.shared) * u0[:, None] * share + reliable * specific * np.sqrt(recipe.specific)
+    partner = MODALITIES.index(recipe.partner)
+    both = reliable[:, 0] & reliable[:, partner]
+    importance[:, [0, partner]] += 0.5 * (np.sqrt(recipe.interaction) * product * both)[:, None]
+    return SplitTruth(reliable, importance, quantile(recipe, importance.sum(1)))
+
+
+def _lengths(recipe, n, frames, rng) -> dict[str, np.ndarray]:
+    """Log-normal shares of T, at least one frame; one clock for all modalities when aligned."""
+    share = recipe.fill * np.exp(rng.normal(0, 0.5, n) - 0.125)
+    return {m: np.clip(np.rint(share * t), 1, t).astype(np.int64) for m, t in zip(MODALITIES, frames, strict=True)}
+
+
+def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
+    """Features (n, t, D) of one modality: salient frames among distractors, zeros beyond each length."""
+    n, k = len(shown), len(basis)
+    valid = np.arange(t) < length[:, None]
+    order = np.where(valid, rng.random((n, t), np.float32), 2).argsort(1).argsort(1)  # a random rank per valid frame
+    salient = (order < np.maximum(1, np.rint(SALIENT_SHARE * length))[:, None]) & valid & reliable[:, None]
+    z = 0.5 * rng.standard_normal((valid.sum(), k), np.float32)
+    says = salient[valid]
+    what = np.zeros((n, k), np.float32)
+    what[:, 0], what[:, 1:4] = MARKER, shown
+    z[says, :4] = what[np.nonzero(salient)[0], :4]  # shown exactly: the oracle's knowledge is reachable
+    features = np.zeros((n, t, basis.shape[1]), np.float32)
+    features[valid] = z @ basis
+    return features
+
+
+def _ids(recipe, split, n) -> tuple[str, ...]:
+    """`video_$_clip`, about 20 clips a video; CH-SIMS alone has the same videos in every split."""
+    prefix = "planted" if recipe.videos_shared else f"planted_{split}"
+    first = {"train": 0, "valid": 100_000, "test": 200_000}[split]  # clips stay unique across splits
+    videos = max(1, n // 20)
+    return tuple(f"{prefix}_{i % videos:04d}_$_{first + i}" for i in range(n))

@@ -1,0 +1,180 @@
+"""Pickles without running code: arrays, text, numbers, lists, tuples and dicts are read, all else is refused.
+
+A pickle is a program, and `pickle.load` runs it; feature files are passed around by strangers. Here no global of
+a pickle is ever looked up. The few names that arrays need are answered by stand-ins of our own, which also make
+arrays only from plain dtypes: numpy's own `dtype.__setstate__` lets a pickle take the object flag from dtype 'O',
+so that raw bytes are used as pointers.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tmtlib.data.schema import DataError
+
+PLAIN_DTYPE = re.compile(r"[<>|=]?([?biufcSUO])\d*")  # bool, numbers, bytes, str, object: "f4", "<U11", "O8"
+
+# What a stream of opcodes that is no whole pickle can raise.
+BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError)
+BROKEN += (MemoryError, OverflowError, RecursionError)
+
+
+class RefusedPickle(DataError):
+    """A pickle that asks for more than arrays, text, numbers, lists, tuples and dicts."""
+
+
+def load(path: str | Path) -> object:
+    """The content of a pickle file, protocols 0 to 5, numpy 1 and 2, Python 2 (its strings read as latin-1).
+
+    Raises RefusedPickle naming the global that was asked for, DataError for a file that is no whole pickle.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        try:
+            return _plain(_Unpickler(file, encoding="latin1").load(), {})
+        except RefusedPickle as refusal:
+            raise RefusedPickle(f"{path} {refusal}") from None
+        except BROKEN as error:
+            raise DataError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    with open(path, "rb") as file:
+        head = file.read(12)
+    kind = "an empty file" if not head else f"a file that begins with {head!r}"
+    if head.lstrip()[:1] == b"<":
+        kind += " (a web page, perhaps a download that was refused?)"
+    return (
+        f"{path} is not a whole pickle ({type(error).__name__}: {error}); found {kind}, "
+        f"{path.stat().st_size} bytes; wanted a complete feature file; fetch it again and compare its SHA-256"
+    )
+
+
+class _Dtype:
+    """Stands in for numpy.dtype while a pickle is read."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, spec: object, align: object = False, copy: object = False):
+        if not (isinstance(spec, str) and PLAIN_DTYPE.fullmatch(spec)):
+            raise RefusedPickle(_refusal(f"a numpy array of dtype {spec!r}"))
+        self.value = np.dtype(spec)
+
+    def __setstate__(self, state: tuple):
+        if state[1] in ("<", ">"):  # the byte order; size is in the spec, and nothing else fits a plain dtype
+            self.value = self.value.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """Stands in for numpy.ndarray while a pickle is read; `_plain` makes it an ndarray."""
+
+    def __setstate__(self, state: tuple):
+        version, shape, dtype, fortran, content = state
+        super().__setstate__((version, shape, dtype.value, fortran, content))
+
+
+class _StandIn:
+    """A callable that a pickle can call but not change (BUILD on a plain function would set attributes)."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable):
+        self.call = call
+
+    def __call__(self, *arguments: object) -> object:
+        return self.call(*arguments)
+
+    def __setstate__(self, state: object):
+        raise RefusedPickle(_refusal("a change to a function"))
+
+
+def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray:
+    return np.ndarray.__new__(_Array, (0,), "b")  # filled by _Array.__setstate__
+
+
+def _frombuffer(buffer: object, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
+    return np.frombuffer(buffer, dtype=dtype.value).reshape(shape, order=order)
+
+
+def _scalar(dtype: _Dtype, content: object = b"") -> object:
+    if dtype.value.hasobject:
+        return content
+    raw = content.encode("latin1") if isinstance(content, str) else content  # str: from Python 2
+    return np.frombuffer(raw, dtype=dtype.value)[0] if raw else dtype.value.type()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How protocols 0 to 2 write an array's bytes."""
+    if encoding != "latin1":
+        raise RefusedPickle(_refusal(f"the codec {encoding!r}"))
+    return text.encode("latin1")
+
+
+def _bytes() -> bytes:
+    """How protocols 0 to 2 write no bytes at all."""
+    return b""
+
+
+ADMITTED = {
+    ("numpy", "ndarray"): _StandIn(_reconstruct),
+    ("numpy", "dtype"): _StandIn(_Dtype),
+    ("_codecs", "encode"): _StandIn(_encode),
+    ("builtins", "bytes"): _StandIn(_bytes),
+    ("__builtin__", "bytes"): _StandIn(_bytes),
+}
+for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
+    ADMITTED[f"{core}.multiarray", "_reconstruct"] = _StandIn(_reconstruct)
+    ADMITTED[f"{core}.multiarray", "scalar"] = _StandIn(_scalar)
+    ADMITTED[f"{core}.numeric", "_frombuffer"] = _StandIn(_frombuffer)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        """A stand-in for an admitted name. The list is exact, so that "numpy" with "core.os" is not in it."""
+        if (module, name) not in ADMITTED:
+            raise RefusedPickle(_refusal(f"{module}.{name}"))
+        return ADMITTED[module, name]
+
+    def persistent_load(self, pid: object) -> object:
+        raise RefusedPickle(_refusal(f"the outside object {pid!r}"))
+
+
+def _refusal(what: str) -> str:
+    return (
+        f"asks for {what}, which no feature file needs and which could run code on this machine; it was refused "
+        "and nothing was run. Wanted: numpy arrays, text, numbers, lists, tuples and dicts. If you trust the file, "
+        "load it where it was made and save it again with plain numpy arrays (a torch tensor by .numpy(), a "
+        "pandas column by .to_numpy())"
+    )
+
+
+def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
+    """The value with every stand-in replaced by numpy's type; lists, dicts and object arrays change in place.
+
+    `done` maps the id of a container to (container, result): shared and circular ones are walked once, and none
+    is freed on the way, so that an id stays its own.
+    """
+    if isinstance(value, _Dtype):
+        return value.value
+    if not isinstance(value, (list, dict, tuple, _Array)):
+        return value
+    if id(value) in done:
+        return done[id(value)][1]
+    result = value.view(np.ndarray) if isinstance(value, _Array) else value
+    done[id(value)] = value, result
+    if isinstance(value, tuple):
+        result = tuple(_plain(v, done) for v in value)
+        done[id(value)] = value, result
+    elif isinstance(value, _Array):
+        for at, v in np.ndenumerate(result) if result.dtype.hasobject else ():
+            if isinstance(v, (list, dict, tuple, _Array, _Dtype)):
+                result[at] = _plain(v, done)
+    else:
+        for key in range(len(value)) if isinstance(value, list) else tuple(value):
+            value[key] = _plain(value[key], done)
+    return result

@@ -1,0 +1,192 @@
+"""The one type a data set has, whatever file or generator it came from, checked when it is made.
+
+    Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the planted truth)
+
+A `Split` holds, per modality, float32 features (N, T, D) that are zero beyond each utterance's length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from tmtlib.config import MODALITIES, DataRef
+
+SPLITS = ("train", "valid", "test")
+FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
+NOTHING = MappingProxyType({})
+
+
+class DataError(ValueError):
+    """A data file or array that cannot be used; the message says what was found, what is wanted and what to do."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """N utterances. Raises DataError when shapes, lengths or labels do not fit together."""
+
+    features: Mapping[str, Float32[np.ndarray, "N T D"]]  # by modality
+    lengths: Mapping[str, Int64[np.ndarray, " N"]]  # valid frames, 0 (modality absent) to T
+    labels: Float32[np.ndarray, " N"]  # sentiment intensity, in the label range of the card
+    ids: tuple[str, ...]
+    raw_text: tuple[str, ...]
+    unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=lambda: NOTHING)
+    text_bert: Int64[np.ndarray, "N 3 T"] | None = None  # token ids, mask, segments
+
+    def __post_init__(self):
+        if set(self.features) != set(MODALITIES) or set(self.lengths) != set(MODALITIES):
+            raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
+        n = len(self.labels)
+        for m, x in self.features.items():
+            if x.ndim != 3 or len(x) != n or x.dtype != np.float32:
+                raise DataError(f"{m} features are {x.dtype} {x.shape}; wanted float32 ({n}, T, D)")
+            length = self.lengths[m]
+            if length.shape != (n,) or (n and (length.min() < 0 or length.max() > x.shape[1])):
+                raise DataError(f"{m} lengths must be {n} integers in 0..{x.shape[1]}")
+        if len(self.ids) != n or len(self.raw_text) != n:
+            raise DataError(f"{n} labels but {len(self.ids)} ids and {len(self.raw_text)} transcripts")
+        if not np.isfinite(self.labels).all():
+            raise DataError("labels hold NaN or infinity; every utterance needs a finite label")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(T, D) by modality."""
+        return {m: self.features[m].shape[1:] for m in MODALITIES}
+
+    def take(self, index: np.ndarray) -> Split:
+        """The utterances at `index`, in that order."""
+        index = np.asarray(index)
+        return replace(
+            self,
+            features={m: x[index] for m, x in self.features.items()},
+            lengths={m: x[index] for m, x in self.lengths.items()},
+            labels=self.labels[index],
+            ids=tuple(self.ids[i] for i in index),
+            raw_text=tuple(self.raw_text[i] for i in index),
+            unimodal_labels={m: x[index] for m, x in self.unimodal_labels.items()},
+            text_bert=None if self.text_bert is None else self.text_bert[index],
+        )
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a data set is, as every result row states it."""
+
+    name: str
+    family: str  # metric family: "mosi" or "sims"
+    alignment: str  # "aligned" (one clock for all modalities) or "unaligned"
+    source: str  # "real" or "planted"
+    origin: str  # where it came from, for people: a file name or the generator
+    sha256: str
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        return FAMILY_RANGE[self.family]
+
+    @property
+    def title(self) -> str:
+        """The name as figures and tables show it; planted data never stand without the word."""
+        name = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}.get(self.name)
+        return (name or self.name) + (" (planted)" if self.source == "planted" else "")
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """Something in a file that was not as documented, how often, and what was done about it."""
+
+    split: str
+    what: str
+    count: int
+    handling: str
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """All that a model or the trainer may know of a whole data set: (T, D) by modality, and the metric family."""
+
+    shapes: Mapping[str, tuple[int, int]]
+    family: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three validated splits with the same modalities and widths; truth is known for planted data only."""
+
+    card: Card
+    train: Split
+    valid: Split
+    test: Split
+    ref: DataRef | None = None
+    oddities: tuple[Oddity, ...] = ()
+    truth: object | None = None  # tmtlib.data.planted.Truth
+
+    def __post_init__(self):
+        low, high = self.card.label_range
+        for name in SPLITS:
+            split = self[name]
+            if not len(split):
+                raise DataError(f"split {name} of {self.card.name} is empty; train, valid and test all need utterances")
+            if split.labels.min() < low - 1e-4 or split.labels.max() > high + 1e-4:
+                raise DataError(
+                    f"labels of {name} span {split.labels.min():.2f}..{split.labels.max():.2f}; family "
+                    f"{self.card.family!r} wants {low:g}..{high:g} (set the family, or rescale the labels)"
+                )
+            for m in MODALITIES:
+                if split.shapes[m][1] != self.train.shapes[m][1]:
+                    raise DataError(
+                        f"{m} is {split.shapes[m][1]} wide in {name} but {self.train.shapes[m][1]} in train"
+                    )
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in SPLITS:
+            raise KeyError(f"no split {split!r}; wanted one of {SPLITS}")
+        return getattr(self, split)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(longest T over the splits, D) by modality."""
+        every = [self[s].shapes for s in SPLITS]
+        return {m: (max(s[m][0] for s in every), every[0][m][1]) for m in MODALITIES}
+
+    @property
+    def family(self) -> str:
+        return self.card.family
+
+    @property
+    def shape(self) -> DataShape:
+        """What training may know of the whole: nothing but sizes."""
+        return DataShape(self.shapes, self.family)
+
+
+def normalizer(train: Split) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and standard deviation (D,) per modality over the training split's valid frames.
+
+    A feature that never varies keeps scale 1, so it stays at zero instead of becoming NaN.
+    """
+    statistics = {}
+    for m in MODALITIES:
+        frames = train.features[m][valid_frames(train, m)].astype(np.float64)
+        mean = frames.mean(0) if len(frames) else np.zeros(train.shapes[m][1])
+        std = frames.std(0) if len(frames) else np.ones(train.shapes[m][1])
+        statistics[m] = mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32)
+    return statistics
+
+
+def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Split:
+    """z = (x - mean) / sd at valid frames; padding stays zero."""
+    features = {}
+    for m, (mean, std) in statistics.items():
+        features[m] = np.where(valid_frames(split, m)[..., None], (split.features[m] - mean) / std, np.float32(0))
+    return replace(split, features=features)
+
+
+def valid_frames(split: Split, modality: str) -> np.ndarray:
+    """Boolean (N, T): True where a frame lies within its utterance's length."""
+    return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]

@@ -1,0 +1,194 @@
+"""What a result depends on, as frozen dataclasses: model, training, data, `Run` (one training) and `Profile` (a study).
+
+Nothing here imports torch, so `tmt --help` stays quick. A `Run` is the only key to a result: its id is a hash of
+every field that can change a number, so a finished run is found again and a changed one is trained anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from types import MappingProxyType
+
+MODALITIES = ("text", "audio", "vision")  # the one order used everywhere: tokens, weights, colours
+
+
+def check_choice(name: str, value: object, allowed: tuple) -> None:
+    """Raises ValueError naming the field, the value found and the values wanted."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; wanted one of {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What every model shares: the task and the training habits that belong to its recipe."""
+
+    task: str = "regression"  # "regression" (L1 loss) or "classification" (5 classes, cross-entropy)
+    schedule: str = "constant"  # "constant" or "warmup_cosine" (per epoch, linear from 0 over 10 %, then cosine)
+    mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
+
+    def __post_init__(self):
+        check_choice("task", self.task, ("regression", "classification"))
+        check_choice("schedule", self.schedule, ("constant", "warmup_cosine"))
+        check_choice("mixup", self.mixup, ("off", "original", "correct"))
+
+
+@dataclass(frozen=True)
+class TMTConfig(ModelConfig):
+    """The token-disentangling mutual transformer and its weighting. Defaults: the AMW paper's size, masked, unwindowed.
+
+    The AMW paper ("Implementation Details") gives width 128, four layers and eight heads; all else follows the
+    original TMT's released behaviour, where each departure of ours from it is a field (see `original`).
+    """
+
+    width: int = 128  # d
+    encoder_layers: int = 4
+    cross_layers: int = 4
+    heads: int = 8
+    head_width: int = 16
+    encoder_hidden: int = 256  # feed-forward width of the disentangling encoder
+    cross_hidden: int = 128  # feed-forward width of the mutual transformer
+    shared_tokens: int = 6
+    specific_tokens: int = 2  # per modality
+    raw_dropout: float = 0.0  # on the features themselves, before projection
+    embedding_dropout: float = 0.1
+    dropout: float = 0.1  # after attention and in the feed-forward blocks
+    token_std: float = 1.0  # label tokens ~ N(0, token_std^2)
+    position_std: float = 0.02  # positional tables ~ N(0, position_std^2)
+    masked: bool = True  # padded frames are hidden from attention and from means over time
+    window: int | None = None  # keep this many frames a modality, after leading all-zero frames
+    head_activation: str = "gelu"  # "gelu", or "none": two linear maps with nothing in between
+    orthogonality: float = 0.001  # alpha: weight of the difference loss between token groups
+    similarity: float = 0.1  # beta: weight of the MMD loss between modality and its tokens
+    task_weight: float = 1.0  # delta
+    weighting: str = "none"  # a name registered in tmtlib.models.weighting
+    placement: str = "R1"  # where the weights act: R1, R1M, R2 (after disentanglement), R3 (before it)
+    weighting_init_std: float = 0.0  # W ~ N(0, std^2); 0 is uniform weights
+    weighting_lr: float | None = None  # W's own learning rate; None: the training's
+    temperature: float = 1.0  # softmax(W / temperature)
+    bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
+    bert_lr: float = 5e-5
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("placement", self.placement, ("R1", "R1M", "R2", "R3"))
+        check_choice("head_activation", self.head_activation, ("gelu", "none"))
+
+    @classmethod
+    def original(cls, **changes) -> TMTConfig:
+        """The original TMT as released: 256 wide, 2 + 4 layers, 8 heads of 64, with all its choices."""
+        return replace(
+            cls(
+                width=256,
+                encoder_layers=2,
+                cross_layers=4,
+                heads=8,
+                head_width=64,
+                encoder_hidden=512,
+                cross_hidden=256,
+                raw_dropout=0.5,
+                dropout=0.5,
+                position_std=1.0,
+                masked=False,
+                window=20,
+                head_activation="none",
+                orthogonality=0.01,
+                similarity=1.0,
+                task_weight=10.0,
+                mixup="original",
+                schedule="warmup_cosine",
+                task="classification",
+            ),
+            **changes,
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """The optimisation protocol. Defaults: the AMW paper's ("Implementation Details and Training Protocols")."""
+
+    learning_rate: float = 1e-4  # Adam, default betas, no weight decay
+    batch_size: int = 64
+    epochs: int = 30
+    patience: int | None = 8  # epochs without improvement on validation before stopping; None: never stop early
+    select_by: str = "accuracy"  # the best epoch is chosen on validation: "accuracy" (Acc-5) or "loss"
+    precision: str = "auto"  # "float32", "bfloat16" autocast, or "auto": bfloat16 on CUDA, float32 elsewhere
+
+    def __post_init__(self):
+        check_choice("select_by", self.select_by, ("accuracy", "loss"))
+        check_choice("precision", self.precision, ("auto", "float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class PlantedSize:
+    """How large a planted data set is: utterances per split and frames per modality; None means as published."""
+
+    utterances: tuple[int, int, int] | None = None
+    frames: tuple[int, int, int] | None = None  # text, audio, vision
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """Names a data set so that a `Run` can load it: a file on disk, or the planted generator's settings."""
+
+    name: str
+    source: str = "planted"  # "real" or "planted"
+    sha256: str = ""  # of the file, or of the generator's settings
+    path: str | None = field(default=None, metadata={"identity": False})  # a moved file is the same data
+    planted: PlantedSize | None = None
+    normalize: bool = True  # per-feature z-score from the training split's valid frames
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: everything that can change its numbers."""
+
+    data: DataRef
+    method: str
+    model: ModelConfig
+    training: Training
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the run's canonical JSON."""
+        return digest(self)[:12]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole study's size: which data sets, methods and seeds, declared before anything runs."""
+
+    name: str
+    seeds: tuple[int, ...]
+    model: TMTConfig = TMTConfig()
+    training: Training = Training()
+    planted: Mapping[str, PlantedSize] = field(default_factory=lambda: MappingProxyType({}))
+    datasets: tuple[str, ...] = ("mosi", "mosei", "sims")
+    methods: tuple[str, ...] = ("tmt", "tmt_amw", "tmt_uniform")
+    five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
+    normalize: bool = True
+    snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels
+    threads: int | None = None  # torch threads; None: torch's own choice
+
+
+def identity(value: object) -> object:
+    """A dataclass as plain JSON types, without the fields that cannot change a result."""
+    if is_dataclass(value):
+        named = {f.name: identity(getattr(value, f.name)) for f in fields(value) if f.metadata.get("identity", True)}
+        return {"type": type(value).__name__, **named}
+    if isinstance(value, (list, tuple)):
+        return [identity(v) for v in value]
+    return value
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a dataclass's identity, in hexadecimal."""
+    return hashlib.sha256(json.dumps(identity(value), sort_keys=True).encode()).hexdigest()
+
+
+def as_json(value: object) -> dict:
+    """A dataclass as a JSON-ready dict, every field included (for records)."""
+    return json.loads(json.dumps(asdict(value)))

@@ -1,0 +1,79 @@
+"""What every model offers the one training loop: `forward(batch) -> (prediction, trace)`, a loss, and label values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, l1_loss
+
+from tmtlib.config import ModelConfig
+from tmtlib.metrics import CLASS_CENTRES5
+
+
+@dataclass
+class Batch:
+    """B utterances on one device: features (B, T, D) and true lengths (B,) by modality."""
+
+    features: Mapping[str, Float[Tensor, "B T D"]]
+    lengths: Mapping[str, Int64[Tensor, " B"]]
+    text_bert: Int64[Tensor, "B 3 T"] | None = None
+
+    def valid(self, modality: str) -> Bool[Tensor, "B T"]:
+        """True at frames within the utterance's length."""
+        length = self.lengths[modality]
+        return torch.arange(self.features[modality].shape[1], device=length.device) < length[:, None]
+
+
+@dataclass
+class Trace:
+    """What a forward pass computed on the way, filled where it is computed; nothing is recomputed for it."""
+
+    tokens: dict[str, Float[Tensor, "B k d"]] = field(default_factory=dict)  # shared, text, audio, vision
+    projected: dict[str, Float[Tensor, "B d"]] = field(default_factory=dict)  # mean over valid frames of X_m
+    weights: Float[Tensor, "#B M d"] | None = None  # A; None when the model has no weighting
+    attention: dict[str, Float[Tensor, "B h Q K"]] = field(default_factory=dict)  # by layer, only when asked for
+
+
+class Model(nn.Module):
+    """Base of every model. `prediction` is (B,) for regression and (B, 5) logits for classification."""
+
+    def __init__(self, config: ModelConfig, family: str):
+        super().__init__()
+        self.config, self.family = config, family
+        centres = torch.tensor(CLASS_CENTRES5[family], dtype=torch.float32)
+        self.register_buffer("class_centres", centres, persistent=False)
+
+    @property
+    def outputs(self) -> int:
+        return 5 if self.config.task == "classification" else 1
+
+    def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
+        """What training minimises; a model adds its auxiliary losses here."""
+        return self.task_loss(prediction, target)
+
+    def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
+        """The task's loss: mean absolute error, or cross-entropy for 5 classes (target: (B,) values or classes)."""
+        if self.config.task == "classification":
+            return cross_entropy(prediction, target)
+        if prediction.shape != target.shape:  # (B, 1) against (B,) would broadcast to B x B and train a constant
+            raise ValueError(f"prediction is {tuple(prediction.shape)}, target {tuple(target.shape)}; wanted equal")
+        return l1_loss(prediction, target)
+
+    def values(self, prediction: Tensor) -> Float[Tensor, " B"]:
+        """A prediction on the label scale; a class is represented by its centre."""
+        if self.config.task == "classification":
+            return self.class_centres[prediction.argmax(-1)]
+        return prediction
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """Parameter groups for the optimiser."""
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,83 @@
+"""Attention and pre-norm blocks, the only layers TMT is made of.
+
+Axes: B batch, Q queries, K keys, d width, h heads. One block serves both stages: the disentangling encoder calls
+it with its input as target and source, the mutual transformer with two different token groups.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Attention(nn.Module):
+    """Multi-head attention with heads of any width: softmax(Q K^T / sqrt(head_width)) V, then an output projection.
+
+    Queries, keys and values are projected without bias, the output with one, as in the original TMT.
+    """
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, heads * head_width, bias=False)
+        self.key = nn.Linear(width, heads * head_width, bias=False)
+        self.value = nn.Linear(width, heads * head_width, bias=False)
+        self.out = nn.Linear(heads * head_width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Q d"],
+        key: Float[Tensor, "B K d"],
+        value: Float[Tensor, "B K d"],
+        valid: Bool[Tensor, "B K"] | None = None,
+        want_map: bool = False,
+    ) -> tuple[Float[Tensor, "B Q d"], Float[Tensor, "B h Q K"] | None]:
+        """The attended values, and the attention map when asked for (else None, and it is never formed).
+
+        Keys where `valid` is False get no attention.
+        """
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q or K, head_width)
+            for project, x in ((self.query, query), (self.key, key), (self.value, value))
+        )
+        mask = None if valid is None else valid[:, None, None, :]
+        if want_map:
+            score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+            map_ = (score if mask is None else score.masked_fill(~mask, -torch.inf)).softmax(-1)
+            mixed = map_ @ v
+        else:
+            map_ = None
+            mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), map_
+
+
+class Block(nn.Module):
+    """t <- t + Attn(LN_q t, LN_k s, LN_v s), then t <- t + FF(LN t); the source s is never changed."""
+
+    def __init__(self, width: int, heads: int, head_width: int, hidden: int, dropout: float):
+        super().__init__()
+        self.norm_query, self.norm_key, self.norm_value = (nn.LayerNorm(width) for _ in range(3))
+        self.attention = Attention(width, heads, head_width, dropout)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(
+        self,
+        target: Float[Tensor, "B Q d"],
+        source: Float[Tensor, "B K d"],
+        valid: Bool[Tensor, "B K"] | None = None,
+        want_map: bool = False,
+    ) -> tuple[Float[Tensor, "B Q d"], Float[Tensor, "B h Q K"] | None]:
+        query, key, value = self.norm_query(target), self.norm_key(source), self.norm_value(source)
+        mixed, map_ = self.attention(query, key, value, valid, want_map)
+        target = target + mixed
+        return target + self.feed_forward(target), map_

@@ -1,0 +1,35 @@
+"""The original TMT's two auxiliary losses, which make the tokens "shared" and "specific"."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def orthogonality(u: Float[Tensor, "B d"], v: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+    """The difference loss of MISA: mean of squared entries of U^T V (d x d), small when the two are unrelated.
+
+    U and V are centred over the batch, and each row is divided by its norm, through which no gradient flows.
+    """
+    u, v = (_unit_rows(x - x.mean(0)) for x in (u, v))
+    return (u.T @ v).square().mean()
+
+
+def _unit_rows(x: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
+    return x / (x.norm(dim=1, keepdim=True).detach() + 1e-6)
+
+
+def mmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+    """Biased squared maximum mean discrepancy with five Gaussian kernels exp(-|.|^2 / bw_k), summed.
+
+    bw_k = bw_0 2^k / 4 for k = 0..4, where bw_0 is the mean squared distance over pairs of the joint sample (no
+    gradient flows through it). Lies in [0, 10]; zero when both samples are the same.
+    """
+    joint = torch.cat([x, y])
+    n = len(joint)
+    distance = (joint[:, None] - joint[None]).square().sum(-1)
+    bandwidth = (distance.detach().sum() / (n * n - n)).clamp_min(1e-12)
+    kernel = sum(torch.exp(-distance / (bandwidth * 2.0**k / 4)) for k in range(5))
+    b = len(x)
+    return kernel[:b, :b].mean() + kernel[b:, b:].mean() - 2 * kernel[:b, b:].mean()

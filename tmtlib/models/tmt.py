@@ -1,0 +1,219 @@
+"""The token-disentangling mutual transformer (TMT) with an optional modality weighting (AMW).
+
+The whole model, in the order of the computation:
+  1. project      X_m = features of modality m -> (B, T_m, d)
+  2. disentangle  [shared | text | audio | vision label tokens; X_text; X_audio; X_vision] through an encoder; the
+                  label tokens' rows become I (shared) and S_m (specific), the frames' rows are dropped
+  3. weight       S'_m = A_m * S_m, AMW's place in its primary reading R1 (see `weigh`)
+  4. mutual       f1 = Cross_1(source I, target S'), f2 = Cross_2(source S', target I)
+  5. predict      head(mean over tokens of f1 + mean over tokens of f2)
+Axes: B batch, T frames, M modalities, k tokens, d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tmtlib.config import MODALITIES, TMTConfig
+from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.models.layers import Block
+from tmtlib.models.losses import mmd, orthogonality
+from tmtlib.models.weighting import build_weighting
+
+GROUPS = ("shared", *MODALITIES)  # token groups, in their order
+
+
+class Mutual(nn.Module):
+    """Half of the mutual transformer: target tokens query source tokens, layer by layer; the source stays as it is."""
+
+    def __init__(self, config: TMTConfig, targets: int, sources: int):
+        super().__init__()
+        c = config
+        self.target_positions = nn.Parameter(c.position_std * torch.randn(1, targets, c.width))
+        self.source_positions = nn.Parameter(c.position_std * torch.randn(1, sources, c.width))
+        self.dropout = nn.Dropout(c.embedding_dropout)
+        self.layers = nn.ModuleList(
+            Block(c.width, c.heads, c.head_width, c.cross_hidden, c.dropout) for _ in range(c.cross_layers)
+        )
+
+    def forward(
+        self, target: Float[Tensor, "B Q d"], source: Float[Tensor, "B K d"], maps: dict | None, name: str
+    ) -> Float[Tensor, "B Q d"]:
+        target = self.dropout(target + self.target_positions)
+        source = self.dropout(source + self.source_positions)
+        for i, layer in enumerate(self.layers):
+            target, map_ = layer(target, source, want_map=maps is not None)
+            if maps is not None:
+                maps[f"{name}.{i}"] = map_
+        return target
+
+
+class TMT(Model):
+    """TMT as a model of the study. Build it with `tmtlib.build_model`.
+
+    Args:
+        config: every choice, see `TMTConfig`.
+        shapes: (longest T, D) by modality.
+        family: metric family of the labels, "mosi" or "sims".
+    """
+
+    def __init__(self, config: TMTConfig, shapes: dict[str, tuple[int, int]], family: str):
+        super().__init__(config, family)
+        c, d = config, config.width
+        self.bert = build_bert(c.bert)
+        widths = {m: shapes[m][1] for m in MODALITIES}
+        if self.bert is not None:
+            widths["text"] = self.bert.width
+        self.frames = {m: min(shapes[m][0], c.window or shapes[m][0]) for m in MODALITIES}
+        self.sizes = {"shared": c.shared_tokens} | dict.fromkeys(MODALITIES, c.specific_tokens)
+
+        self.raw_dropout = nn.Dropout(c.raw_dropout)
+        self.project = nn.ModuleDict({m: nn.Linear(widths[m], d) for m in MODALITIES})
+        self.tokens = nn.Parameter(c.token_std * torch.randn(1, sum(self.sizes.values()), d))
+        self.token_positions = nn.Parameter(c.position_std * torch.randn(1, sum(self.sizes.values()), d))
+        self.positions = nn.ParameterDict(
+            {m: nn.Parameter(c.position_std * torch.randn(1, self.frames[m], d)) for m in MODALITIES}
+        )
+        self.embedding_dropout = nn.Dropout(c.embedding_dropout)
+        self.encoder = nn.ModuleList(
+            Block(d, c.heads, c.head_width, c.encoder_hidden, c.dropout) for _ in range(c.encoder_layers)
+        )
+        self.weighting = build_weighting(c)
+        specific = c.specific_tokens if c.placement == "R2" and self.weighting else 3 * c.specific_tokens
+        self.specific_from_shared = Mutual(c, targets=specific, sources=c.shared_tokens)
+        self.shared_from_specific = Mutual(c, targets=c.shared_tokens, sources=specific)
+        activation = [nn.GELU()] if c.head_activation == "gelu" else []
+        self.head = nn.Sequential(nn.Linear(d, d // 2), *activation, nn.Linear(d // 2, self.outputs))
+
+    def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
+        """Prediction, (B,) or (B, 5), and trace; attention maps are formed only when asked for."""
+        trace = Trace()
+        maps = trace.attention if attention else None
+        batch = windowed(self._text_encoded(batch), self.config.window)
+        projected = self._projected(batch, trace)
+        tokens = self._disentangled(projected, batch, maps)
+        trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
+        specific = self._specific(trace)
+        f1 = self.specific_from_shared(specific, trace.tokens["shared"], maps, "specific_from_shared")
+        f2 = self.shared_from_specific(trace.tokens["shared"], specific, maps, "shared_from_specific")
+        output = self.head(f1.mean(1) + f2.mean(1))
+        return (output if self.config.task == "classification" else output.squeeze(-1)), trace
+
+    def _text_encoded(self, batch: Batch) -> Batch:
+        if self.bert is None:
+            return batch
+        if batch.text_bert is None:
+            raise ValueError("the config names a BERT to fine-tune, but the data hold no `text_bert` token ids")
+        return replace(batch, features={**batch.features, "text": self.bert(batch.text_bert)})
+
+    def _projected(self, batch: Batch, trace: Trace) -> dict[str, Float[Tensor, "B T d"]]:
+        projected = {}
+        for m in MODALITIES:
+            x = self.project[m](self.raw_dropout(batch.features[m]))
+            trace.projected[m] = masked_mean(x, batch.valid(m)) if self.config.masked else x.mean(1)
+            projected[m] = x
+        if self.weighting is not None and self.config.placement == "R3":
+            means = torch.stack([trace.projected[m] for m in MODALITIES], dim=1)[:, :, None]
+            trace.weights = self.weighting(means)
+            projected = {m: trace.weights[:, i, None] * projected[m] for i, m in enumerate(MODALITIES)}
+        return projected
+
+    def _disentangled(self, projected: dict, batch: Batch, maps: dict | None) -> Float[Tensor, "B k d"]:
+        """The label tokens after the encoder. Its last layer asks nothing of the frames, so only the label tokens
+        query there: the same result to rounding, for a third less work."""
+        b, k = len(batch.lengths["text"]), self.tokens.shape[1]
+        frames = [projected[m] + self.positions[m][:, : projected[m].shape[1]] for m in MODALITIES]
+        x = torch.cat([(self.tokens + self.token_positions).expand(b, -1, -1), *frames], dim=1)
+        x = self.embedding_dropout(x)
+        valid = self._valid(batch, k) if self.config.masked else None
+        for i, layer in enumerate(self.encoder):
+            last = i == len(self.encoder) - 1
+            x, map_ = layer(x[:, :k] if last else x, x, valid, want_map=maps is not None)
+            if maps is not None:
+                maps[f"encoder.{i}"] = map_
+        return x
+
+    def _valid(self, batch: Batch, tokens: int) -> Bool[Tensor, "B K"]:
+        """Label tokens are always attended to, so an utterance without any frame is still well defined."""
+        always = torch.ones(len(batch.lengths["text"]), tokens, dtype=torch.bool, device=self.tokens.device)
+        return torch.cat([always, *(batch.valid(m) for m in MODALITIES)], dim=1)
+
+    def _specific(self, trace: Trace) -> Float[Tensor, "B k d"]:
+        """S', what the mutual transformer sees of the specific tokens S_m, by placement (A sums to 1 over m):
+
+        R1  S'_m = A_m S_m, concatenated (primary reading);   R1M  S'_m = M A_m S_m: TMT itself at W = 0
+        R2  S' = sum_m A_m S_m, the weighted sum of the paper's text;   R3 acted on X_m already
+        """
+        specific = torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)  # (B, M, k, d)
+        if self.weighting is not None and self.config.placement != "R3":
+            trace.weights = self.weighting(specific)
+            specific = trace.weights[:, :, None] * specific
+            if self.config.placement == "R2":
+                return specific.sum(1)
+            if self.config.placement == "R1M":
+                specific = len(MODALITIES) * specific
+        return specific.flatten(1, 2)
+
+    def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
+        """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens.
+
+        So AMW changes the forward pass and nothing else.
+        """
+        c = self.config
+        total = c.task_weight * self.task_loss(prediction, target)
+        mean = {g: x.float().mean(1) for g, x in trace.tokens.items()}
+        if c.orthogonality:
+            pairs = [("shared", m) for m in MODALITIES] + list(combinations(MODALITIES, 2))
+            total = total + c.orthogonality * sum(orthogonality(mean[a], mean[b]) for a, b in pairs) / 3
+        if c.similarity:
+            total = total + c.similarity * sum(mmd(trace.projected[m].float(), mean[m]) for m in MODALITIES) / 3
+        return total
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """W and BERT have learning rates of their own when the config gives them."""
+        c = self.config
+        weighting = [] if self.weighting is None else list(self.weighting.parameters())
+        bert = [] if self.bert is None else list(self.bert.parameters())
+        own = {id(p) for p in weighting + bert}
+        groups = [
+            {"params": [p for p in self.parameters() if id(p) not in own], "lr": learning_rate},
+            {"params": weighting, "lr": learning_rate if c.weighting_lr is None else c.weighting_lr},
+            {"params": bert, "lr": c.bert_lr},
+        ]
+        return [g for g in groups if g["params"]]
+
+
+def build_bert(folder: str | None) -> nn.Module | None:
+    """A BERT to fine-tune from `text_bert`, or None. transformers is imported only when one is asked for."""
+    if folder is None:
+        return None
+    from tmtlib.text import BertText
+
+    return BertText(folder)
+
+
+def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B d"]:
+    """Mean over valid frames; zero where there are none (an absent modality)."""
+    weight = valid.to(x.dtype)[..., None]
+    return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def windowed(batch: Batch, window: int | None) -> Batch:
+    """The original's cut: skip leading all-zero frames, then `window` consecutive frames, from T - window at the
+    latest. Returns the batch itself without a window."""
+    if window is None:
+        return batch
+    features, lengths = {}, {}
+    for m in MODALITIES:
+        x = batch.features[m]
+        size = min(window, x.shape[1])
+        start = x.abs().sum(-1).gt(0).int().argmax(1).clamp_max(x.shape[1] - size)
+        index = start[:, None] + torch.arange(size, device=x.device)
+        features[m] = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+        lengths[m] = (batch.lengths[m] - start).clamp(0, size)
+    return replace(batch, features=features, lengths=lengths)

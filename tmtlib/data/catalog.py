@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 SOURCES = (
@@ -86,9 +87,25 @@ STANDARD_FILES = (
 NAMES = tuple(dict.fromkeys(f.name for f in STANDARD_FILES))
 
 
+def feature_file(path: str | Path) -> Path:
+    """The path, if a file is there. Raises FileNotFoundError saying what is there instead."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "not there"
+        raise FileNotFoundError(f"{path} is {what}; wanted a feature file (MMSA, MMSA-FET or MulT pickle)")
+    return path
+
+
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces, so that size does not matter."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file in hexadecimal; a file is hashed once a process, unless it changes."""
+    path = Path(path).resolve()
+    stat = path.stat()
+    return _sha256(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    with open(path, "rb") as file:  # read in pieces, so that size does not matter
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from tmtlib.data.schema import DataError
 
-Note = Callable[[str, int, str], None]  # what was odd, in how many utterances, what was done about it
+Note = Callable[[str, int, str], None]  # what was odd, how many utterances (or values), what was done about it
 
 
 def frames_with_data(x: Float32[np.ndarray, "N T D"]) -> Bool[np.ndarray, "N T"]:

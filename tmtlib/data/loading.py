@@ -37,10 +37,12 @@ def load_dataset(
     Raises FileNotFoundError for a path, or for a name whose file is not in the folder: the message says where was
     looked, the SHA-256 wanted and where to get it. Raises DataError for a file that cannot be used.
     """
-    if family is not None:  # a reader's own choice is no part of a reference
-        dataset = mmsa.read(name_or_path, family=family)
-        return _prepared(dataset, dataset.ref, normalize)
-    return load(resolve(name_or_path, data=data, normalize=normalize, planted_size=planted_size))
+    ref = resolve(name_or_path, data=data, normalize=normalize, planted_size=planted_size)
+    if family is None:
+        return load(ref)
+    if ref.path is None:
+        raise ValueError(f"family={family!r} is for files; the planted data set {ref.name!r} has its own")
+    return _prepared(mmsa.read(ref.path, family=family), None, normalize)  # a caller's choice is no part of a reference
 
 
 def resolve(
@@ -52,7 +54,7 @@ def resolve(
 ) -> DataRef:
     """What a name or path refers to, with the hash of its content; arguments and errors as `load_dataset`."""
     if looks_like_path(name_or_path):
-        return _file_ref(Path(name_or_path).expanduser(), normalize)
+        return _file_ref(Path(name_or_path), normalize)
     name = str(name_or_path)
     folder = Path(data).expanduser() if data else paths.data()
     if folder is None:
@@ -107,18 +109,9 @@ def looks_like_path(value: str | Path) -> bool:
 
 
 def _file_ref(path: Path, normalize: bool) -> DataRef:
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "not there"
-        raise FileNotFoundError(f"{path} is {what}; wanted a feature file (MMSA, MMSA-FET or MulT pickle)")
-    path = path.resolve()
-    sha256 = _sha256(path, path.stat().st_mtime_ns, path.stat().st_size)
+    path = catalog.feature_file(path).resolve()
+    sha256 = catalog.file_sha256(path)
     return DataRef(mmsa.name_of(path, sha256), "real", sha256, str(path), normalize=normalize)
-
-
-@lru_cache
-def _sha256(path: Path, mtime_ns: int, size: int) -> str:
-    """A file is hashed once a process, unless it changes."""
-    return catalog.file_sha256(path)
 
 
 @lru_cache(maxsize=3)

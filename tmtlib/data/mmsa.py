@@ -46,7 +46,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
 
     Raises DataError when the file is no such pickle, RefusedPickle when it asks for code, FileNotFoundError.
     """
-    path = Path(path)
+    path = catalog.feature_file(path)
     sha256 = catalog.file_sha256(path)
     raw, config = _splits_and_config(safe_pickle.load(path), path)
     stated = any(f"{m}_lengths" in raw[s] for s in SPLITS for m in MODALITIES)
@@ -58,7 +58,8 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
         except DataError as error:
             raise DataError(f"{path}, split {s}: {error}") from error
     notes.split = "all"
-    card = _card(path, sha256, name, family, config.get(OURS) or {}, made, stated, notes)
+    own = config.get(OURS)
+    card = _card(path, sha256, name, family, own if isinstance(own, dict) else {}, made, stated, notes)
     _compare_with_catalog(card, path, made, config, notes)
     times = Counter(i for split in made.values() for i in set(split.ids))
     notes("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
@@ -132,9 +133,12 @@ def _card(path, sha256, name, family, own: Mapping, made: Mapping, stated: bool,
         origin=path.name,
         sha256=sha256,
     )
-    check_choice("metric family", card.family, tuple(FAMILY_RANGE))
-    check_choice("alignment", card.alignment, ("aligned", "unaligned"))
-    check_choice("source", card.source, ("real", "planted"))
+    try:
+        check_choice("metric family", card.family, tuple(FAMILY_RANGE))
+        check_choice("alignment", card.alignment, ("aligned", "unaligned"))
+        check_choice("source", card.source, ("real", "planted"))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     return card
 
 
@@ -155,7 +159,7 @@ def _guess_family(name: str, made: Mapping[str, Split], note: Notes) -> str:
 def _alignment(made: Mapping[str, Split], stated: bool) -> str:
     """One T for all modalities and, where the file states lengths, equal ones (absent ones aside) are aligned."""
     for split in made.values():
-        if len({t for t, _ in split.shapes.values()}) > 1:
+        if len({split.shapes[m][0] for m in MODALITIES if split.lengths[m].any()}) > 1:
             return "unaligned"
         lengths = np.stack(list(split.lengths.values()))
         if stated and ((lengths != lengths.max(0)) & (lengths > 0)).any():
@@ -170,7 +174,9 @@ def _compare_with_catalog(card: Card, path: Path, made: Mapping, config: Mapping
     if namesake and namesake.sha256 != card.sha256:
         what = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {namesake.sha256[:12]}..."
         note(what, 1, "read all the same: results are this file's, not the published one's")
-    described = {"the published file": next((f.shapes for f in files if f.alignment == card.alignment), ())}
+    described = {}
+    if card.source == "real":  # planted data may have any size, and say what they are
+        described["the published file"] = next((f.shapes for f in files if f.alignment == card.alignment), ())
     frames, widths = config.get("seq_lens"), config.get("feature_dims")  # as MMSA's own config names them
     if isinstance(frames, (list, tuple)) and isinstance(widths, (list, tuple)):
         described["its config"] = tuple(zip(frames, widths, strict=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -19,7 +19,7 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
 
     Raises DataError for a split without features or finite labels, or whose arrays do not fit together.
     """
-    ids = _ids(raw.get("id"))
+    ids = _row_by_row(raw.get("id"), "id", _id)
     labels = _labels(raw, ids, note)
     n = len(labels)
     if ids is None:
@@ -31,7 +31,7 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
     features = {m: _features(raw.get(m), m, n, note) for m in MODALITIES}
     bert = _text_bert(raw.get("text_bert"), features["text"], note)
     features, lengths = _lengths(raw, features, bert, note)
-    transcripts = raw.get("raw_text")
+    transcripts = _row_by_row(raw.get("raw_text"), "raw_text", _text)
     if transcripts is None and "labels" not in raw:  # MulT files never have them
         note("raw_text not in the file", n, "transcripts left empty")
     return Split(
@@ -39,42 +39,52 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
         lengths=lengths,
         labels=labels,
         ids=ids,
-        raw_text=("",) * n if transcripts is None else tuple(_text(t) for t in transcripts),
+        raw_text=("",) * n if transcripts is None else transcripts,
         unimodal_labels=_unimodal_labels(raw, n, note),
         text_bert=bert,
     )
 
 
-def _ids(values: object) -> tuple[str, ...] | None:
-    """Ids as text; MulT's (video, start, end) become video[start,end]."""
+def _row_by_row(values: object, what: str, read: Callable[[object], str]) -> tuple[str, ...] | None:
+    """Text for each utterance. Raises DataError for what is no list, tuple or array of any length."""
     if values is None:
         return None
+    if not isinstance(values, (list, tuple, np.ndarray)) or getattr(values, "ndim", 1) == 0:
+        raise DataError(f"{what} is a {type(values).__name__}; wanted a list or array, one text an utterance")
+    return tuple(read(value) for value in values)
 
-    def one(value: object) -> str:
-        if isinstance(value, (list, tuple, np.ndarray)):
-            video, *rest = (_text(v) for v in value)
-            return video + (f"[{','.join(rest)}]" if rest else "")
-        return _text(value)
 
-    return tuple(one(value) for value in values)
+def _id(value: object) -> str:
+    """An id as text; MulT's (video, start, end) become video[start,end]."""
+    if isinstance(value, (list, tuple, np.ndarray)) and len(value):
+        video, *rest = (_text(v) for v in value)
+        return video + (f"[{','.join(rest)}]" if rest else "")
+    return _text(value)
 
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _numbers(values: object, what: str) -> Float32[np.ndarray, " ..."]:
+def _array(values: object, what: str) -> np.ndarray:
+    """An array of numbers of one kind. Raises DataError for text, rows of several sizes and all else."""
     wanted = "wanted numbers in rows of one size, padded with 0"
     try:
         found = np.asarray(values)
+        if found.dtype.kind == "O":  # an array of lists or arrays, or numbers kept as objects
+            found = np.asarray(found.tolist())
         if found.dtype.kind in "USc":  # text would be parsed, and an imaginary part lost, in silence
             raise DataError(f"{what} holds {found.dtype}; {wanted}")
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is reported
-            return found.astype(np.float32, copy=False)
+        return found.astype(np.float64) if found.dtype.kind == "O" else found
     except DataError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{what} is no array of numbers ({error}); {wanted}") from error
+
+
+def _numbers(values: object, what: str) -> Float32[np.ndarray, " ..."]:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is reported
+        return _array(values, what).astype(np.float32, copy=False)
 
 
 def _labels(raw: Mapping[str, object], ids: tuple[str, ...] | None, note: Note) -> Float32[np.ndarray, " N"]:
@@ -126,7 +136,7 @@ def _features(values: object, modality: str, n: int, note: Note) -> Float32[np.n
         raise DataError(f"{modality} is {x.shape}; wanted ({n}, T, D), one row for each of the {n} labels")
     if not np.isfinite(x).all():
         for what, bad in {"-inf": np.isneginf(x), "+inf": np.isposinf(x), "NaN": np.isnan(x)}.items():
-            note(f"{what} in {modality}", bad.sum(), "set to 0")
+            note(f"{what} values in {modality}", bad.sum(), "set to 0")
         x = np.where(np.isfinite(x), x, np.float32(0))
     return x
 
@@ -136,7 +146,7 @@ def _text_bert(values: object, text: Float32[np.ndarray, "N T D"], note: Note) -
     if values is None:
         return None
     n, frames = text.shape[:2]
-    found = np.asarray(values)
+    found = _array(values, "text_bert")
     if found.shape != (n, 3, frames) or found.dtype.kind not in "iuf" or not np.isfinite(found).all():
         what = f"text_bert is {found.dtype} {found.shape}"
         note(what, n, f"left out: wanted finite numbers ({n}, 3, {frames}), as the text has {frames} frames")
@@ -155,12 +165,15 @@ def _lengths(
     """Settled features, and lengths by modality: the file's, the BERT mask's, or the frames' own."""
     lengths = {}
     for m, x in features.items():
-        values = raw.get(f"{m}_lengths") if m in raw else None
-        lengths[m] = None if values is None else stated_lengths(values, m, len(x), x.shape[1], note)
+        values = raw.get(f"{m}_lengths")
+        if raw.get(m) is None:
+            lengths[m] = np.zeros(len(x), np.int64)
+        else:
+            lengths[m] = None if values is None else stated_lengths(values, m, len(x), x.shape[1], note)
     if lengths["text"] is None and bert is not None:
         note("text lengths not in the file", len(bert), "found from the mask of text_bert")
         lengths["text"] = (bert[:, 1] != 0).sum(1).astype(np.int64)
-    one_clock = len({x.shape[1] for x in features.values()}) == 1
+    one_clock = len({x.shape[1] for x in features.values() if x.any()}) == 1  # absent modalities aside
     unstated = {m: features[m] for m in MODALITIES if lengths[m] is None}
     features = features | move_padding_to_end(unstated, one_clock, note)
     settled = {m: settle(features[m], m, lengths[m], note) for m in MODALITIES}

@@ -13,23 +13,28 @@ Its frames are x_t = B_m z_t, B_m (D, K) with orthonormal columns times sqrt(D /
     z_t = 0.5 n                               at all other frames, and everywhere when r_im = 0
 
 so that what a modality shows stands at a few marked time steps among distractors. The best prediction knows what was
-shown: with o the sum of the shown parts, y given the features is symmetric about o, so Q(Phi(o)) is a median and
-reaches the least possible MAE. Global importance is the Shapley value of the variance of y that a subset of
-modalities explains; per-utterance importance divides the shown parts among the modalities in the same way.
+shown: with o the sum of the shown parts and v its variance, y given the features is symmetric about o, namely
+
+    y | features ~ N(o, 1 - v), but where text shows p and its partner no q:  N(o -+ sqrt(w_x) p, 1 - v - w_x), evenly
+
+so Q(Phi(o)) is a median and reaches the least possible MAE, and the likeliest of the five classes the best Acc-5.
+Global importance is the Shapley value of the variance of y that a subset of modalities explains; per-utterance
+importance divides the shown parts among the modalities in the same way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import factorial
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
+from tmtlib import metrics
 from tmtlib.config import MODALITIES, PlantedSize
 from tmtlib.data.schema import SPLITS, Card, Dataset, Split
 
@@ -55,10 +60,6 @@ class Recipe:
     partner: str
     reliability: tuple[float, float, float]  # rho_m
     videos_shared: bool  # whether test videos also occur in train, as in CH-SIMS
-
-    @property
-    def aligned(self) -> bool:
-        return len({t for t, _ in self.shapes}) == 1
 
     @property
     def noise(self) -> float:
@@ -123,6 +124,7 @@ class SplitTruth:
     reliable: np.ndarray  # (N, M) bool: which modalities show their parts
     importance: np.ndarray  # (N, M): each modality's part of o; sums to o over modalities
     best_value: np.ndarray  # (N,): the label value with the least expected absolute error
+    best_class: np.ndarray  # (N,): the likeliest class of Acc-5, 0..4
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,15 @@ class Truth:
     recipe: Recipe
     importance: dict[str, float]  # Shapley value of the explained variance, by modality; sums to `explained`
     explained: float  # share of the variance of y that the best prediction explains
-    best_mae: float  # expected MAE of the best prediction, label units
+    best_mae: float  # expected MAE of `best_value`, label units
+    best_acc5: float  # expected Acc-5 of `best_class`, a fraction
     splits: dict[str, SplitTruth]
 
 
-def settings_sha256(name: str, size: PlantedSize | None = None) -> str:
-    """SHA-256 of all that determines the planted data: recipe, size and the generator's version."""
-    settings = {"version": VERSION, "recipe": asdict(recipe_of(name)), "size": asdict(size or PlantedSize())}
+def settings_sha256(name: str, size: PlantedSize | None = None, seed: int = 0) -> str:
+    """SHA-256 of all that determines the planted data: recipe, size, seed and the generator's version."""
+    size = asdict(size or PlantedSize())
+    settings = {"version": VERSION, "recipe": asdict(recipe_of(name)), "size": size, "seed": seed}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -166,24 +170,37 @@ def generate(name: str, size: PlantedSize | None = None, seed: int = 0) -> Datas
     card = Card(
         name=name,
         family=recipe.family,
-        alignment="aligned" if recipe.aligned else "unaligned",
+        alignment="aligned" if len(set(frames)) == 1 else "unaligned",
         source="planted",
         origin=f"planted generator, version {VERSION}, seed {seed}",
-        sha256=settings_sha256(name, size),
+        sha256=settings_sha256(name, size, seed),
     )
     importance = shapley(lambda subset: explained_variance(recipe, subset))
     truth = Truth(
-        recipe, importance, sum(importance.values()), best_mae(recipe), {s: truth for s, (_, truth) in made.items()}
+        recipe=recipe,
+        importance=importance,
+        explained=explained_variance(recipe, MODALITIES),
+        best_mae=best_mae(recipe),
+        best_acc5=best_acc5(recipe),
+        splits={s: truth for s, (_, truth) in made.items()},
     )
     return Dataset(card, *(made[s][0] for s in SPLITS), truth=truth)
 
 
 def quantile(recipe: Recipe, y: np.ndarray) -> np.ndarray:
     """Q(Phi(y)): the label whose share of the histogram y falls into."""
-    counts = np.array(recipe.counts, float)
-    edges = np.cumsum(counts)[:-1] / counts.sum()
-    low = -(len(counts) // 2) * recipe.step
-    return (low + recipe.step * np.searchsorted(edges, ndtr(y), side="right")).astype(np.float32)
+    return grid(recipe)[np.searchsorted(_edges(recipe), ndtr(y), side="right")]
+
+
+def grid(recipe: Recipe) -> np.ndarray:
+    """The label values, lowest first, one for each count."""
+    steps = np.arange(len(recipe.counts)) - len(recipe.counts) // 2
+    return (recipe.step * steps).astype(np.float32)
+
+
+def _edges(recipe: Recipe) -> np.ndarray:
+    """Phi(y) between each label value and the next."""
+    return np.cumsum(recipe.counts)[:-1] / np.sum(recipe.counts)
 
 
 def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
@@ -216,18 +233,55 @@ def best_mae(recipe: Recipe, nodes: int = 400) -> float:
     Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the two-dimensional integral is taken at
     the midpoints of `nodes` equally likely intervals of each.
     """
-    from scipy.special import ndtri
-
-    points = ndtri((np.arange(nodes) + 0.5) / nodes)
+    points = _normal_points(nodes)
     total = 0.0
-    for pattern in np.ndindex(2, 2, 2):
-        r = np.array(pattern, bool)
-        chance = np.prod(np.where(r, recipe.reliability, 1 - np.array(recipe.reliability)))
+    for r, chance in _patterns(recipe):
         v = _shown_variance(recipe, r[None])[0]
         o = np.sqrt(v) * points
         y = o[:, None] + np.sqrt(1 - v) * points
         total += chance * np.abs(quantile(recipe, y) - quantile(recipe, o)[:, None]).mean()
     return float(total)
+
+
+def best_acc5(recipe: Recipe, nodes: int = 400) -> float:
+    """Expected Acc-5 of the likeliest class, by quadrature over (o, p) for each pattern of reliability."""
+    points = _normal_points(nodes)
+    total = 0.0
+    for r, chance in _patterns(recipe):
+        o = np.sqrt(_shown_variance(recipe, r[None])[0]) * points
+        p = points if _only_text_of_pair(recipe, r[None])[0] else points[:1]
+        o, p = (x.ravel() for x in np.meshgrid(o, p))
+        total += chance * class_chances(recipe, np.tile(r, (len(o), 1)), o, p).max(1).mean()
+    return float(total)
+
+
+def class_chances(recipe: Recipe, reliable: np.ndarray, o: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """(N, 5): the chance of each class of Acc-5, given what was shown: (N, M) reliability, (N,) o and p."""
+    last = np.searchsorted(metrics.classes5(grid(recipe), recipe.family), np.arange(4), side="right") - 1
+    cuts = ndtri(_edges(recipe)[last])  # y between each class and the next
+    half = _only_text_of_pair(recipe, reliable)
+    spread = np.sqrt(1 - _shown_variance(recipe, reliable) - recipe.interaction * half)
+    swing = np.where(half, np.sqrt(recipe.interaction) * p, 0)
+    below = sum(ndtr((cuts - (o + sign * swing)[:, None]) / spread[:, None]) for sign in (-1, 1)) / 2
+    return np.diff(below, prepend=0, append=1)
+
+
+def _normal_points(nodes: int) -> np.ndarray:
+    """Midpoints of equally likely intervals of a standard normal variable."""
+    return ndtri((np.arange(nodes) + 0.5) / nodes)
+
+
+def _patterns(recipe: Recipe) -> Iterator[tuple[np.ndarray, float]]:
+    """Each pattern of reliability (M,) and its chance."""
+    rho = np.array(recipe.reliability)
+    for pattern in np.ndindex(2, 2, 2):
+        r = np.array(pattern, bool)
+        yield r, float(np.prod(np.where(r, rho, 1 - rho)))
+
+
+def _only_text_of_pair(recipe: Recipe, reliable: np.ndarray) -> np.ndarray:
+    """(N,): whether text shows its factor p of the interaction but the partner does not show the sign."""
+    return reliable[:, 0] & ~reliable[:, MODALITIES.index(recipe.partner)]
 
 
 def _shown_variance(recipe: Recipe, reliable: np.ndarray) -> np.ndarray:
@@ -273,17 +327,19 @@ def _split(recipe, split, n, frames, bases, rng) -> tuple[Split, SplitTruth]:
         raw_text=tuple(f"planted utterance of {k} words" for k in lengths["text"]),
         unimodal_labels=unimodal if recipe.family == "sims" else {},
     )
-    return made, _split_truth(recipe, reliable, u0, specific, p * q)
+    return made, _split_truth(recipe, reliable, u0, specific, p, q)
 
 
-def _split_truth(recipe, reliable, u0, specific, product) -> SplitTruth:
+def _split_truth(recipe, reliable, u0, specific, p, q) -> SplitTruth:
     """Shared parts are divided equally among the modalities that show them, the interaction between its two."""
     share = reliable / np.maximum(1, reliable.sum(1, keepdims=True))
     importance = np.sqrt(recipe.shared) * u0[:, None] * share + reliable * specific * np.sqrt(recipe.specific)
     partner = MODALITIES.index(recipe.partner)
     both = reliable[:, 0] & reliable[:, partner]
-    importance[:, [0, partner]] += 0.5 * (np.sqrt(recipe.interaction) * product * both)[:, None]
-    return SplitTruth(reliable, importance, quantile(recipe, importance.sum(1)))
+    importance[:, [0, partner]] += 0.5 * (np.sqrt(recipe.interaction) * p * q * both)[:, None]
+    o = importance.sum(1)
+    best_class = class_chances(recipe, reliable, o, p).argmax(1)
+    return SplitTruth(reliable, importance, quantile(recipe, o), best_class)
 
 
 def _lengths(recipe, n, frames, rng) -> dict[str, np.ndarray]:
@@ -309,8 +365,8 @@ def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
 
 
 def _ids(recipe, split, n) -> tuple[str, ...]:
-    """`video_$_clip`, about 20 clips a video; CH-SIMS alone has the same videos in every split."""
+    """`video$_$clip`, about 20 clips a video; CH-SIMS alone has the same videos in every split."""
     prefix = "planted" if recipe.videos_shared else f"planted_{split}"
     first = {"train": 0, "valid": 100_000, "test": 200_000}[split]  # clips stay unique across splits
     videos = max(1, n // 20)
-    return tuple(f"{prefix}_{i % videos:04d}_$_{first + i}" for i in range(n))
+    return tuple(f"{prefix}_{i % videos:04d}$_${first + i}" for i in range(n))

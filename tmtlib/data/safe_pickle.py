@@ -8,6 +8,7 @@ so that raw bytes are used as pointers.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -75,6 +76,9 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: tuple):
         version, shape, dtype, fortran, content = state
+        # numpy takes as many objects as the shape says, from a shorter list too: from memory beyond its end.
+        if dtype.value.hasobject and not (min(shape, default=0) >= 0 and len(content) == math.prod(shape)):
+            raise RefusedPickle(_refusal(f"an array {shape} of {len(content)} objects"))
         super().__setstate__((version, shape, dtype.value, fortran, content))
 
 
@@ -97,8 +101,10 @@ def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray
     return np.ndarray.__new__(_Array, (0,), "b")  # filled by _Array.__setstate__
 
 
-def _frombuffer(buffer: object, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(buffer, dtype=dtype.value).reshape(shape, order=order)
+def _frombuffer(buffer: object, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
+    """How protocol 5 writes an array; newer numpy adds the axes of a transposed one, as order "K"."""
+    array = np.frombuffer(buffer, dtype=dtype.value)
+    return array.reshape(shape, order=order) if axes is None else array.reshape(shape).transpose(axes)
 
 
 def _scalar(dtype: _Dtype, content: object = b"") -> object:
@@ -146,7 +152,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _refusal(what: str) -> str:
     return (
-        f"asks for {what}, which no feature file needs and which could run code on this machine; it was refused "
+        f"asks for {what}, which no feature file needs; as a pickle can run code on this machine, it was refused "
         "and nothing was run. Wanted: numpy arrays, text, numbers, lists, tuples and dicts. If you trust the file, "
         "load it where it was made and save it again with plain numpy arrays (a torch tensor by .numpy(), a "
         "pandas column by .to_numpy())"
@@ -161,6 +167,8 @@ def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
     """
     if isinstance(value, _Dtype):
         return value.value
+    if isinstance(value, (_StandIn, set, frozenset)):
+        raise RefusedPickle(_refusal("a function" if isinstance(value, _StandIn) else f"a {type(value).__name__}"))
     if not isinstance(value, (list, dict, tuple, _Array)):
         return value
     if id(value) in done:
@@ -172,9 +180,13 @@ def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
         done[id(value)] = value, result
     elif isinstance(value, _Array):
         for at, v in np.ndenumerate(result) if result.dtype.hasobject else ():
-            if isinstance(v, (list, dict, tuple, _Array, _Dtype)):
+            if isinstance(v, (list, dict, tuple, set, frozenset, _StandIn, _Array, _Dtype)):
                 result[at] = _plain(v, done)
+    elif isinstance(value, list):
+        for at, v in enumerate(value):
+            value[at] = _plain(v, done)
     else:
-        for key in range(len(value)) if isinstance(value, list) else tuple(value):
+        for key in tuple(value):
+            _plain(key, done)  # a key stays as it is, and is checked
             value[key] = _plain(value[key], done)
     return result

@@ -21,6 +21,12 @@ FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each
 NOTHING = MappingProxyType({})
 
 
+def dataset_title(name: str, source: str) -> str:
+    """A data set's name for people; planted data never stand without the word."""
+    title = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}.get(name, name)
+    return f"{title} (planted)" if source == "planted" else title
+
+
 class DataError(ValueError):
     """A data file or array that cannot be used; the message says what was found, what is wanted and what to do."""
 
@@ -41,16 +47,27 @@ class Split:
         if set(self.features) != set(MODALITIES) or set(self.lengths) != set(MODALITIES):
             raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
         n = len(self.labels)
+        if self.labels.shape != (n,) or self.labels.dtype != np.float32:
+            raise DataError(f"labels are {self.labels.dtype} {self.labels.shape}; wanted float32 ({n},)")
         for m, x in self.features.items():
             if x.ndim != 3 or len(x) != n or x.dtype != np.float32:
                 raise DataError(f"{m} features are {x.dtype} {x.shape}; wanted float32 ({n}, T, D)")
             length = self.lengths[m]
-            if length.shape != (n,) or (n and (length.min() < 0 or length.max() > x.shape[1])):
-                raise DataError(f"{m} lengths must be {n} integers in 0..{x.shape[1]}")
+            if length.dtype != np.int64 or length.shape != (n,):
+                raise DataError(f"{m} lengths are {length.dtype} {length.shape}; wanted int64 ({n},)")
+            if n and (length.min() < 0 or length.max() > x.shape[1]):
+                raise DataError(f"{m} lengths span {length.min()}..{length.max()}; wanted 0..{x.shape[1]}")
+            if not _all_finite(x):
+                raise DataError(f"{m} features hold NaN or infinity; every value must be finite")
         if len(self.ids) != n or len(self.raw_text) != n:
             raise DataError(f"{n} labels but {len(self.ids)} ids and {len(self.raw_text)} transcripts")
         if not np.isfinite(self.labels).all():
             raise DataError("labels hold NaN or infinity; every utterance needs a finite label")
+        for m, labels in self.unimodal_labels.items():
+            if m not in MODALITIES or labels.shape != (n,) or not np.isfinite(labels).all():
+                raise DataError(f"unimodal labels of {m} are {labels.shape}; wanted {n} finite values of a modality")
+        if self.text_bert is not None and self.text_bert.shape != (n, 3, self.shapes["text"][0]):
+            raise DataError(f"text_bert is {self.text_bert.shape}; wanted ({n}, 3, {self.shapes['text'][0]})")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,9 +109,8 @@ class Card:
 
     @property
     def title(self) -> str:
-        """The name as figures and tables show it; planted data never stand without the word."""
-        name = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}.get(self.name)
-        return (name or self.name) + (" (planted)" if self.source == "planted" else "")
+        """The name as figures and tables show it."""
+        return dataset_title(self.name, self.source)
 
 
 @dataclass(frozen=True)
@@ -183,8 +199,16 @@ def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarra
     """z = (x - mean) / sd at valid frames; padding stays zero."""
     features = {}
     for m, (mean, std) in statistics.items():
-        features[m] = np.where(valid_frames(split, m)[..., None], (split.features[m] - mean) / std, np.float32(0))
+        valid = valid_frames(split, m)
+        features[m] = np.zeros_like(split.features[m])
+        features[m][valid] = (split.features[m][valid] - mean) / std
     return replace(split, features=features)
+
+
+def _all_finite(x: np.ndarray) -> bool:
+    """Whether every value is finite: by the sum, without a copy; one by one only when that is not."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
 
 
 def valid_frames(split: Split, modality: str) -> np.ndarray:

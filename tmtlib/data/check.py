@@ -1,0 +1,193 @@
+"""What a data set is and what is odd about it: tables for a notebook, and `report`, which prints them all.
+
+The tables describe and never judge; what a file may not be, its reader has refused before (`mmsa.read`).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from tmtlib.config import MODALITIES
+from tmtlib.data import catalog, mmsa
+from tmtlib.data.schema import SPLITS, Card, Dataset
+
+# How ids name the video they were cut from. A YouTube name may itself end in _1, so a style counts only where every
+# id of the data set follows it.
+ID_STYLES = {
+    "video$_$clip": re.compile(r"(.+)\$_\$.+"),
+    "video[clip]": re.compile(r"(.+)\[[^\[\]]*\]"),
+    "video_clip": re.compile(r"(.+)_\d+"),
+}
+BIN_WIDTH = {"mosi": 1.0, "sims": 0.2}  # of the label histogram: the classes of Acc-7, or CH-SIMS's own grid
+
+
+def report(path: str | Path) -> str:
+    """All that is to be known of a feature file before it is used, as text.
+
+    Raises FileNotFoundError where there is no file, DataError for one that cannot be used, saying why.
+    """
+    return f"{path}\n\n{describe(mmsa.read(path))}"
+
+
+def describe(dataset: Dataset) -> str:
+    """The report of a data set: every table of this module, as text of at most 110 columns."""
+    odd, style = oddities_table(dataset), id_style(dataset)
+    parts = [
+        f"{dataset.card.title}, from {dataset.card.origin}",
+        _as_text(card_table(dataset.card), header=False),
+        "Splits: utterances by sign of the label, and (T, D) of each modality",
+        _as_text(splits_table(dataset)),
+        "True lengths, in frames (absent: length 0; full: length T, so perhaps cut)",
+        _as_text(lengths_table(dataset)),
+        f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}",
+        _as_text(labels_table(dataset)),
+        "Oddities: what was not as documented, and what was done about it" if len(odd) else "Oddities: none",
+        _as_text(odd, wrap={"what": 44, "handling": 44}) if len(odd) else "",
+        "Leakage: what a later split shares with an earlier one ("
+        + (f"ids are {style})" if style else "ids name no clip: each counts as a video)"),
+        _as_text(leakage_table(dataset)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def card_table(card: Card) -> pd.DataFrame:
+    """What the data set is, one fact a row: `fact`, `value`."""
+    low, high = card.label_range
+    facts = {
+        "name": card.name,
+        "metric family": card.family,
+        "label range": f"{low:g} to {high:g}",
+        "alignment": card.alignment,
+        "source": card.source,
+        "origin": card.origin,
+        "SHA-256": card.sha256,
+        "published file": verification(card),
+    }
+    wanted = _namesake(card)
+    if wanted and wanted.sha256 != card.sha256:
+        facts["published SHA-256"] = wanted.sha256
+    return pd.DataFrame(facts.items(), columns=["fact", "value"])
+
+
+def verification(card: Card) -> str:
+    """Whether the bytes are a published file's: "verified: ...", "differs from ..." or "not a published file"."""
+    known, namesake = catalog.known_sha256(card.sha256), _namesake(card)
+    if known:
+        return f"verified: the published {known.path}"
+    return f"differs from the published file {namesake.path}" if namesake else "not a published file"
+
+
+def splits_table(dataset: Dataset) -> pd.DataFrame:
+    """One row a split: utterances, videos, labels by sign, (T, D) by modality, and what else it holds."""
+    style = id_style(dataset)
+    rows = []
+    for s in SPLITS:
+        split = dataset[s]
+        labels = split.labels
+        row = {"split": s, "utterances": len(split), "videos": len({video_of(i, style) for i in split.ids})}
+        row |= {"negative": (labels < 0).sum(), "zero": (labels == 0).sum(), "positive": (labels > 0).sum()}
+        row |= {m: f"({t}, {d})" for m, (t, d) in split.shapes.items()}
+        more = {"unimodal labels": split.unimodal_labels, "text_bert": split.text_bert is not None}
+        row["also"] = ", ".join(what for what, there in more.items() if there)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def lengths_table(dataset: Dataset) -> pd.DataFrame:
+    """One row a modality and split: T, D, quantiles of the true length, and utterances of length 0 and T."""
+    rows = []
+    for m in MODALITIES:
+        for s in SPLITS:
+            (t, d), length = dataset[s].shapes[m], dataset[s].lengths[m]
+            quantiles = np.quantile(length, (0, 0.25, 0.5, 0.75, 1))
+            row = {"modality": m, "split": s, "T": t, "D": d}
+            row |= dict(zip(("min", "25 %", "median", "75 %", "max"), quantiles, strict=True))
+            rows.append(row | {"absent": (length == 0).sum(), "full": (length == t).sum()})
+    return pd.DataFrame(rows)
+
+
+def labels_table(dataset: Dataset) -> pd.DataFrame:
+    """Label histogram, one row a bin: utterances by split, the share of all, and a bar of it.
+
+    Bins are the family's: the seven classes of Acc-7 for mosi, the eleven grid values -1, -0.8, ..., 1 for sims.
+    """
+    width = BIN_WIDTH[dataset.family]
+    low, high = dataset.card.label_range
+    last = round((high - low) / width)
+    counts = {}
+    for s in SPLITS:
+        steps = np.round(dataset[s].labels.astype(np.float64) / width).astype(int) + last // 2
+        counts[s] = np.bincount(np.clip(steps, 0, last), minlength=last + 1)
+    total = sum(counts.values())
+    return pd.DataFrame(
+        {"label": np.round(low + width * np.arange(last + 1), 6) + 0.0}
+        | counts
+        | {"share": total / total.sum(), "histogram": ["#" * round(40 * k / total.max()) for k in total]}
+    )
+
+
+def oddities_table(dataset: Dataset) -> pd.DataFrame:
+    """What the reader found that was not as documented, one row each; empty for a data set without any."""
+    columns = ["split", "what", "count", "handling"]
+    return pd.DataFrame([[getattr(o, c) for c in columns] for o in dataset.oddities], columns=columns)
+
+
+def leakage_table(dataset: Dataset) -> pd.DataFrame:
+    """What each split shares with an earlier one: ids, videos, and utterances whose video the earlier one has."""
+    style = id_style(dataset)
+    videos = {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
+    rows = []
+    for earlier, later in combinations(SPLITS, 2):
+        seen = set(videos[earlier])
+        utterances = sum(v in seen for v in videos[later])
+        rows.append(
+            {
+                "split": later,
+                "earlier": earlier,
+                "ids shared": len(set(dataset[later].ids) & set(dataset[earlier].ids)),
+                "videos": len(set(videos[later])),
+                "videos shared": len(set(videos[later]) & seen),
+                "utterances in shared videos": utterances,
+                "share": utterances / len(videos[later]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def id_style(dataset: Dataset) -> str | None:
+    """The style, a key of `ID_STYLES`, that all ids follow; None where there is none, or the reader made the ids."""
+    if any(o.what == "ids not in the file" for o in dataset.oddities):
+        return None
+    ids = [i for s in SPLITS for i in dataset[s].ids]
+    return next((style for style, form in ID_STYLES.items() if all(form.fullmatch(i) for i in ids)), None)
+
+
+def video_of(utterance: str, style: str | None) -> str:
+    """The video an id names; without a style, the id itself."""
+    return ID_STYLES[style].fullmatch(utterance)[1] if style else utterance
+
+
+def _namesake(card: Card) -> catalog.StandardFile | None:
+    """The published file that a file of this data set and file name would be."""
+    return next((f for f in catalog.files_of(card.name) if f.file == card.origin), None)
+
+
+def _as_text(table: pd.DataFrame, header: bool = True, wrap: dict[str, int] | None = None) -> str:
+    """A table as plain text: numbers and shares to the right, text to the left, long text in several lines."""
+    right = [pd.api.types.is_numeric_dtype(table[c]) for c in table.columns]
+    shown = table.assign(**{"share": [f"{v:.1%}" for v in table["share"]]}) if "share" in table else table
+    return tabulate(
+        shown.to_numpy(dtype=object).tolist(),
+        headers=list(shown.columns) if header else (),
+        tablefmt="simple" if header else "plain",
+        floatfmt="g",
+        colalign=["right" if number else "left" for number in right],
+        maxcolwidths=[wrap.get(c) for c in shown.columns] if wrap else None,
+        disable_numparse=not header,  # a name of digits is a name
+    )

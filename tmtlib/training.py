@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from tmtlib import metrics
 from tmtlib.config import MODALITIES, ModelConfig, Run, Training
 from tmtlib.data.schema import DataShape, Split
 from tmtlib.models import Batch, Model, build_model
+from tmtlib.models.tmt import windowed
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Fit:
 
     seed: int
     state: dict[str, Tensor]  # parameters of the best epoch on validation, on the CPU
-    history: list[dict[str, float]]  # one row an epoch: losses, validation metrics, learning rate
+    history: list[dict[str, int | float]]  # one row an epoch: losses, validation metrics, learning rate
     best_epoch: int  # counted from 1
     weights: np.ndarray | None  # (epochs + 1, M, d): mean A on validation before training and after each epoch
     seconds: float
@@ -37,7 +41,7 @@ class Fit:
 
 
 def pick_device(name: str) -> torch.device:
-    """Device of a name: "auto" (cuda where there is one), "cpu" or "cuda". Raises ValueError for cuda where there is none."""
+    """The device of "cpu", "cuda" or "auto" (cuda if there is one). Raises ValueError for cuda where there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.split(":")[0] == "cuda" and not torch.cuda.is_available():
@@ -51,8 +55,10 @@ class OnDevice:
     """A split as tensors on one device; batches are taken by index, without any per-utterance Python."""
 
     def __init__(self, split: Split, device: torch.device, config: ModelConfig, family: str):
-        self.features = {m: torch.from_numpy(split.features[m]).to(device) for m in MODALITIES}
-        self.lengths = {m: torch.from_numpy(split.lengths[m]) for m in MODALITIES}  # stay on the CPU: sizes
+        features, lengths = ({m: torch.from_numpy(x[m]) for m in MODALITIES} for x in (split.features, split.lengths))
+        cut = windowed(Batch(features, lengths), getattr(config, "window", None))  # before any mix-up, as the original
+        self.features = {m: x.to(device) for m, x in cut.features.items()}
+        self.lengths = cut.lengths  # stay on the CPU: sizes
         self.text_bert = None if split.text_bert is None else torch.from_numpy(split.text_bert).to(device)
         target = split.labels
         if config.task == "classification":
@@ -75,6 +81,12 @@ class OnDevice:
         return Batch(features, lengths, None if self.text_bert is None else self.text_bert[at])
 
 
+def sample_batch(model: Model, split: Split, size: int = 64) -> Batch:
+    """The first utterances of a split as one batch on the CPU, for a look at what a model computes."""
+    index = torch.arange(min(size, len(split)))
+    return OnDevice(split, torch.device("cpu"), model.config, model.family).batch(index)
+
+
 def fit(
     run: Run,
     train: Split,
@@ -87,18 +99,26 @@ def fit(
     """Trains the run's method once per seed (default: the run's own) and keeps the best validation epoch of each.
 
     The protocol is `run.training`: Adam, the best epoch by validation Acc-5 (ties: lower loss) or by loss, early
-    stopping after `patience` epochs without a better one. The same seed gives the same result on the same machine,
-    whatever seeds are trained beside it. `on_fit` is called with each as soon as it is finished, so that a caller
-    can save it.
+    stopping after `patience` epochs without a better one. The same seed gives the same result on the same CPU (on a
+    GPU, to rounding), whatever seeds are trained beside it. `on_fit` is called with each as soon as it is finished,
+    so that a caller can save it. Raises ValueError for a protocol under which nothing would be learned.
     """
+    _check_protocol(run.training)
     where = pick_device(device)
     data = [OnDevice(split, where, run.model, shape.family) for split in (train, valid)]
     fits = []
-    for seed in seeds or (run.seed,):
+    for seed in (run.seed,) if seeds is None else seeds:
         fits.append(_fit_seed(run, *data, valid.labels, shape, seed, where))
         if on_fit is not None:
             on_fit(fits[-1])
     return fits
+
+
+def _check_protocol(training: Training) -> None:
+    least = {"epochs": 1, "batch_size": 2, "patience": 1}  # the auxiliary losses compare utterances within a batch
+    for name, value in ((n, getattr(training, n)) for n in least):
+        if value is not None and value < least[name]:
+            raise ValueError(f"{name} is {value}; wanted at least {least[name]}")
 
 
 def _fit_seed(
@@ -116,7 +136,7 @@ def _fit_seed(
         history, weights, best = [], [_evaluate(model, valid, run.training)[2]], None
         for epoch in range(1, run.training.epochs + 1):
             rate = optimiser.param_groups[0]["lr"]
-            train_loss = _train_epoch(model, train, optimiser, run.training, shuffle)
+            train_loss = train_epoch(model, train, optimiser, run.training, shuffle)
             scheduler.step()
             values, valid_loss, mean_weights = _evaluate(model, valid, run.training)
             scores = metrics.score(values, labels, shape.family)
@@ -127,7 +147,7 @@ def _fit_seed(
             weights.append(mean_weights)
             rank = (scores["acc5"], -valid_loss) if run.training.select_by == "accuracy" else (-valid_loss,)
             if best is None or rank > best[0]:
-                best = rank, epoch, copy.deepcopy({k: v.cpu() for k, v in model.state_dict().items()})
+                best = rank, epoch, {k: v.to("cpu", copy=True) for k, v in model.state_dict().items()}
             if run.training.patience is not None and epoch - best[1] >= run.training.patience:
                 break
     return Fit(
@@ -142,38 +162,41 @@ def _fit_seed(
     )
 
 
-def _train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shuffle: torch.Generator) -> float:
-    """One pass in a shuffled order; returns the mean training loss."""
+def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shuffle: torch.Generator) -> float:
+    """One pass in a shuffled order; returns the mean training loss of the utterances it used."""
     model.train()
-    total = torch.zeros((), device=data.device)
+    total, used = torch.zeros((), device=data.device), 0
     for index in torch.randperm(len(data), generator=shuffle).split(training.batch_size):
         if len(index) < 2 and len(data) > 1:
             continue  # the auxiliary losses compare utterances within a batch: one alone says nothing
-        with autocast(training, data.device):
-            loss = _loss(model, data.batch(index), data.targets[index.to(data.device)], shuffle)
+        loss = _loss(model, data.batch(index), data.targets[index.to(data.device)], training, shuffle)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         total += loss.detach() * len(index)
-    return float(total) / len(data)
+        used += len(index)
+    return float(total) / used
 
 
-def _loss(model: Model, batch: Batch, target: Tensor, generator: torch.Generator) -> Float[Tensor, ""]:
+def _loss(
+    model: Model, batch: Batch, target: Tensor, training: Training, generator: torch.Generator
+) -> Float[Tensor, ""]:
     """The model's loss on a batch, with mix-up where its recipe says so: x = lam x + (1 - lam) x[perm], lam ~ U(0, 1).
 
-    "original" keeps the first label only, as the original TMT's loop does; "correct" mixes the losses too.
+    "original" keeps the first label only, as the original TMT's loop does; "correct" mixes the losses too. The loss
+    itself is computed in float32 whatever the precision.
     """
-    if model.config.mixup == "off":
+    if model.config.mixup != "off":
+        lam = float(torch.rand((), generator=generator))
+        order = torch.randperm(len(target), generator=generator).to(target.device)
+        batch = replace(
+            batch,
+            features={m: lam * x + (1 - lam) * x[order] for m, x in batch.features.items()},
+            lengths={m: torch.maximum(n, n[order]) for m, n in batch.lengths.items()},
+        )
+    with autocast(training, target.device):
         prediction, trace = model(batch)
-        return model.loss(prediction, target, trace)
-    lam = float(torch.rand((), generator=generator))
-    order = torch.randperm(len(target), generator=generator).to(target.device)
-    mixed = replace(
-        batch,
-        features={m: lam * x + (1 - lam) * x[order] for m, x in batch.features.items()},
-        lengths={m: torch.maximum(n, n[order]) for m, n in batch.lengths.items()},
-    )
-    prediction, trace = model(mixed)
+    prediction = prediction.float()
     loss = model.loss(prediction, target, trace)
     if model.config.mixup == "correct":
         loss = lam * loss + (1 - lam) * model.loss(prediction, target[order], trace)
@@ -229,7 +252,9 @@ def predict(model: Model, split: Split, training: Training, device: str = "auto"
 
 
 def _peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MB: allocated on the GPU, or resident in this process (its whole life) on the CPU."""
+    """Peak memory in MB: allocated on the GPU, or resident in this process's whole life (on Windows: unknown, NaN)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if resource is None:
+        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -20,7 +20,7 @@ class Batch:
 
     features: Mapping[str, Float[Tensor, "B T D"]]
     lengths: Mapping[str, Int64[Tensor, " B"]]
-    text_bert: Int64[Tensor, "B 3 T"] | None = None
+    text_bert: Int64[Tensor, "B 3 W"] | None = None  # W word pieces, padding included
 
     def valid(self, modality: str) -> Bool[Tensor, "B T"]:
         """True at frames within the utterance's length."""

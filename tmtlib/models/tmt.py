@@ -26,6 +26,7 @@ from tmtlib.models.losses import mmd, orthogonality
 from tmtlib.models.weighting import build_weighting
 
 GROUPS = ("shared", *MODALITIES)  # token groups, in their order
+SPARE = 10  # the original looks for 30 frames where it keeps 20
 
 
 class Mutual(nn.Module):
@@ -64,6 +65,7 @@ class TMT(Model):
 
     def __init__(self, config: TMTConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
+        check_config(config)
         c, d = config, config.width
         self.bert = build_bert(c.bert)
         widths = {m: shapes[m][1] for m in MODALITIES}
@@ -83,25 +85,29 @@ class TMT(Model):
         self.encoder = nn.ModuleList(
             Block(d, c.heads, c.head_width, c.encoder_hidden, c.dropout) for _ in range(c.encoder_layers)
         )
-        self.weighting = build_weighting(c)
-        specific = c.specific_tokens if c.placement == "R2" and self.weighting else 3 * c.specific_tokens
+        summed = c.placement == "R2" and c.weighting != "none"
+        specific = c.specific_tokens if summed else len(MODALITIES) * c.specific_tokens
         self.specific_from_shared = Mutual(c, targets=specific, sources=c.shared_tokens)
         self.shared_from_specific = Mutual(c, targets=c.shared_tokens, sources=specific)
         activation = [nn.GELU()] if c.head_activation == "gelu" else []
         self.head = nn.Sequential(nn.Linear(d, d // 2), *activation, nn.Linear(d // 2, self.outputs))
+        # Last, so that the same seed gives TMT with and without a weighting the same parameters in all the rest
+        self.weighting = build_weighting(c)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
         """Prediction, (B,) or (B, 5), and trace; attention maps are formed only when asked for."""
         trace = Trace()
         maps = trace.attention if attention else None
         batch = windowed(self._text_encoded(batch), self.config.window)
+        self._check(batch)
         projected = self._projected(batch, trace)
         tokens = self._disentangled(projected, batch, maps)
         trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
         specific = self._specific(trace)
         f1 = self.specific_from_shared(specific, trace.tokens["shared"], maps, "specific_from_shared")
         f2 = self.shared_from_specific(trace.tokens["shared"], specific, maps, "shared_from_specific")
-        output = self.head(f1.mean(1) + f2.mean(1))
+        with torch.autocast(f1.device.type, enabled=False):  # a bfloat16 prediction is too coarse near class edges
+            output = self.head(f1.mean(1) + f2.mean(1))
         return (output if self.config.task == "classification" else output.squeeze(-1)), trace
 
     def _text_encoded(self, batch: Batch) -> Batch:
@@ -111,6 +117,12 @@ class TMT(Model):
             raise ValueError("the config names a BERT to fine-tune, but the data hold no `text_bert` token ids")
         return replace(batch, features={**batch.features, "text": self.bert(batch.text_bert)})
 
+    def _check(self, batch: Batch) -> None:
+        for m in MODALITIES:
+            (_, t, d), most, width = batch.features[m].shape, self.frames[m], self.project[m].in_features
+            if t > most or d != width:
+                raise ValueError(f"{m} is {t} frames of {d} features; wanted at most {most} frames of {width} features")
+
     def _projected(self, batch: Batch, trace: Trace) -> dict[str, Float[Tensor, "B T d"]]:
         projected = {}
         for m in MODALITIES:
@@ -119,7 +131,7 @@ class TMT(Model):
             projected[m] = x
         if self.weighting is not None and self.config.placement == "R3":
             means = torch.stack([trace.projected[m] for m in MODALITIES], dim=1)[:, :, None]
-            trace.weights = self.weighting(means)
+            trace.weights = self._weights(means)
             projected = {m: trace.weights[:, i, None] * projected[m] for i, m in enumerate(MODALITIES)}
         return projected
 
@@ -151,13 +163,21 @@ class TMT(Model):
         """
         specific = torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)  # (B, M, k, d)
         if self.weighting is not None and self.config.placement != "R3":
-            trace.weights = self.weighting(specific)
-            specific = trace.weights[:, :, None] * specific
+            trace.weights = self._weights(specific)
+            scale = len(MODALITIES) if self.config.placement == "R1M" else 1
+            specific = (scale * trace.weights)[:, :, None] * specific
             if self.config.placement == "R2":
                 return specific.sum(1)
-            if self.config.placement == "R1M":
-                specific = len(MODALITIES) * specific
         return specific.flatten(1, 2)
+
+    def _weights(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "#B M d"]:
+        """A, of the right shape: another would broadcast into something else without a word."""
+        weights = self.weighting(tokens)
+        b, m, _, d = tokens.shape
+        if weights.shape not in ((1, m, d), (b, m, d)):
+            found = f"weighting {self.config.weighting!r} gave weights of shape {tuple(weights.shape)}"
+            raise ValueError(f"{found}; wanted (1, {m}, {d}) or ({b}, {m}, {d})")
+        return weights
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
         """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens.
@@ -188,6 +208,17 @@ class TMT(Model):
         return [g for g in groups if g["params"]]
 
 
+def check_config(config: TMTConfig) -> None:
+    """Raises ValueError for sizes that no model has, and for choices that exclude each other."""
+    c = config
+    for name in ("width", "encoder_layers", "heads", "head_width", "shared_tokens", "specific_tokens", "window"):
+        value = getattr(c, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; wanted at least 1")
+    if c.bert is not None and c.mixup != "off":
+        raise ValueError(f"mixup is {c.mixup!r} with a BERT; wanted 'off', as token ids cannot be mixed")
+
+
 def build_bert(folder: str | None) -> nn.Module | None:
     """A BERT to fine-tune from `text_bert`, or None. transformers is imported only when one is asked for."""
     if folder is None:
@@ -204,15 +235,17 @@ def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[
 
 
 def windowed(batch: Batch, window: int | None) -> Batch:
-    """The original's cut: skip leading all-zero frames, then `window` consecutive frames, from T - window at the
-    latest. Returns the batch itself without a window."""
+    """The original's cut: `window` (20) frames from the first that is not all zero, from T - 30 at the latest.
+
+    Where there are fewer than 30 frames, from the first. Returns the batch itself without a window.
+    """
     if window is None:
         return batch
     features, lengths = {}, {}
     for m in MODALITIES:
         x = batch.features[m]
         size = min(window, x.shape[1])
-        start = x.abs().sum(-1).gt(0).int().argmax(1).clamp_max(x.shape[1] - size)
+        start = x.ne(0).any(-1).int().argmax(1).clamp_max(max(0, x.shape[1] - size - SPARE))
         index = start[:, None] + torch.arange(size, device=x.device)
         features[m] = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
         lengths[m] = (batch.lengths[m] - start).clamp(0, size)

@@ -48,8 +48,12 @@ class StaticWeighting(nn.Module):
 
     def __init__(self, config: TMTConfig):
         super().__init__()
+        if config.temperature <= 0:
+            raise ValueError(f"temperature is {config.temperature}; wanted a positive number")
         self.temperature = config.temperature
-        self.W = nn.Parameter(config.weighting_init_std * torch.randn(len(MODALITIES), config.width))
+        self.W = nn.Parameter(torch.zeros(len(MODALITIES), config.width))
+        if config.weighting_init_std:  # else nothing is drawn, and TMT's own random numbers stay as they are
+            nn.init.normal_(self.W, std=config.weighting_init_std)
 
     def forward(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M d"]:
         return (self.W / self.temperature).softmax(dim=0)[None]

@@ -1,0 +1,243 @@
+"""AMW's equation in its four placements, its control, and weightings of one's own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import SMALL, batch_of, make, planted, reference
+from torch import nn
+
+from tmtlib.config import MODALITIES, TMTConfig
+from tmtlib.models import build_model, count_parameters, weighting
+from tmtlib.models.weighting import StaticWeighting, build_weighting, register
+
+CLOSE = dict(rtol=1e-9, atol=1e-9)  # models are float64 here
+PLACEMENTS = ("R1", "R1M", "R2", "R3")
+AMW = replace(SMALL, weighting="static")
+UNEVEN = replace(AMW, weighting_init_std=1.0)
+
+
+@pytest.fixture(autouse=True)
+def registry_of_its_own(monkeypatch):
+    monkeypatch.setattr(weighting, "WEIGHTINGS", dict(weighting.WEIGHTINGS))
+
+
+def amw(placement: str, config: TMTConfig = UNEVEN):
+    return make(replace(config, placement=placement))
+
+
+def seen_by_mutual_transformer(model, batch):
+    """(prediction, trace, the specific tokens as the mutual transformer gets them)."""
+    seen = []
+    with model.specific_from_shared.register_forward_pre_hook(lambda module, args: seen.append(args[0])):
+        prediction, trace = model(batch)
+    return prediction, trace, seen[0]
+
+
+# --- The equation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2, 5.0])
+def test_weights_are_the_softmax_over_modalities(temperature):
+    model = make(replace(UNEVEN, temperature=temperature))
+    A = model(batch_of())[1].weights
+    assert A.shape == (1, 3, SMALL.width) and (A > 0).all()
+    torch.testing.assert_close(A.sum(1), torch.ones_like(A[:, 0]), **CLOSE)
+    e = np.exp(model.weighting.W.detach().numpy() / temperature)
+    np.testing.assert_allclose(A[0].detach().numpy(), e / e.sum(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_model_with_weights_is_its_equations(placement):
+    model, batch = amw(placement), batch_of()
+    torch.testing.assert_close(model(batch)[0], reference(model, batch), **CLOSE)
+
+
+def test_weighted_tokens_are_as_each_placement_says():
+    tokens = None
+    for placement in PLACEMENTS[:3]:
+        _, trace, seen = seen_by_mutual_transformer(amw(placement), batch_of())
+        S, A = [trace.tokens[m] for m in MODALITIES], trace.weights[0]
+        expected = {
+            "R1": torch.cat([A[0] * S[0], A[1] * S[1], A[2] * S[2]], dim=1),
+            "R1M": torch.cat([3 * A[0] * S[0], 3 * A[1] * S[1], 3 * A[2] * S[2]], dim=1),
+            "R2": A[0] * S[0] + A[1] * S[1] + A[2] * S[2],
+        }[placement]
+        torch.testing.assert_close(seen, expected, **CLOSE)
+        tokens = tokens or S
+        assert all(s.equal(t) for s, t in zip(S, tokens, strict=True)), "the tokens themselves stay unweighted"
+
+
+def test_placements_predict_differently():
+    predictions = [amw(p)(batch_of())[0] for p in PLACEMENTS]
+    for i, p in enumerate(predictions):
+        assert all((p - q).abs().mean() > 1e-4 for q in predictions[:i])
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_gradient_reaches_all_of_W(placement):
+    model = amw(placement, AMW)
+    prediction, trace = model(batch_of())
+    target = torch.from_numpy(planted().valid.labels).double()
+    model.loss(prediction, target, trace).backward()
+    grad = model.weighting.W.grad
+    assert (grad.abs() > 1e-9).all(), "AMW that cannot change a prediction would get none"
+    torch.testing.assert_close(grad.sum(0), torch.zeros_like(grad[0]), **CLOSE)  # a common shift changes no weight
+
+
+@pytest.mark.parametrize("placement", ["R1", "R1M", "R2"])
+def test_auxiliary_losses_see_unweighted_tokens(placement):
+    """A_m varies; the loss beyond the task's does not, nor its gradient."""
+    batch, target = batch_of(), torch.from_numpy(planted().valid.labels).double()
+    plain = make(SMALL)
+    parts, gradients = [], []
+    for model in (plain, amw(placement)):
+        prediction, trace = model(batch)
+        parts.append(model.loss(prediction, target, trace) - SMALL.task_weight * model.task_loss(prediction, target))
+        parts[-1].backward()
+        gradients.append(model.tokens.grad)
+    torch.testing.assert_close(parts[1], parts[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=1e-9)
+
+
+def test_similarity_sees_unweighted_frames_in_R3():
+    plain, weighted = make(SMALL)(batch_of())[1], amw("R3")(batch_of())[1]
+    for m in MODALITIES:
+        torch.testing.assert_close(weighted.projected[m], plain.projected[m], **CLOSE)
+        assert not torch.allclose(weighted.tokens[m], plain.tokens[m])
+
+
+# --- Against plain TMT and the control -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [AMW, UNEVEN, replace(SMALL, weighting="uniform")])
+def test_same_seed_gives_the_rest_of_the_model_the_same_parameters(config):
+    plain, weighted = make(SMALL), make(config)
+    state = weighted.state_dict()
+    own = set(state) - set(plain.state_dict())
+    assert own == {"weighting.W" if config.weighting == "static" else "weighting.A"}
+    assert all(value.equal(state[name]) for name, value in plain.state_dict().items())
+
+
+def test_drawing_no_W_leaves_the_random_numbers_after_it_alone():
+    """So dropout is the same with and without AMW, and a paired comparison compares AMW alone."""
+    make(SMALL)
+    expected = torch.rand(3)
+    make(AMW)
+    assert torch.rand(3).equal(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_R1M_at_W_0_is_TMT_to_the_last_bit(dtype):
+    batch = batch_of()
+    batch = replace(batch, features={m: x.to(dtype) for m, x in batch.features.items()})
+    plain, weighted = make(SMALL).to(dtype), amw("R1M", AMW).to(dtype)
+    assert weighted(batch)[0].equal(plain(batch)[0])
+
+
+def test_R1_at_W_0_is_the_uniform_control_and_not_TMT():
+    batch = batch_of()
+    uniform = make(replace(SMALL, weighting="uniform"))
+    uniform.weighting.A.fill_(1 / 3)  # in float64 too
+    prediction, trace = uniform(batch)
+    torch.testing.assert_close(amw("R1", AMW)(batch)[0], prediction, **CLOSE)
+    assert trace.weights.unique().tolist() == [1 / 3]
+    assert (make(SMALL)(batch)[0] - prediction).abs().mean() > 1e-4, "shrinking the tokens changes TMT"
+    assert count_parameters(uniform) == count_parameters(make(SMALL)), "nothing of the control is learned"
+
+
+def test_R3_is_absorbed_by_the_projection():
+    """A_m (V x + b) = (A_m V) x + A_m b: before the encoder, AMW adds nothing that TMT cannot do."""
+    weighted, plain = amw("R3"), make(SMALL)
+    A = weighted.weighting(torch.zeros(1, 3, 1, SMALL.width))[0].detach()
+    with torch.no_grad():
+        for i, m in enumerate(MODALITIES):
+            plain.project[m].weight.mul_(A[i][:, None])
+            plain.project[m].bias.mul_(A[i])
+    batch = batch_of()
+    torch.testing.assert_close(plain(batch)[0], weighted(batch)[0], **CLOSE)
+    assert not torch.allclose(make(SMALL)(batch)[0], weighted(batch)[0])
+
+
+@pytest.mark.parametrize("config", [TMTConfig(), TMTConfig.original()], ids=["paper", "original"])
+def test_amw_adds_exactly_M_times_d_parameters(config):
+    plain = count_parameters(build_model(config, planted()))
+    for placement in PLACEMENTS:
+        found = count_parameters(build_model(replace(config, weighting="static", placement=placement), planted()))
+        merged = 2 * (6 - 2) * config.width if placement == "R2" else 0  # positions of 2 tokens, not 6, twice
+        assert found - plain == 3 * config.width - merged
+
+
+def test_W_is_initialised_as_named():
+    assert not StaticWeighting(TMTConfig()).W.any()
+    torch.manual_seed(0)
+    assert StaticWeighting(TMTConfig(weighting_init_std=0.5)).W.std().item() == pytest.approx(0.5, rel=0.1)
+
+
+def test_W_and_the_rest_have_the_learning_rates_of_the_config():
+    def rates(**changes):
+        model = make(replace(SMALL, weighting="static", **changes))
+        groups = model.parameter_groups(1e-3)
+        assert sum(p.numel() for g in groups for p in g["params"]) == count_parameters(model)
+        return {g["lr"]: len(g["params"]) for g in groups}, len(list(model.parameters()))
+
+    (found, total), (same, _) = rates(weighting_lr=0.1), rates()
+    assert found == {1e-3: total - 1, 0.1: 1}
+    assert list(same) == [1e-3]
+
+
+# --- Weightings of one's own -----------------------------------------------------------------------------------------
+
+
+def test_own_weighting_works_by_name():
+    @register("loudest")
+    class Loudest(nn.Module):
+        """Weights by the tokens' size: an A for each utterance."""
+
+        def __init__(self, config):
+            super().__init__()
+
+        def forward(self, tokens):
+            return tokens.abs().mean(2).softmax(1)
+
+    model, batch = make(replace(SMALL, weighting="loudest")), batch_of()
+    _, trace, seen = seen_by_mutual_transformer(model, batch)
+    assert trace.weights.shape == (24, 3, SMALL.width) and trace.weights.std(0).max() > 1e-3
+    for i in (0, 7):
+        S = [trace.tokens[m][i] for m in MODALITIES]
+        A = torch.stack([s.abs().mean(0) for s in S]).softmax(0)
+        torch.testing.assert_close(seen[i], torch.cat([A[m] * S[m] for m in range(3)]), **CLOSE)
+
+
+def test_taken_name_is_refused():
+    with pytest.raises(ValueError, match="a weighting named 'static' is registered already: .*StaticWeighting"):
+        register("static")(nn.Identity)
+    assert weighting.WEIGHTINGS["static"] is StaticWeighting
+
+
+def test_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="weighting is 'dynamic'; registered are: none, static, uniform"):
+        build_weighting(TMTConfig(weighting="dynamic"))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("shape", [(3, 16), (24, 3, 1), (2, 3, 16), (24, 16, 3)])
+def test_weights_of_another_shape_are_refused(shape, placement):
+    @register("odd")
+    class Odd(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+
+        def forward(self, tokens):
+            return torch.full(shape, 1 / 3)
+
+    wanted = r"weighting 'odd' gave weights of shape .*; wanted \(1, 3, 16\) or \(24, 3, 16\)"
+    with pytest.raises(ValueError, match=wanted):
+        make(replace(SMALL, weighting="odd", placement=placement))(batch_of())
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(ValueError, match=f"temperature is {temperature}; wanted a positive number"):
+        StaticWeighting(TMTConfig(temperature=temperature))

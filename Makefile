@@ -7,6 +7,7 @@
 PROFILE = quick
 DATA    =
 DEVICE  =
+RESULTS =
 PYTHON  =
 
 # Any Python 3 can run the set-up. Each is tried, because one on the PATH may still not run (a pyenv shim).
@@ -27,9 +28,10 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-study: ## run all notebooks: PROFILE=smoke|quick|paper (quick), DATA=feature files, DEVICE=cpu|cuda
-	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" \
-	    $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)")
+study: ## run all notebooks: PROFILE=smoke|quick|paper (quick), DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
+	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" $(if $(DATA),--data "$(DATA)") \
+	    $(if $(DEVICE),--device "$(DEVICE)") \
+	    $(if $(RESULTS),--results "$(RESULTS)")
 
 # Tests use planted data and write to a folder of their own, emptied first: a result of older code would be taken
 # as done. Two workers with one thread each, so that they do not fight over two cores.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 
 MODALITIES = ("text", "audio", "vision")  # the one order used everywhere: tokens, weights, colours
@@ -167,28 +167,25 @@ class Profile:
     training: Training = Training()
     planted: Mapping[str, PlantedSize] = field(default_factory=lambda: MappingProxyType({}))
     datasets: tuple[str, ...] = ("mosi", "mosei", "sims")
-    methods: tuple[str, ...] = ("tmt", "tmt_amw", "tmt_uniform")
+    methods: tuple[str, ...] = ("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform")
     five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
     normalize: bool = True
     snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels
-    threads: int | None = None  # torch threads; None: torch's own choice
+    jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
 
 
-def identity(value: object) -> object:
-    """A dataclass as plain JSON types, without the fields that cannot change a result."""
+def as_json(value: object, every_field: bool = True) -> object:
+    """A dataclass as plain JSON types; without `every_field`, only the fields that can change a result."""
     if is_dataclass(value):
-        named = {f.name: identity(getattr(value, f.name)) for f in fields(value) if f.metadata.get("identity", True)}
-        return {"type": type(value).__name__, **named}
+        kept = [f.name for f in fields(value) if every_field or f.metadata.get("identity", True)]
+        return {"type": type(value).__name__} | {name: as_json(getattr(value, name), every_field) for name in kept}
+    if isinstance(value, Mapping):
+        return {str(k): as_json(v, every_field) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [identity(v) for v in value]
+        return [as_json(v, every_field) for v in value]
     return value
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a dataclass's identity, in hexadecimal."""
-    return hashlib.sha256(json.dumps(identity(value), sort_keys=True).encode()).hexdigest()
-
-
-def as_json(value: object) -> dict:
-    """A dataclass as a JSON-ready dict, every field included (for records)."""
-    return json.loads(json.dumps(asdict(value)))
+    """SHA-256 of what in a dataclass can change a result, in hexadecimal."""
+    return hashlib.sha256(json.dumps(as_json(value, every_field=False), sort_keys=True).encode()).hexdigest()

@@ -6,19 +6,24 @@ The record is written last and atomically, so a killed study keeps every finishe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, cpu_count, delayed
 from tqdm.auto import tqdm
 
 from tmtlib import __version__, metrics, paths
@@ -26,7 +31,8 @@ from tmtlib.config import Run, as_json
 from tmtlib.data.loading import load
 from tmtlib.data.schema import SPLITS, Dataset
 from tmtlib.models import Model, build_model, count_parameters
-from tmtlib.training import Fit, fit, predict
+from tmtlib.models.weighting import WEIGHTINGS
+from tmtlib.training import Fit, fit, pick_device, predict
 
 
 @dataclass(frozen=True)
@@ -47,27 +53,80 @@ class Record:
         return pd.DataFrame(self.meta["history"])
 
 
-def ensure(runs: Iterable[Run], device: str = "auto", progress: bool = True) -> pd.DataFrame:
+def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, progress: bool = True) -> pd.DataFrame:
     """Trains the runs that have no record yet and returns one row a run, in the order given, with test metrics.
 
-    Runs that differ only in their seed are handed to `fit` together.
+    On a GPU, runs that differ only in their seed are handed to `fit` together. On a CPU, where such small models gain
+    nothing from a second thread, `jobs` processes (default: one a core) train a run each.
     """
     runs = list(runs)
     missing = [run for run in dict.fromkeys(runs) if not _record_path(run).exists()]
-    groups: dict[Run, list[int]] = {}
-    for run in missing:
-        groups.setdefault(replace(run, seed=0), []).append(run.seed)
     with tqdm(total=len(missing), desc="training", unit="run", disable=not progress or not missing) as bar:
-        for group, seeds in groups.items():
-            bar.set_postfix_str(f"{group.data.name} {group.method}")
-            data = load(group.data)
-
-            def keep(done: Fit, group=group, data=data) -> None:
-                save(replace(group, seed=done.seed), done, data, device)
-                bar.update()
-
-            fit(group, data.train, data.valid, data.shape, seeds, device, keep)
+        if pick_device(device).type == "cpu":
+            tasks = [(run, (run.seed,)) for run in missing]
+            jobs = min(jobs or cpu_count(), max(1, len(missing)))
+        else:
+            groups: dict[Run, list[int]] = {}
+            for run in missing:
+                groups.setdefault(replace(run, seed=0), []).append(run.seed)
+            tasks, jobs = list(groups.items()), 1
+        for done in in_parallel(train, [(*task, device) for task in tasks], jobs):
+            bar.update(done)
+    _warn_of_other_code(runs)
     return pd.DataFrame([row(run) for run in runs])
+
+
+def in_parallel(function: Callable, arguments: Sequence[tuple], jobs: int) -> Iterator:
+    """Results of `function(*arguments[i])` as they are ready, from `jobs` processes (this one, where jobs is 1).
+
+    Worker processes may have been started for an earlier call, so they are told where results are and which
+    weightings the caller has registered.
+    """
+    own = {k: v for k, v in WEIGHTINGS.items() if not v.__module__.startswith("tmtlib.")}
+    setting = str(paths.results()), own
+    calls = (delayed(_call)(setting if jobs > 1 else None, function, a) for a in arguments)
+    return Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+
+
+def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple) -> object:
+    if setting is not None:
+        os.environ["TMT_RESULTS"], weightings = setting
+        WEIGHTINGS.update(weightings)
+    return function(*arguments)
+
+
+def train(run: Run, seeds: Sequence[int], device: str) -> int:
+    """Trains one method with several seeds and saves each as soon as it is finished; returns how many."""
+    data = load(run.data)
+
+    def keep(done: Fit) -> None:
+        save(replace(run, seed=done.seed), done, data, device)
+
+    with one_thread(device):
+        return len(fit(run, data.train, data.valid, data.shape, seeds, device, keep))
+
+
+@contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """On a CPU, PyTorch with one thread: as fast for models this small, and the same numbers on any machine size."""
+    threads = torch.get_num_threads()
+    try:
+        if pick_device(device).type == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _warn_of_other_code(runs: list[Run]) -> None:
+    """Records are found by settings; a change of the code itself does not change those, so it is said."""
+    other = sum(read_record(run).meta["code"] != code_sha256() for run in runs)
+    if other:
+        warnings.warn(
+            f"{other} of {len(runs)} runs were trained by another version of the code and are used as they are; "
+            f"delete {paths.results() / 'runs'} to train them again",
+            stacklevel=3,
+        )
 
 
 def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
@@ -88,19 +147,23 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
         "peak_memory_mb": done.peak_memory_mb,
         "device": done.device,
         "parameters": count_parameters(model),
+        "code": code_sha256(),
     } | provenance()
     path = _record_path(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path.with_suffix(".pt"), lambda file: torch.save(done.state, file))
-    _replace(path, lambda file: np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays))
+    write_aside(path.with_suffix(".pt"), lambda file: torch.save(done.state, file))
+    write_aside(path, lambda file: np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays))
 
 
-def _replace(path: Path, write) -> None:
+def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes beside the target and renames: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(aside, "wb") as file:
-        write(file)
-    os.replace(aside, path)
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def read_record(run: Run) -> Record:
@@ -143,6 +206,7 @@ def row(run: Run) -> dict:
         "learning_rate": run.training.learning_rate,
         "normalize": run.data.normalize,
         "data_sha256": meta["card"]["sha256"],
+        "select_by": run.training.select_by,
         "seconds": meta["seconds"],
         "peak_memory_mb": meta["peak_memory_mb"],
         "device": meta["device"],
@@ -150,6 +214,17 @@ def row(run: Run) -> dict:
         "commit": meta["commit"],
         "run_id": meta["id"],
     }
+
+
+def histories(todo: Iterable[Run]) -> pd.DataFrame:
+    """One row a run and epoch: dataset, source, method, seed, epoch, learning rate, losses, validation metrics."""
+    frames = []
+    for run in todo:
+        record = read_record(run)
+        card = record.meta["card"]
+        start = {"dataset": card["name"], "source": card["source"], "method": run.method, "seed": run.seed}
+        frames.append(record.history().assign(**start))
+    return pd.concat(frames, ignore_index=True)
 
 
 def provenance() -> dict[str, str]:
@@ -167,13 +242,27 @@ def provenance() -> dict[str, str]:
 
 @lru_cache
 def commit() -> str:
-    """The code's git commit, with "-dirty" for uncommitted changes to it; "unknown" outside a checkout."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    """The git commit, with "-dirty" for uncommitted changes to the library; "unknown" outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, timeout=20).stdout.strip()
+
     try:
-        done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, timeout=20)
+        name = git("rev-parse", "--short=12", "HEAD")
+        return f"{name or 'unknown'}{'-dirty' if git('status', '--porcelain', '--', 'tmtlib') else ''}"
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return done.stdout.strip() or "unknown"
+
+
+RESULT_CODE = ("config.py", "training.py", "models/*.py", "data/*.py")  # what a trained result depends on
+
+
+@lru_cache
+def code_sha256(*patterns: str) -> str:
+    """SHA-256 of the library's sources that match, by default those that a trained result depends on."""
+    found = {path for pattern in patterns or RESULT_CODE for path in (paths.ROOT / "tmtlib").glob(pattern)}
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(found))).hexdigest()
 
 
 def _record_path(run: Run) -> Path:

@@ -1,0 +1,87 @@
+"""The command line as a user meets it: exit codes, messages, and that both names are one program."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from tmtlib import paths
+from tmtlib.__main__ import main
+from tmtlib.config import PlantedSize
+from tmtlib.data.mmsa import write_mmsa
+from tmtlib.data.planted import generate
+
+
+@pytest.fixture(scope="module")
+def feature_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("features") / "mine.pkl"
+    write_mmsa(generate("sims", PlantedSize((40, 20, 20), (6, 9, 7))), path)
+    return path
+
+
+def wrong_use(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["rum"], ["run", "--profile", "fast"], ["run", "--device", "tpu"], ["data"], ["data", "check"], ["run", "x"]],
+    ids=" ".join,
+)
+def test_wrong_use_exits_with_2(arguments, capsys):
+    assert wrong_use(arguments) == 2
+    assert "usage: tmt" in capsys.readouterr().err
+
+
+def test_unknown_notebook_exits_with_2(capsys):
+    assert main(["run", "--only", "02,99"]) == 2
+    assert "no notebook 99; there are 00, 01, 02, 03, 04, 05, 06" in capsys.readouterr().err
+
+
+def test_module_and_command_are_one_program():
+    script = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["scripts"]["tmt"]
+    assert script == "tmtlib.__main__:main"
+    done = subprocess.run([sys.executable, "-m", "tmtlib", "--help"], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.returncode == 0
+    for command in ("run", "data", "report", "clean"):
+        assert f"\n    {command} " in done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, tmtlib.__main__ as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'pandas', 'matplotlib', 'papermill', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_data_check_accepts_and_prints(feature_file, capsys):
+    assert main(["data", "check", str(feature_file)]) == 0
+    printed = capsys.readouterr().out
+    assert "mine" in printed and "sims" in printed
+
+
+def test_data_check_refuses_with_1_and_goes_on(feature_file, tmp_path, capsys):
+    page = tmp_path / "page.pkl"
+    page.write_text("<html>quota exceeded</html>")
+    assert main(["data", "check", str(page), str(tmp_path / "none.pkl"), str(feature_file)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("tmt: refused: ") == 2 and "web page" in captured.err
+    assert "mine" in captured.out, "the good file after the bad ones is still checked"
+
+
+def test_missing_data_is_a_message_and_1(tmp_path, own_results, capsys):
+    assert main(["run", "--profile", "smoke", "--data", str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("tmt: no feature file of 'mosi' found. Looked at:")
+    assert str(tmp_path / "MOSI" / "Processed" / "aligned_50.pkl") in message and "SHA-256 d3994fd2" in message
+    assert "drive.google.com" in message
+    assert main(["run", "--profile", "smoke", "--data", str(tmp_path / "no.pkl")]) == 1
+    assert "no.pkl is not there; wanted a feature file" in capsys.readouterr().err
+
+
+def test_report_before_a_study_says_what_to_run(own_results, capsys):
+    assert main(["report", "--profile", "smoke"]) == 1
+    assert "run the study first: tmt run --profile smoke" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+"""What a study runs, and where it writes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tmtlib import paths
+from tmtlib.config import TMTConfig
+from tmtlib.profiles import METHOD_TITLES, METHODS, PROFILES, method_config
+from tmtlib.study import open_study
+
+
+def test_profile_paper_is_the_paper_s_protocol():
+    profile = PROFILES["paper"]
+    model, training = profile.model, profile.training
+    assert (model.width, model.encoder_layers, model.cross_layers, model.heads, model.head_width) == (128, 4, 4, 8, 16)
+    assert (training.learning_rate, training.batch_size, training.epochs) == (1e-4, 64, 30)
+    assert training.select_by == "accuracy" and len(profile.seeds) == 10 and not profile.planted
+
+
+def test_runs_are_every_seed_of_every_method_on_every_data_set(smoke):
+    runs = smoke.runs("tmt", "tmt_amw", "tmt_5class")
+    assert len(runs) == len(set(runs)) == 3 * 2 * 2 + 2
+    assert {r.data.name for r in runs if r.method == "tmt_5class"} == {"sims"}
+    assert {r.seed for r in runs} == set(smoke.profile.seeds)
+    assert all(r.model == method_config(r.method, smoke.profile.model) for r in runs)
+
+
+def test_methods_differ_in_the_weighting_alone():
+    base = TMTConfig()
+    for method in METHODS:
+        changed = method_config(method, base)
+        restored = replace(changed, weighting="none", weighting_lr=None, task="regression")
+        assert restored == base
+    assert set(METHODS) <= set(METHOD_TITLES)
+
+
+def test_unknown_names_are_refused(own_results):
+    with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper'"):
+        open_study("fast")
+    with pytest.raises(ValueError, match="no method 'tmt_awm'; there are tmt, tmt_amw"):
+        open_study("smoke").runs("tmt_awm")
+    with pytest.raises(ValueError, match="wanted auto, cpu or cuda"):
+        open_study("smoke", device="tpu")
+
+
+def test_results_go_where_they_are_asked_to(smoke, own_results):
+    study = open_study("smoke")
+    assert study.results == own_results / "smoke" and study.figures == own_results / "figures" / "smoke"
+    path = study.save_text("text\n", "a.txt")
+    assert path.read_bytes() == b"text\n" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_results_are_beside_the_library_by_default(monkeypatch):
+    monkeypatch.delenv("TMT_RESULTS", raising=False)
+    assert paths.results("quick") == paths.ROOT / "results" / "quick"
+    assert paths.figures("quick") == paths.ROOT / "figures" / "quick"
+
+
+def test_provenance_names_data_by_hash_and_no_place(smoke):
+    found = json.loads(smoke.provenance())
+    assert [d["sha256"] for d in found["data"]] == [ref.sha256 for ref in smoke.refs]
+    assert "path" not in found["data"][0] and found["profile"]["seeds"] == [0, 1]
+    assert found["profile"]["planted"]["sims"]["frames"] == [8, 12, 10]

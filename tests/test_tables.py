@@ -1,0 +1,179 @@
+"""Tables from rows with known contents, and from real runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tmtlib import floors, paper, report, tables, verdicts
+from tmtlib.robustness import area_under_curve
+from tmtlib.statistics import Interval
+
+
+def rows_of(method: str, acc5: list[float], mae: list[float], dataset: str = "mosi", source: str = "planted"):
+    values = {"acc5": acc5, "f1_5class": acc5, "mae": mae}
+    start = {"dataset": dataset, "source": source, "alignment": "aligned", "method": method, "seed": range(len(acc5))}
+    return pd.DataFrame(start | values)
+
+
+def test_mean_sd_n_and_the_paper_s_value():
+    table = tables.table1(rows_of("tmt", [0.4, 0.5, 0.6], [1.0, 1.0, 1.3]))
+    assert list(table.columns) == tables.TABLE1_COLUMNS
+    cells = table.set_index("metric")
+    assert cells.loc["acc5", ["mean", "sd", "n", "paper"]].tolist() == pytest.approx([0.5, 0.1, 3, 0.43])
+    assert cells.loc["mae", "sd"] == pytest.approx(np.std([1, 1, 1.3], ddof=1)) and cells.loc["mae", "paper"] == 0.52
+
+
+def test_single_run_has_no_spread_and_undefined_metric_no_row():
+    rows = rows_of("tmt", [0.4], [1.0]).assign(corr=float("nan"))
+    table = tables.table1(rows).set_index("metric")
+    assert table["sd"].isna().all() and (table["n"] == 1).all() and "corr" not in table.index
+
+
+@pytest.mark.parametrize("cell", paper.TABLE1, ids=lambda c: f"{c.dataset}-{c.method}-{c.metric}")
+def test_every_printed_cell_is_shown_beside_ours(cell):
+    ours = {"f1": "f1_5class"}.get(cell.metric, cell.metric)
+    assert tables.printed(cell.dataset, cell.method, ours) == cell.value
+    assert np.isnan(tables.printed("mine", cell.method, ours)) and np.isnan(tables.printed("mosi", "constant", ours))
+
+
+def test_rows_of_a_data_set_stand_together():
+    rows = [rows_of(m, [0.4], [1], dataset) for m in ("tmt", "constant") for dataset in ("sims", "mosi")]
+    table = tables.table1(pd.concat(rows)).drop_duplicates(["dataset", "method"])
+    assert table["dataset"].tolist() == ["sims", "sims", "mosi", "mosi"]
+    assert table["method"].tolist() == ["tmt", "constant", "tmt", "constant"]
+
+
+def test_shown_table_says_planted_and_spread():
+    both = pd.concat([rows_of("tmt", [0.4, 0.6], [1, 2]), rows_of("constant", [0.3], [1.5])])
+    shown = tables.shown(tables.table1(both))
+    assert shown["data"].tolist() == ["CMU-MOSI (planted)"] * 2 and shown["n"].tolist() == [2, 1]
+    assert shown["Acc-5"].tolist() == ["0.500 ± 0.141", "0.300"]
+    assert shown["Acc-5, paper"].tolist() == ["0.43", ""]
+    real = tables.shown(tables.table1(rows_of("tmt", [0.4, 0.6], [1, 2], source="real")))
+    assert real["data"].tolist() == ["CMU-MOSI"]
+
+
+def test_table_of_real_runs_has_every_metric_of_each_family(smoke):
+    rows = smoke.ensure("tmt", "tmt_amw")
+    floor = pd.concat([floors.rows(d) for d in smoke.datasets()], ignore_index=True)
+    table = tables.table1(pd.concat([rows, floor], ignore_index=True))
+    mosi, sims = (set(table.loc[table["dataset"] == d, "metric"]) for d in ("mosi", "sims"))
+    assert {"acc2_has0", "acc2_non0", "acc3", "acc5", "acc7", "f1_has0", "f1_non0", "mae", "corr"} <= mosi
+    assert {"acc2", "acc3", "acc5", "f1", "mae", "corr"} <= sims and "acc7" not in sims and "f1" not in mosi
+    assert {"constant", "train_mean", "linear_text", "linear_all"} <= set(table["method"])
+    assert not table.duplicated(["dataset", "method", "metric"]).any() and table["mean"].notna().all()
+
+
+# --- Floors ---------------------------------------------------------------------------------------------------------
+
+
+def test_constant_floor_is_the_train_median(smoke):
+    data = next(smoke.datasets())
+    rows = floors.rows(data).set_index("method")
+    expected = np.abs(data.test.labels - np.median(data.train.labels)).mean()
+    assert rows.loc["constant", "mae"] == pytest.approx(expected, abs=1e-6)
+    assert np.isnan(rows.loc["constant", "corr"])
+    assert rows.loc["oracle", "mae"] == rows["mae"].min(), "planted data have a best predictor"
+
+
+def test_linear_floor_learns_what_pooled_features_show():
+    from tmtlib.config import PlantedSize
+    from tmtlib.data.loading import load, resolve
+
+    data = load(resolve("mosi", planted_size=PlantedSize((800, 20, 400), (10, 10, 10))))
+    rows = floors.rows(data).set_index("method")
+    assert rows.loc["linear_all", "mae"] < 0.9 * rows.loc["constant", "mae"]
+    assert rows.loc["linear_text", "corr"] > rows.loc["linear_vision", "corr"] + 0.1
+
+
+def test_absent_modality_has_no_linear_floor(smoke):
+    from dataclasses import replace
+
+    from tmtlib.data.corrupt import keep_only
+
+    data = next(smoke.datasets())
+    left = {s: keep_only(data[s], ("text", "audio")) for s in ("train", "valid", "test")}
+    without = replace(data, **left, truth=None)
+    assert set(floors.predictions(without)) == {"constant", "train_mean", "linear_text", "linear_audio", "linear_all"}
+
+
+# --- Verdicts -------------------------------------------------------------------------------------------------------
+
+
+def world(gain: float, spread: float, seeds: int = 5, dataset: str = "mosi") -> pd.DataFrame:
+    """Runs in which TMT+AMW is better by `gain` in every metric, with that much spread of the difference."""
+    rng = np.random.default_rng(0)
+    base, noise = rng.normal(0.5, 0.05, seeds), rng.normal(0, spread, seeds)
+    after = base + gain + noise - noise.mean()
+    worse = 1 - after
+    return pd.concat([rows_of("tmt", base, 1 - base, dataset), rows_of("tmt_amw", after, worse, dataset)])
+
+
+def everywhere(gain: float, spread: float) -> pd.DataFrame:
+    return pd.concat([world(gain, spread, dataset=d) for d in paper.DATASETS], ignore_index=True)
+
+
+def areas_of(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(modality="all").rename(columns={"mae": "area"})
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "verdict"),
+    [(0.03, 0.005, "supported"), (-0.03, 0.005, "not supported"), (0.001, 0.02, "cannot tell")],
+)
+def test_gain_claims_follow_the_runs(gain, spread, verdict):
+    rows = everywhere(gain, spread)
+    found = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15)).set_index("claim")
+    for claim in ("gain_everywhere", "gain_sims", "gain_mosi", "gain_mosei", "noise_robust"):
+        assert found.loc[claim, "verdict"] == verdict
+        assert found.loc[claim, "source"] == "planted" and "n = 5 seeds" in found.loc[claim, "evidence"]
+    assert list(found.reset_index().columns) == verdicts.COLUMNS and set(found["verdict"]) <= set(paper.VERDICTS)
+
+
+def test_every_claim_has_one_row_and_evidence_and_no_data_means_cannot_tell():
+    rows = world(0.03, 0.001)
+    found = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15)).set_index("claim")
+    assert set(found.index) == {c.key for c in paper.CLAIMS} and (found["evidence"].str.len() > 10).all()
+    assert found.loc["gain_sims", "verdict"] == "cannot tell"
+    assert "do not include" in found.loc["gain_sims", "evidence"]
+    assert found.loc["audio_anecdote", "verdict"] == "impossible as written"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "extra", "verdict"),
+    [
+        (384, Interval(0.02, 0.01, 0.03, 9), "supported"),
+        (384, Interval(0.0, -0.01, 0.01, 9), "cannot tell"),
+        (384, Interval(-0.02, -0.03, -0.01, 9), "not supported"),
+        (0, Interval(0.02, 0.01, 0.03, 9), "not supported"),
+    ],
+)
+def test_overhead_claim(parameters, extra, verdict):
+    rows = world(0, 0.01)
+    found = verdicts.claims(rows, areas_of(rows), parameters, extra).set_index("claim")
+    assert found.loc["overhead", "verdict"] == verdict
+
+
+def test_gains_pair_seeds_whatever_the_order_of_rows():
+    rows = world(0.03, 0.001).sample(frac=1, random_state=1)
+    cell = verdicts.gains(rows, "amw_gain:mosi:acc5").iloc[0]
+    assert cell["difference"] == pytest.approx(0.03) and cell["n"] == 5 and cell["low"] > 0.02
+
+
+def test_report_reads_back_brief_and_whole(own_results):
+    rows = world(0.03, 0.001)
+    claims = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15))
+    text = report.write(tables.table1(rows), claims, "abc", "smoke")
+    with pytest.raises(FileNotFoundError, match="run the study first: tmt run --profile smoke"):
+        report.read("smoke")
+    (own_results / "smoke").mkdir(parents=True)
+    (own_results / "smoke" / report.NAME).write_text(text, encoding="utf-8")
+    assert report.read("smoke") == text and "PLANTED" in text and "n = 5 seeds" in text
+    brief = report.read("smoke", brief=True)
+    assert "| gain_mosi" in brief and "n = 5 seeds" not in brief
+
+
+def test_area_is_the_mean_over_levels():
+    frame = pd.DataFrame({"snr_db": [0.0, float("inf"), 10.0], "mae": [3.0, 1.0, 2.0]})
+    frame = frame.assign(dataset="mosi", source="planted", method="tmt", seed=0, modality="all")
+    assert area_under_curve(frame)["area"].tolist() == [2.0]

@@ -1,0 +1,99 @@
+"""The command line: `tmt` and `python -m tmtlib` are this program. Exit codes: 0 done, 1 failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tmtlib.profiles import PROFILES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code. Errors a user can mend are one message, not a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"tmt: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        print("\ntmt: stopped. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tmt", description="A reproducible study of AMW in TMT.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute the notebook series", description="Executes the notebook series.")
+    run.add_argument("--profile", choices=PROFILES, default="quick", help="size of the study (default: quick)")
+    run.add_argument("--data", metavar="X", help="feature file, or folder of standard files (default: TMT_DATA)")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    run.add_argument("--only", metavar="02,03", help="only the notebooks with these numbers")
+    run.add_argument("--results", metavar="FOLDER", help="where results go (default: TMT_RESULTS, else results/)")
+    run.set_defaults(command=_run)
+
+    data = commands.add_parser("data", help="look at feature files").add_subparsers(required=True, metavar="COMMAND")
+    check = data.add_parser(
+        "check",
+        help="check feature files and print what is in them",
+        description="Prints the card, tables and oddities of each file. Exit code 1 when one is refused.",
+    )
+    check.add_argument("files", nargs="+", metavar="FILE")
+    check.set_defaults(command=_check)
+
+    report = commands.add_parser("report", help="print Table 1 and the verdicts of a finished study")
+    report.add_argument("--profile", choices=PROFILES, default="quick")
+    report.add_argument("--readme", action="store_true", help="instead, put the committed results into README.md")
+    report.set_defaults(command=_report)
+
+    clean = commands.add_parser(
+        "clean",
+        help="re-execute the saved notebooks at profile smoke",
+        description="Re-executes the notebooks in place at profile smoke and strips what changes from run to run.",
+    )
+    clean.add_argument("--only", metavar="02,03", help="only the notebooks with these numbers")
+    clean.set_defaults(command=_clean)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.results:
+        os.environ["TMT_RESULTS"] = options.results
+    from tmtlib import series
+
+    return series.run(options.profile, options.data, options.device, options.only)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from tmtlib.data.check import report
+
+    refused = 0
+    for path in options.files:
+        try:
+            print(report(path), end="\n\n")
+        except (ValueError, OSError) as error:
+            print(f"tmt: refused: {error}", file=sys.stderr)
+            refused += 1
+    return 1 if refused else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from tmtlib import report
+
+    if options.readme:
+        report.update_readme()
+    else:
+        print(report.read(options.profile))
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from tmtlib import series
+
+    return series.clean(options.only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

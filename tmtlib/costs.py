@@ -1,0 +1,54 @@
+"""What a method costs beside another: parameters, and time measured side by side in one process.
+
+Seconds on a shared machine mean little, so times are ratios of interleaved measurements.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from tmtlib.config import ModelConfig, Training
+from tmtlib.data.schema import Dataset
+from tmtlib.models import build_model, count_parameters
+from tmtlib.runs import one_thread
+from tmtlib.statistics import Interval, t_interval
+from tmtlib.training import OnDevice, pick_device, train_epoch
+
+
+def extra_time(
+    config: ModelConfig,
+    baseline: ModelConfig,
+    dataset: Dataset,
+    training: Training,
+    device: str = "auto",
+    rounds: int = 15,
+    steps: int = 4,
+) -> Interval:
+    """How much longer a training step of `config` takes than one of `baseline`: 0.01 for one per cent more.
+
+    The two train on the same utterances in turn, `steps` steps a round, and take turns at being first; the interval
+    is over rounds. The first round warms up and does not count.
+    """
+    where = pick_device(device)
+    utterances = dataset.train.take(np.arange(min(steps * training.batch_size, len(dataset.train))))
+    with one_thread(device), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        data = OnDevice(utterances, where, config, dataset.family)
+        models = [build_model(c, dataset).to(where) for c in (baseline, config)]
+        optimisers = [torch.optim.Adam(m.parameter_groups(training.learning_rate)) for m in models]
+        extra = []
+        for i in range(rounds + 1):
+            seconds = [0.0, 0.0]
+            for k in (0, 1) if i % 2 else (1, 0):
+                start = time.perf_counter()
+                train_epoch(models[k], data, optimisers[k], training, torch.Generator().manual_seed(i))
+                seconds[k] = time.perf_counter() - start  # its return value waited for the device
+            extra.append(seconds[1] / seconds[0] - 1)
+    return t_interval(extra[1:])
+
+
+def extra_parameters(config: ModelConfig, baseline: ModelConfig, dataset: Dataset) -> int:
+    """How many more trainable parameters a model of `config` has than one of `baseline`."""
+    return count_parameters(build_model(config, dataset)) - count_parameters(build_model(baseline, dataset))

@@ -1,0 +1,102 @@
+"""The written report: Table 1, the verdicts and where they come from, as Markdown. Read back, never recomputed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from tmtlib import paths, tables
+from tmtlib.profiles import METHOD_TITLES
+
+NAME = "report.md"
+EVIDENCE = "## Evidence"
+DATA = {
+    "planted": "PLANTED data: generated with a known truth in the shapes of the named data sets. They test the models "
+    "and the logic of the claims; they are no measurement of the real data sets.",
+    "real": "Real data.",
+}
+
+
+def write(table1: pd.DataFrame, claims: pd.DataFrame, commit: str, profile: str) -> str:
+    """The report's text. `table1` and `claims` are the tables of the same names."""
+    source = table1["source"].iloc[0]
+    evidence = [f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}' for c in claims.itertuples()]
+    parts = [
+        f"# Report, profile {profile}",
+        f"{DATA[source]} Mean ± sd over n training seeds; floors have no seed. Commit {commit}.",
+        "## Table 1",
+        tables.shown(table1).to_markdown(index=False, disable_numparse=True),
+        "## Verdicts",
+        claims[["claim", "verdict", "source"]].to_markdown(index=False),
+        EVIDENCE,
+        "\n".join(evidence),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def read(profile: str, brief: bool = False) -> str:
+    """The finished report of a profile; brief: without the evidence. Raises FileNotFoundError where there is none."""
+    path = paths.results(profile) / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"no report at {path}; run the study first: tmt run --profile {profile}")
+    text = path.read_text(encoding="utf-8")
+    return text.partition(EVIDENCE)[0] if brief else text
+
+
+README_METHODS = ("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_5class", "tmt_amw_5class")
+
+
+def update_readme() -> None:
+    """Rewrites README.md from the committed results: `results/quick`, and `results/<file>/quick` for real files."""
+    path = paths.ROOT / "README.md"
+    path.write_text(readme(path.read_text(encoding="utf-8"), *committed()), encoding="utf-8", newline="\n")
+
+
+def committed() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Table 1 of the committed planted study, and of all committed studies of real files one below the other."""
+    folder = paths.ROOT / "results"
+    real = [pd.read_csv(path) for path in sorted(folder.glob("*/quick/table1.csv"))]
+    return pd.read_csv(folder / "quick" / "table1.csv"), pd.concat(real, ignore_index=True)
+
+
+def readme(text: str, planted: pd.DataFrame, real: pd.DataFrame) -> str:
+    """The README with its result tables made anew from `table1.csv` of the planted study and of the real ones."""
+    text = _between(text, "planted", _table(planted))
+    return _between(text, "real", f"{_table(real)}\n\n{floor_sentence(real)}")
+
+
+def _table(table1: pd.DataFrame) -> str:
+    """Trained methods, the strongest linear floor, the best constant and, where known, the best possible."""
+    kept = [table1["method"].isin((*README_METHODS, "constant", "oracle"))]
+    for _, some in table1[table1["metric"] == "mae"].groupby("dataset", sort=False):
+        best = _best_linear(some)
+        kept.append((table1["dataset"] == best["dataset"]) & (table1["method"] == best["method"]))
+    return tables.shown(table1[np.any(kept, axis=0)]).to_markdown(index=False, disable_numparse=True)
+
+
+def floor_sentence(real: pd.DataFrame) -> str:
+    """Where a trained TMT beats the best linear model in MAE and where not, and by how much; a list item a data set."""
+    lines = []
+    for dataset, some in real[real["metric"] == "mae"].groupby("dataset", sort=False):
+        tmt, best = some.set_index("method").loc["tmt"], _best_linear(some)
+        gap = tmt["mean"] - best["mean"]
+        what = "beats" if gap < 0 else "does **not** beat"
+        lines.append(
+            f"- `{dataset}`: TMT {what} the best linear model ({METHOD_TITLES[best['method']]}): MAE {tmt['mean']:.3f} "
+            f"± {tmt['sd']:.3f} against {best['mean']:.3f}, {abs(gap):.3f} {'less' if gap < 0 else 'more'}."
+        )
+    return "\n".join(lines)
+
+
+def _best_linear(mae: pd.DataFrame) -> pd.Series:
+    linear = mae[mae["method"].str.startswith("linear_")]
+    return linear.loc[linear["mean"].idxmin()]
+
+
+def _between(text: str, name: str, content: str) -> str:
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"README.md has no pair of lines {begin} and {end} to put the table between")
+    return f"{before}{begin}\n{content}\n{end}{after}"

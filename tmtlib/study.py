@@ -1,0 +1,114 @@
+"""A study: one profile on the data at hand. What a notebook opens first, and asks for everything else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tmtlib import paths, runs
+from tmtlib.config import DataRef, Profile, Run, as_json, check_choice
+from tmtlib.data.loading import load, resolve_all
+from tmtlib.data.schema import Dataset
+from tmtlib.profiles import FIVE_CLASS, PROFILES, method_config
+from tmtlib.training import pick_device
+
+
+@dataclass(frozen=True)
+class Study:
+    """A profile, the data sets it runs on, and the device; made by `open_study`."""
+
+    profile: Profile
+    refs: tuple[DataRef, ...]
+    device: str
+    missing: tuple[str, ...] = ()  # what a data folder lacks, a message for each data set
+
+    @property
+    def source(self) -> str:
+        """ "planted" or "real": a study never mixes the two."""
+        return self.refs[0].source
+
+    @property
+    def results(self) -> Path:
+        return paths.results(self.profile.name)
+
+    @property
+    def figures(self) -> Path:
+        return paths.figures(self.profile.name)
+
+    def datasets(self) -> Iterator[Dataset]:
+        """The study's data sets, one at a time, because all at once may not fit into memory."""
+        return (load(ref) for ref in self.refs)
+
+    def runs(self, *methods: str) -> list[Run]:
+        """All runs of some methods: data set by data set, method by method, seed by seed.
+
+        A 5-class method has runs only on the data sets that the profile names for it.
+        """
+        model, training = self.profile.model, self.profile.training
+        return [
+            Run(ref, method, method_config(method, model), training, seed)
+            for ref in self.refs
+            for method in methods
+            if method not in FIVE_CLASS or ref.name in self.profile.five_class
+            for seed in self.profile.seeds
+        ]
+
+    def ensure(self, *methods: str) -> pd.DataFrame:
+        """Trains what is missing of some methods (default: all of the profile) and returns one row a run."""
+        return runs.ensure(self.runs(*(methods or self.methods)), self.device, self.profile.jobs)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The profile's methods, with the 5-class ones where a data set has them."""
+        twins = FIVE_CLASS if any(ref.name in self.profile.five_class for ref in self.refs) else ()
+        return (*self.profile.methods, *twins)
+
+    def save_table(self, frame: pd.DataFrame, name: str) -> Path:
+        """Writes a table to `<results>/<profile>/<name>.csv`, whole or not at all."""
+        return self._write(f"{name}.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+    def save_text(self, text: str, name: str) -> Path:
+        """Writes text to `<results>/<profile>/<name>`, whole or not at all."""
+        return self._write(name, text)
+
+    def save_figure(self, figure, name: str) -> list[Path]:
+        """Writes a figure as PDF and PNG to `figures/<profile>/`."""
+        from tmtlib import figures
+
+        return figures.save(figure, self.figures, name)
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self.results / name
+        runs.write_aside(path, lambda file: file.write(text.encode()))
+        return path
+
+    def provenance(self) -> str:
+        """JSON: profile, data (with SHA-256, without any place on this machine), seeds, versions, device, commit."""
+        data = [{k: v for k, v in asdict(ref).items() if k != "path"} for ref in self.refs]
+        where = {"device": str(pick_device(self.device))}
+        return json.dumps(runs.provenance() | where | {"profile": as_json(self.profile), "data": data}, indent=2) + "\n"
+
+
+def open_study(profile: str = "smoke", data: str | Path | None = None, device: str = "auto") -> Study:
+    """The study of a profile ("smoke", "quick" or "paper") on the data at hand.
+
+    Args:
+        profile: the study's size, see `tmtlib.PROFILES`.
+        data: a feature file, or a folder with the standard files; default: TMT_DATA, else planted data.
+        device: "auto", "cpu" or "cuda".
+
+    Raises ValueError for an unknown profile or a device that is not there, FileNotFoundError for data not found.
+    """
+    check_choice("profile", profile, tuple(PROFILES))
+    pick_device(device)
+    chosen = PROFILES[profile]
+    refs, missing = resolve_all(
+        chosen.datasets, data=data or None, normalize=chosen.normalize, sizes=dict(chosen.planted)
+    )
+    for message in missing:
+        print(f"Left out: {message}\n")
+    return Study(chosen, tuple(refs), device, tuple(missing))

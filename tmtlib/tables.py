@@ -1,0 +1,77 @@
+"""Tables from rows of runs: pure functions of DataFrames.
+
+`rows` below means what `ensure` and `floors.rows` return: one row a run (or floor) with dataset, source, alignment,
+method and a column for each metric that is defined for the data set.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from tmtlib import metrics, paper
+from tmtlib.data.schema import dataset_title
+from tmtlib.profiles import METHOD_TITLES
+
+METRICS = tuple(metrics.LABELS)
+TABLE1_COLUMNS = ["dataset", "source", "alignment", "method", "metric", "mean", "sd", "n", "paper"]
+# The paper's F1 has neither averaging nor classes stated; its size fits a 5-class F1, of which there are two.
+PAPER_METRICS = {"acc5": "acc5", "f1_5class": "f1", "f1_5class_swapped": "f1", "mae": "mae"}
+PAPER_METHODS = {"tmt": "tmt", "tmt_amw": "tmt_amw", "tmt_5class": "tmt", "tmt_amw_5class": "tmt_amw"}
+
+
+def table1(rows: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table 1 in long form: one row a data set, method and metric, in `TABLE1_COLUMNS`.
+
+    mean and sd (ddof 1; NaN for one run) over n runs; accuracies, F1 and Corr as fractions, MAE in label units. A
+    metric that is NaN in some run (Corr of a constant) has no row. paper: what the paper prints for the data set of
+    that name, else NaN.
+    """
+    keys = ["dataset", "source", "alignment", "method"]
+    values = rows.melt(keys, [m for m in METRICS if m in rows], "metric", "value")
+    grouped = values.groupby([*keys, "metric"], sort=False)["value"]
+    table = grouped.agg(mean=lambda v: v.mean(skipna=False), sd=lambda v: v.std(ddof=1), n="count").reset_index()
+    table = table[table["mean"].notna()]
+    order = {key: list(dict.fromkeys(rows[key])) for key in ("dataset", "method")}
+    position = {key: table[key].map(names.index) for key, names in order.items()}
+    table = table.assign(**position).sort_values(["dataset", "method"], kind="stable")
+    table = table.assign(**{key: [names[i] for i in table[key]] for key, names in order.items()})
+    table["paper"] = [printed(*cell) for cell in zip(table["dataset"], table["method"], table["metric"], strict=True)]
+    return table[TABLE1_COLUMNS].reset_index(drop=True)
+
+
+def printed(dataset: str, method: str, metric: str) -> float:
+    """What the paper's Table 1 prints for a cell, or NaN."""
+    if method not in PAPER_METHODS or metric not in PAPER_METRICS:
+        return float("nan")
+    value = paper.table1_value(dataset, PAPER_METHODS[method], PAPER_METRICS[metric])
+    return float("nan") if value is None else value
+
+
+def shown(table: pd.DataFrame, wanted: tuple[str, ...] = ("acc5", "f1_5class", "mae", "corr")) -> pd.DataFrame:
+    """Table 1 for people: a row a data set and method, "mean +- sd" a metric, n, and the paper's numbers beside."""
+    table = table[table["metric"].isin(wanted)]
+    lines = []
+    for (dataset, source, method), cells in table.groupby(["dataset", "source", "method"], sort=False):
+        line = {"data": dataset_title(dataset, source), "method": METHOD_TITLES.get(method, method)}
+        cells = cells.set_index("metric")
+        for metric in wanted:
+            line[short_label(metric)] = with_spread(cells, metric)
+            if metric in PAPER_METRICS and metric in cells.index and pd.notna(cells.loc[metric, "paper"]):
+                line[f"{short_label(metric)}, paper"] = f"{cells.loc[metric, 'paper']:.4g}"
+        lines.append(line | {"n": int(cells["n"].max())})
+    frame = pd.DataFrame(lines)
+    names = [x for m in wanted for x in (short_label(m), f"{short_label(m)}, paper") if x in frame]
+    return frame[["data", "method", *names, "n"]].fillna("")
+
+
+def with_spread(cells: pd.DataFrame, metric: str) -> str:
+    """mean ± sd of one metric; the mean alone where there is one run, nothing where the metric is not defined."""
+    if metric not in cells.index:
+        return ""
+    mean, sd = cells.loc[metric, ["mean", "sd"]]
+    return f"{mean:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}")
+
+
+def short_label(metric: str) -> str:
+    """A metric's name as a column title."""
+    return {"f1_5class": "F1 (5-class)", "mae": "MAE"}.get(metric, metrics.LABELS[metric])

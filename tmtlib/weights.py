@@ -1,0 +1,76 @@
+"""The modality weights that runs have learned, as DataFrames: by epoch, at the end, and by feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from tmtlib.config import MODALITIES, Run
+from tmtlib.runs import read_record
+
+KEYS = ["dataset", "source", "method", "seed"]
+
+
+def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
+    """One row a run, epoch and modality; runs without a weighting have none.
+
+    Columns: dataset, source, method, seed, epoch (0: before training), modality, weight (mean of A over features, and
+    over validation utterances where it depends on them), low and high (least and greatest over features).
+    """
+    rows = []
+    for run in todo:
+        record = read_record(run)
+        if record.weights is None:
+            continue
+        card = record.meta["card"]
+        for epoch, a in enumerate(record.weights):
+            for m, values in zip(MODALITIES, a, strict=True):
+                found = float(values.mean()), float(values.min()), float(values.max())
+                rows.append((card["name"], card["source"], run.method, run.seed, epoch, m, *found))
+    return pd.DataFrame(rows, columns=[*KEYS, "epoch", "modality", "weight", "low", "high"])
+
+
+def chosen(todo: Sequence[Run]) -> pd.DataFrame:
+    """`trajectories` at each run's best epoch, the one that is tested."""
+    best = [
+        (meta["card"]["name"], meta["card"]["source"], run.method, run.seed, meta["best_epoch"])
+        for run, meta in ((run, read_record(run).meta) for run in todo)
+    ]
+    return trajectories(todo).merge(pd.DataFrame(best, columns=[*KEYS, "epoch"]), on=[*KEYS, "epoch"])
+
+
+def mean_matrix(todo: Sequence[Run]) -> dict[tuple[str, str, str], np.ndarray]:
+    """A (M, d) at the best epoch, averaged over seeds, by (dataset, source, method)."""
+    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    for run in todo:
+        record = read_record(run)
+        if record.weights is not None:
+            card = record.meta["card"]
+            a = record.weights[record.meta["best_epoch"]]
+            found.setdefault((card["name"], card["source"], run.method), []).append(a)
+    return {key: np.mean(matrices, axis=0) for key, matrices in found.items()}
+
+
+def reach(todo: Sequence[Run]) -> pd.DataFrame:
+    """How far the weights got from 1/M at the best epoch, beside how far Adam can move W in the steps taken.
+
+    One row a data set and method: W's learning rate, steps (the most of any seed), the bound on |W| and on A
+    (`audit.adam_bound`), and the least and greatest A over features and seeds.
+    """
+    from tmtlib.audit import adam_bound
+    from tmtlib.data.loading import load
+
+    frame = chosen(todo)
+    first = {(load(r.data).card.name, r.method): r for r in todo}
+    rows = []
+    for (dataset, source, method), some in frame.groupby(["dataset", "source", "method"], sort=False):
+        run = first[dataset, method]
+        rate = run.model.weighting_lr if run.model.weighting_lr is not None else run.training.learning_rate
+        per_epoch = int(np.ceil(len(load(run.data).train) / run.training.batch_size))
+        steps = per_epoch * int(some["epoch"].max())
+        bound = adam_bound(rate, steps, len(MODALITIES))
+        rows.append((dataset, source, method, rate, steps, *bound, some["low"].min(), some["high"].max()))
+    names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound a_low a_high"
+    return pd.DataFrame(rows, columns=names.split())

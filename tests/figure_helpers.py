@@ -1,0 +1,163 @@
+"""Frames, data sets and small models that figures are drawn from, every figure once, and the words in a figure."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import cache
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tmtlib import audit, figures
+from tmtlib.config import MODALITIES, Run
+from tmtlib.data import planted
+from tmtlib.data.schema import Dataset
+from tmtlib.models import build_model
+from tmtlib.profiles import METHODS, PROFILES, method_config
+from tmtlib.training import OnDevice, fit
+
+SMOKE = PROFILES["smoke"]
+ODD = replace(SMOKE.model, width=24, heads=3, encoder_layers=3, cross_layers=1, shared_tokens=5, specific_tokens=3)
+CONFIGS = {
+    "tmt": SMOKE.model,
+    "amw": replace(SMOKE.model, weighting="static", weighting_init_std=0.3),
+    "odd_r1m": replace(ODD, weighting="static", placement="R1M"),
+    "odd_r2": replace(ODD, weighting="static", placement="R2"),
+    "odd_r3": replace(ODD, weighting="static", placement="R3", task="classification"),
+    "uniform": replace(ODD, weighting="uniform"),
+}
+WEIGHTED = [name for name in CONFIGS if name != "tmt"]
+SEEDS = (0, 1)
+
+
+@cache
+def datasets() -> dict[str, Dataset]:
+    return {n: planted.generate(n, SMOKE.planted[n]) for n in ("mosi", "sims")}
+
+
+@cache
+def built() -> dict:
+    """(model, batch) by name of a config, all on the unaligned data set."""
+    torch.manual_seed(0)
+    data, found = datasets()["sims"], {}
+    for name, config in CONFIGS.items():
+        split = OnDevice(data.train, torch.device("cpu"), config, data.family)
+        found[name] = build_model(config, data), split.batch(torch.arange(7))
+    return found
+
+
+@cache
+def trained() -> dict[str, pd.DataFrame]:
+    """Frames of real short trainings: an epoch a row, and the weights by epoch."""
+    history, weights = [], []
+    for (name, data), method in itertools.product(datasets().items(), ("tmt", "tmt_amw")):
+        run = Run(None, method, method_config(method, SMOKE.model), SMOKE.training, seed=0)
+        for done in fit(run, data.train, data.valid, data.shape, SEEDS, "cpu"):
+            key = {"dataset": name, "source": "planted", "method": method, "seed": done.seed}
+            history += [key | row for row in done.history]
+            for epoch, a in enumerate(() if done.weights is None else done.weights):
+                parts = zip(MODALITIES, a, strict=True)
+                weights += [key | weight_row(epoch, m, values) for m, values in parts]
+    return {"history": pd.DataFrame(history), "weights": pd.DataFrame(weights)}
+
+
+def weight_row(epoch: int, modality: str, values: np.ndarray) -> dict:
+    extent = {"weight": values.mean(), "low": values.min(), "high": values.max()}
+    return {"epoch": epoch, "modality": modality} | extent
+
+
+def grid(
+    values: dict, source="planted", seeds=SEEDS, methods=("tmt", "tmt_amw"), names=("mosi", "sims")
+) -> pd.DataFrame:
+    """A long frame over data sets, methods, seeds and the given columns, with a made-up MAE."""
+    keys = {"dataset": names, "source": [source], "method": methods, "seed": seeds} | values
+    frame = pd.DataFrame(list(itertools.product(*keys.values())), columns=list(keys))
+    return frame.assign(mae=np.random.default_rng(0).uniform(0.4, 1.4, len(frame)))
+
+
+def noise_frame(**options) -> pd.DataFrame:
+    levels = [-10.0, 0.0, np.inf, 10.0, 20.0, 5.0, -5.0]
+    return grid({"modality": [*MODALITIES, "all"], "snr_db": levels}, **options)
+
+
+def missing_frame(**options) -> pd.DataFrame:
+    subsets = ["+".join(s) for k in (1, 2, 3) for s in itertools.combinations(MODALITIES, k)]
+    return grid({"present": subsets}, **options)
+
+
+def truth_frame(source="planted") -> pd.DataFrame:
+    truth = dict(zip(MODALITIES, (0.55, 0.3, 0.15), strict=True))
+    frame = grid({"modality": MODALITIES}, source)
+    return frame.assign(weight=frame["mae"] / 3, truth=frame["modality"].map(truth))
+
+
+def comparison(source="planted") -> pd.DataFrame:
+    keys = itertools.product(("mosi", "mosei", "sims"), ("tmt", "tmt_amw"), ("acc5", "f1_5class", "mae"))
+    frame = pd.DataFrame(list(keys), columns=["dataset", "method", "metric"])
+    rng = np.random.default_rng(1)
+    aligned = frame["dataset"].map({"mosi": "aligned", "mosei": "aligned", "sims": "unaligned"})
+    frame = frame.assign(source=source, alignment=aligned, mean=rng.uniform(0.3, 0.6, len(frame)), n=3)
+    frame = frame.assign(sd=rng.uniform(0.01, 0.03, len(frame)), paper=rng.uniform(0.4, 0.6, len(frame)))
+    frame.loc[frame["dataset"] == "mosei", "paper"] = np.nan
+    return frame
+
+
+def softmax(seed: int, d: int = 16) -> np.ndarray:
+    return torch.randn(3, d, generator=torch.Generator().manual_seed(seed)).softmax(0).numpy()
+
+
+def _figure1():
+    models = {"tmt": built()["tmt"][0], "tmt_amw": built()["amw"][0]}
+    return figures.figure1_fusion(models, built()["amw"][1], "CH-SIMS (planted)")
+
+
+def _heatmap():
+    return figures.weight_heatmap({"CMU-MOSI (planted)": softmax(3), "CH-SIMS (planted)": softmax(4)})
+
+
+DRAWINGS = {
+    "figure1": _figure1,
+    **{f"figure2_{n}": lambda n=n: figures.figure2_tmt(*built()[n], "CH-SIMS (planted)") for n in CONFIGS},
+    **{f"figure3_{n}": lambda n=n: figures.figure3_amw(*built()[n], "CH-SIMS (planted)") for n in WEIGHTED},
+    "figure4": lambda: figures.figure4_datasets(list(datasets().values())),
+    "figure5": lambda: figures.figure5_comparison(comparison()),
+    "learning": lambda: figures.learning_curves(trained()["history"]),
+    "learning_acc5": lambda: figures.learning_curves(trained()["history"], "valid_acc5"),
+    "noise": lambda: figures.noise_curves(noise_frame()),
+    "noise_one": lambda: figures.noise_curves(noise_frame(names=("mosei",), methods=tuple(METHODS))),
+    "missing": lambda: figures.missing_bars(missing_frame()),
+    "missing_one": lambda: figures.missing_bars(missing_frame(names=("mosei",))),
+    "trajectories": lambda: figures.weight_trajectories(trained()["weights"]),
+    "heatmap": _heatmap,
+    "truth": lambda: figures.weights_against_truth(truth_frame()),
+    "audit": lambda: figures.mae_against_accuracy(audit.published_pairs(), audit.mae_line()),
+}
+NAMES = list(DRAWINGS)
+
+
+@cache
+def drawing(name: str):
+    """A figure of planted data or of a model by name, drawn once."""
+    return DRAWINGS[name]()
+
+
+def words(figure) -> list:
+    """Every text that is drawn, tick labels in view and legends included."""
+    found = [t for t in figure.findobj(matplotlib.text.Text) if t.get_visible() and t.get_text().strip()]
+    ticks = set()
+    for axis in (a for ax in figure.axes for a in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks():
+            shown = low - 1e-9 <= tick.get_loc() <= high + 1e-9 and axis.axes.axison
+            ticks |= set() if shown else {tick.label1, tick.label2}
+    return [t for t in found if t not in ticks]
+
+
+def text_of(figure) -> str:
+    return "\n".join(t.get_text() for t in words(figure))

@@ -1,0 +1,82 @@
+"""Figure 4: the data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from tmtlib.config import MODALITIES
+from tmtlib.data.schema import SPLITS, Dataset
+from tmtlib.figures.style import MODALITY_COLOURS, legend, panels, styled
+
+SPLIT_COLOURS = {"train": "#BBBBBB", "valid": "#777777", "test": "#000000"}
+LABEL_STEP = {"mosi": 1.0, "sims": 0.2}  # histogram bins that hold equally many points of the data sets' label grids
+
+
+@styled
+def figure4_datasets(datasets: Sequence[Dataset]) -> Figure:
+    """Counterpart of the paper's Figure 4. A row a data set: utterances per split; shares of labels in each split, in
+    equal bins; and, over all splits, the distribution of valid frames per modality, with the longest T and width D.
+    """
+    figure, axes = panels(len(datasets), 3, height=1.4, extra=0.4, width_ratios=(1, 1.2, 1.4))
+    for row, data in zip(axes, datasets, strict=True):
+        _draw_sizes(row[0], data)
+        _draw_labels(row[1], data)
+        _draw_lengths(row[2], data)
+    axes[0, 1].set_title("label distribution")
+    axes[0, 2].set_title("frames per utterance")
+    handles = [Patch(color=SPLIT_COLOURS["train"], alpha=0.6, label="train")]
+    handles += [Line2D([], [], color=SPLIT_COLOURS[s], ls=d, label=s) for s, d in (("valid", "--"), ("test", "-"))]
+    legend(figure, handles, "")
+    return figure
+
+
+def _draw_sizes(ax: Axes, data: Dataset) -> None:
+    sizes = [len(data[s]) for s in SPLITS]
+    bars = ax.barh(SPLITS, sizes, color=[SPLIT_COLOURS[s] for s in SPLITS], height=0.65)
+    ax.bar_label(bars, [f"{n:,}" for n in sizes], padding=2, fontsize=7)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1.4 * max(sizes)), xlabel="utterances", title=f"{data.card.title}\n{data.card.alignment}")
+    ax.grid(False)
+    ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+
+
+def _draw_labels(ax: Axes, data: Dataset) -> None:
+    (low, high), step = data.card.label_range, LABEL_STEP[data.family]
+    edges = np.arange(low, high + 1.5 * step, step) - step / 2
+    for s in SPLITS:
+        share = np.histogram(np.clip(data[s].labels, low, high), edges)[0] / len(data[s])
+        look = {"fill": True, "alpha": 0.6} if s == "train" else {"linestyle": "--" if s == "valid" else "-"}
+        ax.stairs(share, edges, color=SPLIT_COLOURS[s], label=s, linewidth=1, **look)
+    ax.set(xlabel=f"label (bins of {step:g})", ylabel="share of split", ylim=(0, None))
+
+
+def _draw_lengths(ax: Axes, data: Dataset) -> None:
+    """A histogram a modality, one above the other; the axis is log(1 + frames) where the modalities' T differ much."""
+    longest = {m: t for m, (t, _) in data.shapes.items()}
+    wide = max(longest.values()) > 4 * min(longest.values())
+    if wide:
+        ax.set_xscale("function", functions=(np.log1p, np.expm1))
+    top = max(longest.values())
+    edges = np.expm1(np.linspace(0, np.log1p(top + 1), 36)) if wide else np.linspace(0, top + 1, min(top + 2, 31))
+    edges, ticks = np.unique(np.floor(edges)) - 0.5, []
+    for i, m in enumerate(reversed(MODALITIES)):
+        lengths = np.concatenate([data[s].lengths[m] for s in SPLITS])
+        density = np.histogram(lengths, edges)[0] / np.diff(np.log1p(edges + 0.5) if wide else edges)
+        ax.stairs(i + 0.85 * density / density.max(), edges, baseline=i, fill=True, color=MODALITY_COLOURS[m])
+        extent = f"T ≤ {longest[m]}" if lengths.any() else "absent"
+        ticks.append(f"{m}\n{extent}, D = {data.shapes[m][1]}")
+    ax.set(yticks=np.arange(3) + 0.4, yticklabels=ticks, ylim=(0, 3), xlim=(-0.5, top + 0.5))
+    ax.set_xlabel("valid frames" + (" (log scale)" if wide else ""))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False)
+    if wide:
+        ax.set_xticks([t for t in (0, 1, 3, 10, 30, 100, 300, 1000, 3000) if t <= top], minor=False)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))

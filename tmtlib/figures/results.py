@@ -1,0 +1,205 @@
+"""Scores of trained models: figure 5, MAE against accuracy, learning, noise and missing modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from tmtlib.config import MODALITIES
+from tmtlib.data.schema import dataset_title
+from tmtlib.figures.style import (
+    MODALITY_COLOURS,
+    NEUTRAL,
+    bands_note,
+    by_dataset,
+    draw_curve,
+    legend,
+    method_colour,
+    method_look,
+    method_title,
+    metric_label,
+    panels,
+    styled,
+    whiskers_note,
+)
+
+COMPARED = ("acc5", "f1_5class", "mae")  # the panels of figure 5
+DIAMOND = {"marker": "D", "linestyle": "", "color": "white", "markeredgecolor": "black", "markeredgewidth": 0.7}
+
+
+@styled
+def figure5_comparison(table: pd.DataFrame) -> Figure:
+    """Counterpart of the paper's Figure 5: bars by data set and method, a panel a metric, and the paper's values.
+
+    Columns: dataset, source, alignment, method, metric, mean, sd (NaN when n = 1), n, paper (NaN when unknown).
+    Bars start at 0; whiskers are one sd.
+    """
+    group = ["dataset", "source", "alignment"]
+    groups = list(table[group].drop_duplicates().itertuples(index=False, name=None))
+    methods = list(table["method"].unique())
+    shown = [m for m in COMPARED if m in set(table["metric"])]
+    figure, axes = panels(len(shown), 1, height=1.25, extra=0.85, sharex=True)
+    for ax, metric in zip(axes[:, 0], shown, strict=True):
+        for method, x, width in _slots(methods, len(groups)):
+            rows = table[(table["metric"] == metric) & (table["method"] == method)].set_index(group).reindex(groups)
+            _draw_bars(ax, x, rows["mean"], rows["sd"], method, width)
+            ax.plot(x, rows["paper"], zorder=4, **DIAMOND)
+        ax.set(ylabel=metric_label(metric), ylim=(0, None))
+    names = [f"{dataset_title(d, s)}\n{a}".replace(" (", "\n(") for d, s, a in groups]
+    side = 0.6 if len(groups) > 1 else 1.0  # a single group does not fill the panel
+    ax.set_xlim(-side, len(groups) - 1 + side)
+    ax.set_xticks(range(len(groups)), names)
+    figure.align_ylabels(axes[:, 0])
+    handles = _method_patches(methods)
+    if table["paper"].notna().any():
+        handles.append(Line2D([], [], label="the paper's Table 1 (real data)", **DIAMOND))
+    legend(figure, handles, whiskers_note(table["n"]))
+    return figure
+
+
+@styled
+def mae_against_accuracy(pairs: pd.DataFrame, line: pd.DataFrame) -> Figure:
+    """Printed MAE against printed Acc-5, a panel a data set: published models, their line, and the paper's two rows.
+
+    pairs: `audit.published_pairs()`; line: `audit.mae_line()`. The band is two residual standard deviations wide on
+    each side; constant predictors are hollow, as the line leaves them out.
+    """
+    datasets = list(pairs["dataset"].unique())
+    figure, axes = panels(1, len(datasets))
+    for ax, name in zip(axes[0], datasets, strict=True):
+        here, ours = pairs[pairs["dataset"] == name], line[line["dataset"] == name]
+        for constant, face in ((False, NEUTRAL), (True, "white")):
+            some = here[here["constant"] == constant]
+            ax.scatter(some["acc5"], some["mae"], s=12, facecolor=face, edgecolor=NEUTRAL, linewidth=0.7)
+        span = pd.concat([here["acc5"], ours["acc5"]])
+        x = np.array([span.min() - 0.01, span.max() + 0.01])
+        y, sd = ours["intercept"].iloc[0] + ours["slope"].iloc[0] * x, ours["residual_sd"].iloc[0]
+        ax.plot(x, y, color=NEUTRAL, linewidth=0.8)
+        ax.fill_between(x, y - 2 * sd, y + 2 * sd, color=NEUTRAL, alpha=0.15, linewidth=0)
+        for row in ours.itertuples():
+            ax.plot(row.acc5, row.mae, "D", color=method_colour(row.method), markersize=4.5)
+        ax.set(title=dataset_title(name, "real"), xlabel=metric_label("acc5"))
+    axes[0, 0].set_ylabel(metric_label("mae"))
+    grey = {"color": NEUTRAL, "marker": "o", "linestyle": ""}
+    handles = [Line2D([], [], label="published models", **grey)]
+    handles.append(Line2D([], [], label="constant predictor", markerfacecolor="white", **grey))
+    handles += [
+        Line2D([], [], color=method_colour(m), marker="D", linestyle="", label=f"the paper's {method_title(m)}")
+        for m in line["method"].unique()
+    ]
+    legend(figure, handles, "line: least squares through the published models; band: ± 2 residual sd")
+    return figure
+
+
+@styled
+def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure:
+    """A metric over epochs, a panel a data set: each method's mean over seeds with a band of one sd.
+
+    Columns: dataset, source, method, seed, epoch and the metric. Seeds may stop at different epochs.
+    """
+    datasets = by_dataset(history)
+    figure, axes = panels(1, len(datasets))
+    for ax, (key, here) in zip(axes[0], datasets.items(), strict=True):
+        for method, rows in here.groupby("method", sort=False):
+            draw_curve(ax, rows, "epoch", metric, **method_look(method))
+        ax.set(title=dataset_title(*key), xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes[0, 0].set_ylabel(metric_label(metric))
+    legend(figure, _method_lines(history), bands_note(history))
+    return figure
+
+
+@styled
+def noise_curves(frame: pd.DataFrame, metric: str = "mae") -> Figure:
+    """A metric against the signal-to-noise ratio, clean first: a row a data set, a column a noisy modality.
+
+    Columns: dataset, source, method, seed, modality ("text", "audio", "vision" or "all"), snr_db (inf: clean) and
+    the metric. Levels stand at equal distances.
+    """
+    datasets = by_dataset(frame)
+    noisy = [m for m in (*MODALITIES, "all") if m in set(frame["modality"])]
+    levels = sorted(frame["snr_db"].unique(), reverse=True)
+    ticks = ["clean" if np.isinf(level) else f"{level:g}".replace("-", "−") for level in levels]
+    figure, axes = panels(len(datasets), len(noisy), height=1.35, sharey="row", sharex=True)
+    for row, (key, here) in zip(axes, datasets.items(), strict=True):
+        here = here.assign(level=here["snr_db"].map(levels.index))
+        for ax, modality in zip(row, noisy, strict=True):
+            for method, rows in here[here["modality"] == modality].groupby("method", sort=False):
+                draw_curve(ax, rows, "level", metric, marker="o", **method_look(method))
+        row[0].set_ylabel(f"{dataset_title(*key)}\n{metric_label(metric)}")
+    for ax, modality in zip(axes[0], noisy, strict=True):
+        ax.set_title("noise in all three" if modality == "all" else f"noise in {modality}")
+    for ax in axes[-1]:
+        ax.set_xticks(range(len(levels)), ticks, rotation=90 if len(levels) > 4 else 0)
+        ax.set_xlabel("SNR (dB)")
+    legend(figure, _method_lines(frame), bands_note(frame))
+    return figure
+
+
+@styled
+def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
+    """A metric by the modalities that are present: bars by method, whiskers of one sd; dots show who is present.
+
+    Columns: dataset, source, method, seed, present (such as "text+audio") and the metric. A column a data set.
+    """
+    datasets, methods = by_dataset(frame), list(frame["method"].unique())
+    subsets = sorted(frame["present"].unique(), key=_subset_rank)
+    figure, axes = panels(2, len(datasets), height=1.2, sharex=True, height_ratios=(1, 0.32))
+    for column, (key, here) in zip(axes.T, datasets.items(), strict=True):
+        for method, x, width in _slots(methods, len(subsets)):
+            values = here[here["method"] == method].groupby("present")[metric].agg(["mean", "std"]).reindex(subsets)
+            _draw_bars(column[0], x, values["mean"], values["std"], method, width)
+        column[0].set_title(dataset_title(*key))
+        column[0].tick_params(bottom=False)
+        _draw_presence(column[1], subsets)
+    for ax in axes[1, 1:]:
+        ax.set_yticks([])
+    axes[0, 0].set_ylabel(metric_label(metric))
+    seeds = frame.groupby(["dataset", "source", "method", "present"])["seed"].nunique()
+    legend(figure, _method_patches(methods), whiskers_note(seeds))
+    return figure
+
+
+def _subset_rank(present: str) -> tuple:
+    """More modalities first, then in the order of MODALITIES."""
+    parts = present.split("+")
+    return -len(parts), [MODALITIES.index(m) for m in parts]
+
+
+def _draw_presence(ax: Axes, subsets: Sequence[str]) -> None:
+    for i, m in enumerate(MODALITIES):
+        there = [m in s.split("+") for s in subsets]
+        colours = [MODALITY_COLOURS[m] if yes else "#E0E0E0" for yes in there]
+        ax.scatter(range(len(subsets)), [i] * len(subsets), s=16, c=colours)
+    ax.set(yticks=range(3), yticklabels=MODALITIES, ylim=(2.6, -0.6), xticks=[], xlabel="modalities present")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+
+
+def _slots(methods: Sequence[str], groups: int) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Each method's bar positions, one a group at 0, 1, .., and the width of a bar."""
+    width = 0.8 / len(methods)
+    for i, method in enumerate(methods):
+        yield method, np.arange(groups) + (i - (len(methods) - 1) / 2) * width, width
+
+
+def _draw_bars(ax: Axes, x, mean, sd, method: str, width: float) -> None:
+    whisker = {"elinewidth": 0.7, "capthick": 0.7}
+    colour = method_colour(method)
+    ax.bar(x, mean, 0.92 * width, yerr=sd, color=colour, label=method_title(method), error_kw=whisker)
+
+
+def _method_lines(frame: pd.DataFrame) -> list[Line2D]:
+    return [Line2D([], [], **method_look(m)) for m in frame["method"].unique()]
+
+
+def _method_patches(methods: Sequence[str]) -> list[Patch]:
+    return [Patch(color=method_colour(m), label=method_title(m)) for m in methods]

@@ -1,0 +1,162 @@
+"""What all figures share: page widths, colours, titles, panels, legends, curves over seeds, and how one is saved."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from zlib import crc32
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tmtlib import metrics
+from tmtlib.profiles import METHOD_TITLES
+
+ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9  # inches
+MODALITY_COLOURS = {"text": "#0072B2", "audio": "#E69F00", "vision": "#009E73"}
+METHOD_COLOURS = {
+    "tmt": "#4D4D4D",
+    "tmt_amw": "#AA3377",
+    "tmt_amw_fast": "#D55E00",
+    "tmt_uniform": "#56B4E9",
+    "tmt_5class": "#A0A0A0",
+    "tmt_amw_5class": "#DD99BB",
+}
+METHOD_DASHES = {"tmt": "-", "tmt_amw": "-", "tmt_amw_fast": "--", "tmt_uniform": "-."}  # others: ":"
+ACCENT, NEUTRAL = METHOD_COLOURS["tmt_amw"], "#777777"
+AXIS_LABELS = {
+    "acc5": "Acc-5 (fraction)",
+    "f1_5class": "F1, 5-class (fraction)",
+    "train_loss": "training loss",
+}
+METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates: the same figure, the same bytes
+NO_SPREAD = "n = 1 seed: no spread is known"
+
+
+@contextmanager
+def study_style() -> Iterator[None]:
+    """Applies study.mplstyle on matplotlib's defaults, whatever the caller has set; restores the caller's settings."""
+    with plt.style.context(Path(__file__).with_name("study.mplstyle"), after_reset=True):
+        yield
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Decorator: draws under `study_style`, settles the layout there, and leaves no figure open in pyplot."""
+
+    @wraps(draw)
+    def wrapper(*args, **kwargs) -> Figure:
+        with study_style():
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()  # ticks are made lazily: they must be made in this style
+        plt.close(figure)
+        return figure
+
+    return wrapper
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes name.pdf and name.png (300 dpi) to the folder, each aside and then renamed; returns their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, metadata in METADATA.items():
+        path = folder / f"{name}.{suffix}"
+        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            with study_style():
+                figure.savefig(aside, format=suffix, metadata=metadata)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        paths.append(path)
+    return paths
+
+
+def method_title(method: str) -> str:
+    return METHOD_TITLES.get(method, method)
+
+
+def method_colour(method: str) -> str | tuple[float, float, float]:
+    """A method's colour; one without a fixed colour gets a hue from its name, the same in every figure."""
+    return METHOD_COLOURS.get(method) or colorsys.hls_to_rgb(crc32(method.encode()) % 360 / 360, 0.42, 0.6)
+
+
+def method_look(method: str) -> dict:
+    """A method's line: colour, dashes and label."""
+    return {"color": method_colour(method), "linestyle": METHOD_DASHES.get(method, ":"), "label": method_title(method)}
+
+
+def metric_label(metric: str) -> str:
+    """Axis label of a metric, with its unit; `valid_...` is the metric on validation."""
+    if metric in AXIS_LABELS:
+        return AXIS_LABELS[metric]
+    if metric.startswith("valid_"):
+        return f"validation {metric_label(metric.removeprefix('valid_'))}"
+    return metrics.LABELS.get(metric, metric)
+
+
+def by_dataset(frame: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """The rows of each (dataset, source), in the order of appearance."""
+    return dict(iter(frame.groupby(["dataset", "source"], sort=False)))
+
+
+def panels(rows: int, columns: int, height: float = 1.7, extra: float = 0.7, **options) -> tuple[Figure, np.ndarray]:
+    """A grid of axes in one column of a page, or in two; `height` a row and `extra` for all, in inches."""
+    size = ONE_COLUMN if columns == 1 else TWO_COLUMNS, extra + height * rows
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+
+
+def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, marker: str | None = None, **look) -> None:
+    """The mean over seeds as far as every seed goes, a band of one sd, and thin lines of seeds that go farther."""
+    seeds = rows.pivot(index=x, columns="seed", values=y)
+    common = seeds.dropna()
+    mean, sd = common.mean(axis=1), common.std(axis=1, ddof=1)
+    ax.plot(mean.index, mean, marker=marker, markersize=2.5, **look)
+    if seeds.shape[1] > 1:
+        ax.fill_between(mean.index, mean - sd, mean + sd, color=look["color"], alpha=0.16, linewidth=0)
+    if len(common) < len(seeds):
+        ax.plot(seeds.index, seeds, **(look | {"linewidth": 0.4, "alpha": 0.6, "label": None}))
+
+
+def whiskers_note(numbers: pd.Series) -> str:
+    """What whiskers show, given the numbers of seeds behind them."""
+    if numbers.max() < 2:
+        return NO_SPREAD
+    return f"whiskers: ± 1 sd over seeds, {_count(numbers)}" + ("; none where n = 1" if numbers.min() < 2 else "")
+
+
+def bands_note(frame: pd.DataFrame) -> str:
+    """What the lines, bands and thin lines of `draw_curve` show."""
+    numbers = frame.groupby(["dataset", "source", "method"])["seed"].nunique()
+    if numbers.max() < 2:
+        return NO_SPREAD
+    steps = frame.groupby(["dataset", "source", "method", "seed"]).size()
+    ragged = steps.groupby(level=[0, 1, 2]).nunique().max() > 1
+    thin = "; thin: single seeds, as not all went on as long" if ragged else ""
+    return f"lines: mean over seeds, {_count(numbers)}; bands: ± 1 sd{thin}"
+
+
+def _count(numbers: pd.Series) -> str:
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def legend(figure: Figure, handles: Sequence, note: str) -> None:
+    """One legend below all panels, in as many columns as fit, under a line that says what the spread is."""
+    inches, labels = figure.get_figwidth(), [h.get_label() for h in handles]
+    for columns in range(len(labels), 0, -1):
+        filled = np.array_split(labels, columns)  # as matplotlib fills them
+        if sum(0.45 + 0.052 * max(map(len, column)) for column in filled) < inches:
+            break
+    note = textwrap.fill(note, int(inches / 0.05))
+    lines = -(-len(labels) // columns) + note.count("\n")
+    figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=note)

@@ -75,8 +75,8 @@ PROFILES = {
         name="quick",
         seeds=(0, 1, 2),
         model=replace(SMALL, schedule="warmup_cosine"),  # few epochs end better with a falling learning rate
-        training=Training(learning_rate=1e-3, epochs=12, patience=5),
-        planted=planted_sizes((1000, 300, 500), aligned=24, unaligned=(24, 32, 28)),
+        training=Training(learning_rate=1e-3, epochs=10, patience=5),
+        planted=planted_sizes((1400, 300, 500), aligned=20, unaligned=(20, 26, 24)),
     ),
     "paper": Profile(name="paper", seeds=tuple(range(10))),
 }

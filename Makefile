@@ -47,7 +47,7 @@ test: ## style, tests, and every notebook's saved outputs
 lab: ## open the notebooks in JupyterLab
 	@$(ready); "$$python" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
 
-clean-notebooks: ## make saved notebooks the same bytes on every machine
+clean-notebooks: ## re-execute the saved notebooks and strip what changes from run to run
 	@$(ready); "$$python" -m tmtlib clean
 
 setup: ## find or make the Python for the study, and print its path

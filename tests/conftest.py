@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory):
+    """README, results and figures as they are committed: a study run here rewrites those in the working folder."""
+    command = ["git", "archive", "HEAD", "README.md", "results", "figures"]
+    try:
+        archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ROOT  # no git checkout
+    folder = tmp_path_factory.mktemp("committed")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -121,6 +123,36 @@ def test_true_and_swapped_f1_sum_to_twice_accuracy(family, seed):
     for classes, accuracy in ((5, found["acc5"]), (2, found.get("acc2", found.get("acc2_has0")))):
         both = [metrics.f1(prediction, label, family, classes, c) for c in ("true", "pred")]
         assert sum(both) == pytest.approx(2 * accuracy, abs=1e-12)
+
+
+# Constant predictors on the official test labels: Acc-2 has0 / non0, Acc-5, Acc-7, MAE for the mosi family; Acc-2,
+# Acc-3, Acc-5, F1, MAE for the sims family. The label lists at hand have 685 of CMU-MOSI's 686 test utterances and 4662
+# instead of 4659 of CMU-MOSEI's, hence the tolerance there.
+TRIVIAL = {
+    ("mosei", 0.0): (0.7102, 0.3715, 0.4136, 0.4136, 0.8384),
+    ("mosei", -1.0): (0.2898, 0.3715, 0.1189, 0.1189, 1.3827),
+    ("mosi", 0.0): (0.4475, 0.5777, 0.1545, 0.1545, 1.4174),
+    ("mosi", -1.0): (0.5525, 0.5777, 0.2114, 0.2114, 1.4109),
+    ("sims", 0.0): (0.6937, 0.1510, 0.1510, 0.5682, 0.6057),
+    ("sims", -1.0): (0.6937, 0.5427, 0.3304, 0.5682, 0.8074),
+    ("simsv2", 0.0): (0.5909, 0.1190, 0.1190, 0.4390, 0.5392),
+    ("simsv2", -1.0): (0.5909, 0.4720, 0.2195, 0.4390, 0.9347),
+}
+LABELS = Path(__file__).resolve().parents[2] / "shared" / "data" / "labels"
+
+
+@pytest.mark.skipif(not LABELS.exists(), reason="the real data sets' labels cannot be shipped and are not at hand")
+@pytest.mark.parametrize(("dataset", "constant"), TRIVIAL)
+def test_trivial_rows_on_real_labels(dataset, constant):
+    frame = pd.read_csv(LABELS / f"{dataset}.csv")
+    label = frame.loc[frame["split"] == "test", "label"].to_numpy()
+    family = "sims" if dataset.startswith("sims") else "mosi"
+    keys = (
+        ("acc2", "acc3", "acc5", "f1", "mae") if family == "sims" else ("acc2_has0", "acc2_non0", "acc5", "acc7", "mae")
+    )
+    found = metrics.score(np.full(len(label), constant), label, family)
+    tolerance = 6e-5 if family == "sims" else 0.0021
+    assert [found[k] for k in keys] == pytest.approx(TRIVIAL[dataset, constant], abs=tolerance)
 
 
 def test_rounding_is_half_to_even():

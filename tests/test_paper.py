@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from tmtlib import paper
+from tmtlib import audit, paper
 
 # Table 1 typed a second time, by row: data set, method, Acc-5, F1, MAE.
 TABLE = """
@@ -17,6 +18,7 @@ mosi  tmt_amw .4350 .4920 .5170
 mosei tmt     .5300 .5600 .4600
 mosei tmt_amw .5370 .5650 .4550
 """
+TEXT = Path(__file__).resolve().parents[2] / "shared" / "paper" / "amw_tmt_paper.txt"
 RULES = ("arithmetic", "noise", "weights_static", "parameters")
 
 
@@ -125,3 +127,16 @@ def test_combined_verdict_needs_every_cell():
     assert paper.combined_verdict([]) == open_
     assert paper.combined_verdict(iter([yes, yes])) == yes
     assert {yes, no, open_} < set(paper.VERDICTS)
+
+
+@pytest.mark.skipif(not TEXT.exists(), reason="the paper's text cannot be shipped and is not at hand")
+def test_quotes_are_exact():
+    text = " ".join(TEXT.read_text(encoding="utf-8").split())
+    quotes = [c.quote for c in paper.CLAIMS] + [s.quote for s in paper.SETTINGS] + list(audit.text_checks()["quote"])
+    assert [q for q in quotes if " ".join(q.split()) not in text] == []
+
+
+@pytest.mark.parametrize("better", [1, -1])
+def test_interval_without_width_is_no_evidence(better):
+    assert paper.interval_verdict(1 / 52, 1 / 52, better) == "cannot tell"
+    assert paper.interval_verdict(1 / 52, 1 / 51, 1) == "supported"

@@ -17,7 +17,10 @@ WIDTH = {"text": 4, "audio": 3, "vision": 2}
 LENGTHS = {"text": (6, 3, 1, 4), "audio": (9, 2, 5, 7), "vision": (1, 7, 3, 2)}  # of the first utterances of a split
 LABELS = (-3.0, 0.0, 1.6, 0.4)
 GUESSED = Oddity(
-    "all", "metric family not in the file", 1, "guessed 'mosi': labels go beyond -1..1; family= overrides it"
+    "all",
+    "metric family not in the file",
+    1,
+    "guessed 'mosi': labels go beyond -1..1; load_dataset(..., family=) overrides it",
 )
 
 
@@ -349,7 +352,11 @@ def test_swapped_frames_are_reported_against_the_published_file_and_the_config(r
     sha256, published = dataset.card.sha256, catalog.files_of("mosi")[1].sha256
     kept = "kept as in the arrays"
     assert oddities(dataset, "all") == {
-        ("metric family not in the file", 1, "guessed 'mosi': the name is 'mosi'; family= overrides it"),
+        (
+            "metric family not in the file",
+            1,
+            "guessed 'mosi': the name is 'mosi'; load_dataset(..., family=) overrides it",
+        ),
         (
             f"SHA-256 is {sha256[:12]}..., that of the published file is {published[:12]}...",
             1,

@@ -11,12 +11,13 @@ from tmtlib.__main__ import main
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_tables_are_those_of_the_committed_results():
-    assert report.readme(README, *report.committed()) == README, "run: tmt report --readme"
+def test_tables_are_those_of_the_committed_results(committed):
+    readme = (committed / "README.md").read_text(encoding="utf-8")
+    assert report.readme(readme, *report.both_tables(committed / "results")) == readme, "run: tmt report --readme"
 
 
-def test_a_changed_result_would_change_the_readme():
-    planted, real = report.committed()
+def test_a_changed_result_would_change_the_readme(committed):
+    planted, real = report.both_tables(committed / "results")
     planted.loc[(planted["method"] == "tmt") & (planted["metric"] == "mae"), "mean"] += 0.01
     assert report.readme(README, planted, real) != README
 
@@ -29,8 +30,8 @@ def test_floor_sentences_follow_the_numbers():
     assert "TMT does **not** beat" in report.floor_sentence(table) and "0.150 more" in report.floor_sentence(table)
 
 
-def test_readme_without_marks_is_refused():
-    planted, real = report.committed()
+def test_readme_without_marks_is_refused(committed):
+    planted, real = report.both_tables(committed / "results")
     with pytest.raises(ValueError, match="no pair of lines <!-- begin real -->"):
         report.readme(README.replace("<!-- end real -->", ""), planted, real)
 
@@ -56,4 +57,3 @@ def test_commands_exist():
     with pytest.raises(SystemExit) as stopped:
         main(["run", "--only", "02,03", "--help"])
     assert stopped.value.code == 0
-

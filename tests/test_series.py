@@ -17,6 +17,7 @@ from tmtlib.config import PlantedSize
 from tmtlib.data.corrupt import keep_only
 from tmtlib.data.mmsa import write_mmsa
 from tmtlib.data.planted import generate
+from tmtlib.study import open_study
 
 FIGURES = ("figure1_fusion", "figure2_tmt", "figure3_amw", "figure4_datasets", "figure5_comparison")
 
@@ -59,6 +60,21 @@ def test_whole_series_on_a_file_of_one_s_own(own_results, tmp_path, monkeypatch,
     assert "my features (planted)" in capsys.readouterr().out
 
 
+def test_tables_of_other_data_make_room(own_results, tmp_path, capsys):
+    """Planted and real results of one profile are never mixed in one folder, and runs are kept."""
+    write_mmsa(generate("mosi", PlantedSize((40, 16, 20), (4, 4, 4))), tmp_path / "mine.pkl")
+    study = open_study("smoke")
+    rows = study.ensure("tmt")
+    study.save_text(study.provenance(rows), "provenance.json")
+    study.save_table(rows, "table1")
+    assert main(["run", "--profile", "smoke", "--only", "00"]) == 0
+    assert (study.results / "table1.csv").exists(), "the same data"
+    assert main(["run", "--profile", "smoke", "--only", "00", "--data", str(tmp_path / "mine.pkl")]) == 0
+    assert "Replacing the tables and figures of other data (mosi, mosei, sims)" in capsys.readouterr().out
+    assert not (study.results / "table1.csv").exists()
+    assert len(list((own_results / "runs").glob("*.npz"))) == len(rows)
+
+
 @pytest.fixture
 def broken_series(tmp_path, monkeypatch):
     """Two notebooks, of which the first fails in its third cell."""
@@ -81,6 +97,19 @@ def test_failing_cell_is_named_and_its_copy_kept(broken_series, own_results, cap
     assert "of 00_bad.ipynb: ZeroDivisionError: division by zero" in captured.err
     copy = own_results / "smoke" / "notebooks" / "00_bad.ipynb"
     assert str(copy) in captured.err and "1 / 0" in copy.read_text()
+
+
+def test_dead_kernel_is_named(broken_series, own_results, capsys):
+    path = broken_series / "00_bad.ipynb"
+    path.write_text(path.read_text().replace("1 / 0", "import os; os._exit(1)"))
+    assert main(["run", "--profile", "smoke"]) == 1
+    assert "the kernel of 00_bad.ipynb died" in capsys.readouterr().err
+
+
+def test_no_notebooks_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    assert main(["run", "--profile", "smoke"]) == 2
+    assert "no notebooks in" in capsys.readouterr().err
 
 
 def test_notebook_without_a_parameter_is_refused_before_it_runs(broken_series, own_results, capsys):

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from tmtlib import paths
-from tmtlib.config import TMTConfig
+from tmtlib.config import PlantedSize, TMTConfig
+from tmtlib.data.mmsa import write_mmsa
+from tmtlib.data.planted import generate
 from tmtlib.profiles import METHOD_TITLES, METHODS, PROFILES, method_config
 from tmtlib.study import open_study
 
@@ -59,7 +61,18 @@ def test_results_are_beside_the_library_by_default(monkeypatch):
 
 
 def test_provenance_names_data_by_hash_and_no_place(smoke):
-    found = json.loads(smoke.provenance())
+    rows = smoke.ensure("tmt")
+    found = json.loads(smoke.provenance(rows))
     assert [d["sha256"] for d in found["data"]] == [ref.sha256 for ref in smoke.refs]
     assert "path" not in found["data"][0] and found["profile"]["seeds"] == [0, 1]
     assert found["profile"]["planted"]["sims"]["frames"] == [8, 12, 10]
+    assert found["trained_device"] == ["cpu"] and found["trained_commit"] == sorted(rows["commit"].unique())
+
+
+def test_planted_data_in_a_file_stay_planted(own_results, tmp_path):
+    write_mmsa(generate("sims", PlantedSize((20, 10, 10), (4, 4, 4))), tmp_path / "mine.pkl")
+    study = open_study("smoke", tmp_path / "mine.pkl")
+    assert study.source == "planted"
+    rows = study.ensure("tmt")
+    assert set(rows["source"]) == {"planted"}
+    assert json.loads(study.provenance(rows))["data"][0]["source"] == "planted"

@@ -23,6 +23,13 @@ def test_mean_sd_n_and_the_paper_s_value():
     assert cells.loc["mae", "sd"] == pytest.approx(np.std([1, 1, 1.3], ddof=1)) and cells.loc["mae", "paper"] == 0.52
 
 
+def test_failed_training_shows_and_is_not_averaged_away():
+    table = tables.table1(rows_of("tmt", [0.4, 0.5, 0.1], [1.0, 1.0, float("nan")]))
+    cell = table.set_index("metric").loc["mae"]
+    assert np.isnan(cell["mean"]) and cell["n"] == 3
+    assert "nan" in tables.shown(table)["MAE"].item()
+
+
 def test_single_run_has_no_spread_and_undefined_metric_no_row():
     rows = rows_of("tmt", [0.4], [1.0]).assign(corr=float("nan"))
     table = tables.table1(rows).set_index("metric")
@@ -48,7 +55,7 @@ def test_shown_table_says_planted_and_spread():
     shown = tables.shown(tables.table1(both))
     assert shown["data"].tolist() == ["CMU-MOSI (planted)"] * 2 and shown["n"].tolist() == [2, 1]
     assert shown["Acc-5"].tolist() == ["0.500 ± 0.141", "0.300"]
-    assert shown["Acc-5, paper"].tolist() == ["0.43", ""]
+    assert shown["Acc-5, paper (real data)"].tolist() == ["0.43", ""]
     real = tables.shown(tables.table1(rows_of("tmt", [0.4, 0.6], [1, 2], source="real")))
     assert real["data"].tolist() == ["CMU-MOSI"]
 
@@ -154,6 +161,27 @@ def test_overhead_claim(parameters, extra, verdict):
     assert found.loc["overhead", "verdict"] == verdict
 
 
+def test_failed_or_missing_seed_leaves_no_verdict():
+    rows = everywhere(0.03, 0.005).reset_index(drop=True)
+    failed, missing = rows.copy(), rows.drop(index=rows.index[-1])
+    failed.loc[failed["method"] == "tmt_amw", "mae"] = float("nan")
+    for broken in (failed, missing):
+        cells = verdicts.gains(broken)
+        assert (cells["verdict"] == "cannot tell").any() and (cells["verdict"] != "not supported").all()
+
+
+def test_evidence_says_whose_data_it_is():
+    extra = Interval(0.02, 0.01, 0.03, 15)
+    for dataset, source, words in [
+        ("mosi", "planted", "Planted data. "),
+        ("mine", "real", "Other data than the paper's. "),
+        ("mosi", "real", "AMW minus TMT"),
+    ]:
+        rows = world(0.03, 0.001, dataset=dataset).assign(source=source)
+        found = verdicts.claims(rows, areas_of(rows), 384, extra).set_index("claim")
+        assert found.loc["gain_everywhere", "evidence"].startswith(words)
+
+
 def test_gains_pair_seeds_whatever_the_order_of_rows():
     rows = world(0.03, 0.001).sample(frac=1, random_state=1)
     cell = verdicts.gains(rows, "amw_gain:mosi:acc5").iloc[0]
@@ -163,7 +191,8 @@ def test_gains_pair_seeds_whatever_the_order_of_rows():
 def test_report_reads_back_brief_and_whole(own_results):
     rows = world(0.03, 0.001)
     claims = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15))
-    text = report.write(tables.table1(rows), claims, "abc", "smoke")
+    text = report.write(tables.table1(rows), claims, rows.assign(commit="abc"), "smoke")
+    assert "Trained at commit abc." in text
     with pytest.raises(FileNotFoundError, match="run the study first: tmt run --profile smoke"):
         report.read("smoke")
     (own_results / "smoke").mkdir(parents=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tmtlib.text import BertText, encode_text
+from tmtlib.text import BertText, encode_text, encode_transcripts
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "film", "not", "##ly", "bad", "."]
 TEXTS = ["a good film.", "", "badly", "not a bad film. not a good film. a film. not bad.", "unseen"]
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoded(folder):
-    return encode_text(TEXTS, folder, max_length=LENGTH, batch_size=2)
+    return encode_transcripts(TEXTS, folder, max_length=LENGTH, batch_size=2)
 
 
 def test_layout_of_mmsa(encoded):
@@ -51,6 +51,10 @@ def test_layout_of_mmsa(encoded):
     assert not segments.any()
 
 
+def test_features_alone(folder, encoded):
+    assert np.array_equal(encode_text(TEXTS, model=folder, max_length=LENGTH, batch_size=2), encoded.features)
+
+
 def test_features_are_zero_exactly_beyond_each_length(encoded):
     for features, length in zip(encoded.features, encoded.lengths, strict=True):
         assert not features[length:].any()
@@ -58,14 +62,14 @@ def test_features_are_zero_exactly_beyond_each_length(encoded):
 
 
 def test_deterministic_and_independent_of_batch_size(folder, encoded):
-    again = encode_text(TEXTS, str(folder), max_length=LENGTH, batch_size=2)
+    again = encode_transcripts(TEXTS, str(folder), max_length=LENGTH, batch_size=2)
     assert np.array_equal(again.features, encoded.features)
-    one = encode_text(TEXTS, folder, max_length=LENGTH, batch_size=99)
+    one = encode_transcripts(TEXTS, folder, max_length=LENGTH, batch_size=99)
     np.testing.assert_allclose(one.features, encoded.features, atol=1e-6)
 
 
 def test_padding_does_not_change_valid_tokens(folder, encoded):
-    longer = encode_text(TEXTS[:3], folder, max_length=LENGTH + 5)
+    longer = encode_transcripts(TEXTS[:3], folder, max_length=LENGTH + 5)
     np.testing.assert_allclose(longer.features[:, :LENGTH], encoded.features[:3], atol=1e-6)
 
 
@@ -104,7 +108,7 @@ def test_utterance_without_any_token_is_zero_and_finite(folder):
     assert all(p.grad.isfinite().all() for p in bert.parameters())
 
 
-@pytest.mark.parametrize("use", [BertText, lambda path: encode_text(["a"], path)], ids=["tuned", "frozen"])
+@pytest.mark.parametrize("use", [BertText, lambda path: encode_transcripts(["a"], path)], ids=["tuned", "frozen"])
 def test_missing_folder_or_model_says_how_to_get_one(tmp_path, use):
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*save_pretrained.*bert-base-uncased"):
         use(tmp_path / "nowhere")
@@ -116,7 +120,7 @@ def test_model_without_tokenizer_is_refused(folder, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(FileNotFoundError, match=r"no tokenizer in .*tokenizer\.json"):
-        encode_text(["a"], tmp_path)
+        encode_transcripts(["a"], tmp_path)
 
 
 def test_tokenizer_of_another_model_is_refused(folder, tmp_path):
@@ -124,20 +128,20 @@ def test_tokenizer_of_another_model_is_refused(folder, tmp_path):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "vocab.txt").write_text("\n".join([*VOCABULARY, "more"]), encoding="utf-8")
     with pytest.raises(ValueError, match="tokenizer has 13 tokens but the model 12"):
-        encode_text(["a"], tmp_path)
+        encode_transcripts(["a"], tmp_path)
 
 
 def test_unusable_arguments_are_refused(folder):
     with pytest.raises(TypeError, match="one string"):
-        encode_text("a good film", folder)
+        encode_transcripts("a good film", folder)
     with pytest.raises(TypeError, match="transcript 1 is NoneType"):
-        encode_text(["a", None], folder)
+        encode_transcripts(["a", None], folder)
     with pytest.raises(ValueError, match="at least one transcript"):
-        encode_text([], folder)
+        encode_transcripts([], folder)
     with pytest.raises(ValueError, match="max_length 2"):
-        encode_text(["a"], folder, max_length=2)
+        encode_transcripts(["a"], folder, max_length=2)
     with pytest.raises(ValueError, match="25 tokens an utterance, but the model has 24 positions"):
-        encode_text(["a"], folder, max_length=25)
+        encode_transcripts(["a"], folder, max_length=25)
     with pytest.raises(ValueError, match=r"shape \(2, 4\); wanted \(B, 3, T\)"):
         BertText(folder)(torch.zeros(2, 4, dtype=torch.long))
 

@@ -13,7 +13,7 @@ from tmtlib import metrics, training
 from tmtlib.config import MODALITIES, DataRef, Run, TMTConfig, Training
 from tmtlib.data.schema import Dataset, DataShape, Split
 from tmtlib.models import build_model
-from tmtlib.text import encode_text
+from tmtlib.text import encode_transcripts
 from tmtlib.training import Fit, OnDevice, fit, pick_device, predict
 
 AMW = replace(SMALL, weighting="static")
@@ -384,7 +384,7 @@ def spoken(split: Split, folder: str, seed: int) -> Split:
     rng = np.random.default_rng(seed)
     good = rng.random(len(split)) < 0.5
     texts = tuple(" ".join(["film"] * rng.integers(0, 4) + ["good" if g else "bad"]) for g in good)
-    text = encode_text(texts, folder, max_length=8)
+    text = encode_transcripts(texts, folder, max_length=8)
     return replace(
         split,
         raw_text=texts,

@@ -21,6 +21,7 @@ _HOMES = {
     "ensure": "tmtlib.runs",
     "open_study": "tmtlib.study",
     "encode_text": "tmtlib.text",
+    "encode_transcripts": "tmtlib.text",
     "TMTConfig": "tmtlib.config",
     "Training": "tmtlib.config",
     "Run": "tmtlib.config",

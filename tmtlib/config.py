@@ -1,7 +1,8 @@
 """What a result depends on, as frozen dataclasses: model, training, data, `Run` (one training) and `Profile` (a study).
 
-Nothing here imports torch, so `tmt --help` stays quick. A `Run` is the only key to a result: its id is a hash of
-every field that can change a number, so a finished run is found again and a changed one is trained anew.
+Nothing here imports torch, so `tmt --help` stays quick. A `Run` is the only key to a result: its id is a hash of its
+fields, so a finished run is found again and a changed one is trained anew. The device is no part of it (a result is
+the same to rounding wherever it was trained) and is stated in the record.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class DataRef:
     """Names a data set so that a `Run` can load it: a file on disk, or the planted generator's settings."""
 
     name: str
-    source: str = "planted"  # "real" or "planted"
+    source: str = "planted"  # "planted" by this generator, or "real": from a file, which may say otherwise of itself
     sha256: str = ""  # of the file, or of the generator's settings
     path: str | None = field(default=None, metadata={"identity": False})  # a moved file is the same data
     planted: PlantedSize | None = None

@@ -209,10 +209,11 @@ def gain_cells(rule: str) -> tuple[tuple[str, str], ...]:
 def interval_verdict(low: float, high: float, better: int = 1) -> str:
     """The verdict of a 95 % interval of a paired difference; `better`, +1 or -1, is the claimed direction.
 
-    Excludes zero in that direction: supported; in the other: not supported; includes zero: cannot tell.
+    Excludes zero in that direction: supported; in the other: not supported; includes zero: cannot tell. So does an
+    interval of no width: a few equal differences, as counts of test utterances can be, do not show their spread.
     """
     low, high = sorted((better * low, better * high))
-    if math.isnan(low) or math.isnan(high) or low <= 0 <= high:
+    if math.isnan(low) or math.isnan(high) or low <= 0 <= high or math.isclose(low, high, rel_tol=1e-9):
         return "cannot tell"
     return "supported" if low > 0 else "not supported"
 

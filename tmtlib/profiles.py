@@ -15,6 +15,7 @@ METHODS = {
     "tmt": {"weighting": "none"},
     "tmt_amw": {"weighting": "static"},  # W learns at the training rate, as nothing else is stated
     "tmt_amw_fast": {"weighting": "static", "weighting_lr": 1e-2},  # W can move far within the budget
+    "tmt_amw_slow": {"weighting": "static", "weighting_lr": 1e-4},  # the paper's rate, where a profile has another
     "tmt_uniform": {"weighting": "uniform"},
     "tmt_5class": {"weighting": "none", "task": "classification"},
     "tmt_amw_5class": {"weighting": "static", "task": "classification"},
@@ -23,6 +24,7 @@ METHOD_TITLES = {
     "tmt": "TMT",
     "tmt_amw": "TMT+AMW",
     "tmt_amw_fast": "TMT+AMW, fast W",
+    "tmt_amw_slow": "TMT+AMW, slow W",
     "tmt_uniform": "TMT, uniform weights",
     "tmt_5class": "TMT, 5-class head",
     "tmt_amw_5class": "TMT+AMW, 5-class head",

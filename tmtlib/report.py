@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -17,13 +19,13 @@ DATA = {
 }
 
 
-def write(table1: pd.DataFrame, claims: pd.DataFrame, commit: str, profile: str) -> str:
-    """The report's text. `table1` and `claims` are the tables of the same names."""
-    source = table1["source"].iloc[0]
+def write(table1: pd.DataFrame, claims: pd.DataFrame, rows: pd.DataFrame, profile: str) -> str:
+    """The report's text, from `table1.csv`, `claims.csv` and `runs.csv`."""
+    source, commits = table1["source"].iloc[0], ", ".join(sorted(rows["commit"].unique()))
     evidence = [f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}' for c in claims.itertuples()]
     parts = [
         f"# Report, profile {profile}",
-        f"{DATA[source]} Mean ± sd over n training seeds; floors have no seed. Commit {commit}.",
+        f"{DATA[source]} Mean ± sd over n training seeds; floors have no seed. Trained at commit {commits}.",
         "## Table 1",
         tables.shown(table1).to_markdown(index=False, disable_numparse=True),
         "## Verdicts",
@@ -49,12 +51,12 @@ README_METHODS = ("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_5class",
 def update_readme() -> None:
     """Rewrites README.md from the committed results: `results/quick`, and `results/<file>/quick` for real files."""
     path = paths.ROOT / "README.md"
-    path.write_text(readme(path.read_text(encoding="utf-8"), *committed()), encoding="utf-8", newline="\n")
+    tables_of_both = both_tables(paths.ROOT / "results")
+    path.write_text(readme(path.read_text(encoding="utf-8"), *tables_of_both), encoding="utf-8", newline="\n")
 
 
-def committed() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Table 1 of the committed planted study, and of all committed studies of real files one below the other."""
-    folder = paths.ROOT / "results"
+def both_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Table 1 of the planted study in a results folder, and of its studies of real files one below the other."""
     real = [pd.read_csv(path) for path in sorted(folder.glob("*/quick/table1.csv"))]
     return pd.read_csv(folder / "quick" / "table1.csv"), pd.concat(real, ignore_index=True)
 

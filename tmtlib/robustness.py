@@ -72,7 +72,7 @@ def sweep(todo: Sequence[Run], grid: Sequence[Corruption], device: str = "auto",
 
 def scores(run: Run, grid: tuple[Corruption, ...], device: str) -> tuple[Run, list[dict]]:
     """The rows of one run, read back where this code computed them before."""
-    code = runs.code_sha256("robustness.py", "metrics.py", "data/corrupt.py")
+    code = runs.code_sha256("robustness.py", *runs.RESULT_CODE)
     path = paths.results() / "runs" / f"{run.id}.{digest((grid, code))[:8]}.json"
     if not path.exists():
         rows = _computed(run, grid, device)

@@ -255,7 +255,8 @@ def commit() -> str:
         return "unknown"
 
 
-RESULT_CODE = ("config.py", "training.py", "models/*.py", "data/*.py")  # what a trained result depends on
+# The sources that a trained result depends on
+RESULT_CODE = ("config.py", "metrics.py", "text.py", "training.py", "models/*.py", "data/*.py")
 
 
 @lru_cache

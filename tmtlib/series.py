@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 import nbformat
 
 from tmtlib import paths
-from tmtlib.study import open_study
+from tmtlib.study import Study, open_study
 
 NOISE = ("running over TCP without encryption",)  # what a kernel says of itself, no part of any result
 
@@ -28,6 +29,8 @@ class WrongUse(ValueError):
 def notebooks(only: str | None = None) -> list[Path]:
     """The series in order, or those whose numbers ("02,03") are named. Raises WrongUse for an unknown number."""
     every = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if not every:
+        raise WrongUse(f"no notebooks in {paths.NOTEBOOKS}; install from a checkout: pip install -e .")
     if only is None:
         return every
     wanted = [part.strip().zfill(2) for part in only.split(",") if part.strip()]
@@ -44,6 +47,7 @@ def run(profile: str, data: str | None = None, device: str = "auto", only: str |
     Executed copies go to `<results>/<profile>/notebooks/`. The first failing notebook ends the series: its cell, its
     error and its executed copy are named. Data and device are checked before anything runs.
     """
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     # Kernels run in the notebooks' folder, so what is relative to this one is made absolute
@@ -52,20 +56,22 @@ def run(profile: str, data: str | None = None, device: str = "auto", only: str |
     place = Path(data).expanduser() if data else paths.data()
     data = str(place.resolve()) if place else ""
     todo = notebooks(only)
-    study = open_study(profile, data, device)
-    print(f"Profile {profile}, {study.source} data, results in {_short(study.results)}", flush=True)
     parameters = {"profile": profile, "data": data, "device": device}
+    for path in todo:
+        _check_parameters(path, parameters)
+    study = open_study(profile, data, device)
+    print(f"Profile {profile}, {place or 'planted data'}, results in {_short(study.results)}", flush=True)
+    _make_room(study)
     copies = study.results / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     for path in todo:
-        _check_parameters(path, parameters)
         with _progress(path.name) as line:
             try:
                 execute(path, copies / path.name, parameters)
-            except PapermillExecutionError as error:
+            except (PapermillExecutionError, DeadKernelError) as error:
                 line.end("FAILED")
-                print(f"\ncell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}", file=sys.stderr)
+                print(f"\n{_failure(path, error)}", file=sys.stderr)
                 print(f"The executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
                 return 1
             line.end("ok")
@@ -77,6 +83,31 @@ def run(profile: str, data: str | None = None, device: str = "auto", only: str |
     print(f"Tables       {_short(study.results)}/\nFigures      {_short(study.figures)}/")
     print(f"Notebooks    {_short(copies)}/  (executed; open them with: make lab)")
     return 0
+
+
+def _failure(path: Path, error: Exception) -> str:
+    if hasattr(error, "evalue"):
+        return f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}"
+    return f"the kernel of {path.name} died ({error}); most often memory ran out"
+
+
+def _make_room(study: Study) -> None:
+    """Removes a profile's tables and figures when they are of other data, so that the two are never mixed.
+
+    Finished runs stay, so the tables can be had again at once.
+    """
+    try:
+        found = json.loads((study.results / "provenance.json").read_text(encoding="utf-8"))
+        before = {card["sha256"] for card in found["data"]}
+    except (OSError, ValueError, KeyError):
+        return
+    if before == {ref.sha256 for ref in study.refs}:
+        return
+    names = ", ".join(card["name"] for card in found["data"])
+    print(f"Replacing the tables and figures of other data ({names}); RESULTS=folder or --results keeps both apart")
+    for folder, kinds in ((study.results, ("*.csv", "*.json", "*.md")), (study.figures, ("*.pdf", "*.png"))):
+        for path in (p for kind in kinds for p in folder.glob(kind)):
+            path.unlink()
 
 
 def execute(path: Path, copy: Path, parameters: dict[str, str] | None = None) -> None:
@@ -147,7 +178,8 @@ class _Line:
 
     def watch(self) -> None:
         while not self.done.wait(1 if self.terminal else 30):
-            print("\r" + self.text("running"), end="" if self.terminal else "\n", flush=True)
+            start, end = ("\r", "") if self.terminal else ("", "\n")
+            print(start + self.text("running"), end=end, flush=True)
 
     def end(self, state: str) -> None:
         self.done.set()

@@ -28,8 +28,8 @@ class Study:
 
     @property
     def source(self) -> str:
-        """ "planted" or "real": a study never mixes the two."""
-        return self.refs[0].source
+        """What the data say of themselves, "planted" or "real"; a study never mixes the two."""
+        return load(self.refs[0]).card.source
 
     @property
     def results(self) -> Path:
@@ -40,7 +40,7 @@ class Study:
         return paths.figures(self.profile.name)
 
     def datasets(self) -> Iterator[Dataset]:
-        """The study's data sets, one at a time, because all at once may not fit into memory."""
+        """The study's data sets, one at a time; the last three stay in memory."""
         return (load(ref) for ref in self.refs)
 
     def runs(self, *methods: str) -> list[Run]:
@@ -86,11 +86,13 @@ class Study:
         runs.write_aside(path, lambda file: file.write(text.encode()))
         return path
 
-    def provenance(self) -> str:
-        """JSON: profile, data (with SHA-256, without any place on this machine), seeds, versions, device, commit."""
-        data = [{k: v for k, v in asdict(ref).items() if k != "path"} for ref in self.refs]
-        where = {"device": str(pick_device(self.device))}
-        return json.dumps(runs.provenance() | where | {"profile": as_json(self.profile), "data": data}, indent=2) + "\n"
+    def provenance(self, rows: pd.DataFrame) -> str:
+        """JSON: the profile, the data (with SHA-256, without any place on this machine), what wrote these tables, and
+        the commits, devices and versions of PyTorch that the runs in `rows` were trained with."""
+        trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
+        cards = [asdict(dataset.card) for dataset in self.datasets()]
+        found = {"written": runs.provenance()} | trained | {"profile": as_json(self.profile), "data": cards}
+        return json.dumps(found, indent=2) + "\n"
 
 
 def open_study(profile: str = "smoke", data: str | Path | None = None, device: str = "auto") -> Study:

@@ -23,14 +23,14 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1 in long form: one row a data set, method and metric, in `TABLE1_COLUMNS`.
 
     mean and sd (ddof 1; NaN for one run) over n runs; accuracies, F1 and Corr as fractions, MAE in label units. A
-    metric that is NaN in some run (Corr of a constant) has no row. paper: what the paper prints for the data set of
-    that name, else NaN.
+    metric that is not defined in some run (Corr of a constant) has no row; a MAE that is NaN, because a training
+    failed, keeps its row and shows. paper: what the paper prints for the data set of that name, else NaN.
     """
     keys = ["dataset", "source", "alignment", "method"]
     values = rows.melt(keys, [m for m in METRICS if m in rows], "metric", "value")
     grouped = values.groupby([*keys, "metric"], sort=False)["value"]
-    table = grouped.agg(mean=lambda v: v.mean(skipna=False), sd=lambda v: v.std(ddof=1), n="count").reset_index()
-    table = table[table["mean"].notna()]
+    table = grouped.agg(mean=lambda v: v.mean(skipna=False), sd=lambda v: v.std(ddof=1), n="size").reset_index()
+    table = table[table["mean"].notna() | (table["metric"] == "mae")]
     order = {key: list(dict.fromkeys(rows[key])) for key in ("dataset", "method")}
     position = {key: table[key].map(names.index) for key, names in order.items()}
     table = table.assign(**position).sort_values(["dataset", "method"], kind="stable")
@@ -57,10 +57,10 @@ def shown(table: pd.DataFrame, wanted: tuple[str, ...] = ("acc5", "f1_5class", "
         for metric in wanted:
             line[short_label(metric)] = with_spread(cells, metric)
             if metric in PAPER_METRICS and metric in cells.index and pd.notna(cells.loc[metric, "paper"]):
-                line[f"{short_label(metric)}, paper"] = f"{cells.loc[metric, 'paper']:.4g}"
+                line[paper_label(metric)] = f"{cells.loc[metric, 'paper']:.4g}"
         lines.append(line | {"n": int(cells["n"].max())})
     frame = pd.DataFrame(lines)
-    names = [x for m in wanted for x in (short_label(m), f"{short_label(m)}, paper") if x in frame]
+    names = [x for m in wanted for x in (short_label(m), paper_label(m)) if x in frame]
     return frame[["data", "method", *names, "n"]].fillna("")
 
 
@@ -70,6 +70,11 @@ def with_spread(cells: pd.DataFrame, metric: str) -> str:
         return ""
     mean, sd = cells.loc[metric, ["mean", "sd"]]
     return f"{mean:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}")
+
+
+def paper_label(metric: str) -> str:
+    """The column title of the paper's printed numbers, which are of real data, whatever stands beside them."""
+    return f"{short_label(metric)}, paper (real data)"
 
 
 def short_label(metric: str) -> str:

@@ -1,4 +1,4 @@
-"""Transcripts to features by a BERT the user has on disk: frozen (`encode_text`) or fine-tuned (`BertText`).
+"""Transcripts to features by a BERT the user has on disk: frozen (`encode_transcripts`) or fine-tuned (`BertText`).
 
 Both use the `text_bert` layout of MMSA's files (https://github.com/thuiar/MMSA): int64 (N, 3, T), rows token
 ids, attention mask and segment ids, padded at the end. Both give the last hidden state, zero beyond each true
@@ -44,6 +44,17 @@ def encode_text(
     max_length: int = 50,
     batch_size: int = 32,
     device: str = "cpu",
+) -> Float32[np.ndarray, "N T H"]:
+    """The features of `encode_transcripts` alone, (N, T, 768) from a BERT-base; arguments and errors are the same."""
+    return encode_transcripts(raw_text, model, max_length, batch_size, device).features
+
+
+def encode_transcripts(
+    raw_text: Sequence[str],
+    model: str | Path,
+    max_length: int = 50,
+    batch_size: int = 32,
+    device: str = "cpu",
 ) -> EncodedText:
     """Encodes transcripts by a frozen BERT in evaluation mode.
 
@@ -81,7 +92,7 @@ def encode_text(
 class BertText(nn.Module):
     """A BERT to fine-tune end to end inside a model; its pooler, which nothing here uses, is left out.
 
-    Args: `model_folder`, as `model` of `encode_text`; its tokenizer is not needed, but the token ids must
+    Args: `model_folder`, as `model` of `encode_transcripts`; its tokenizer is not needed, but the token ids must
     be of the same vocabulary. Attribute `width`: H, the size of a hidden state.
     Raises FileNotFoundError where the folder or its model is missing.
     """

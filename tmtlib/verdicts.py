@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from tmtlib import audit, paper
@@ -68,7 +70,10 @@ def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw"
 
 
 def _paired(rows: pd.DataFrame, metric: str, before: str, after: str) -> Interval:
-    by_seed = rows[rows["method"].isin((before, after))].pivot(index="seed", columns="method", values=metric).dropna()
+    """The paired difference over seeds; NaN, so no verdict, where a seed is missing or its training failed."""
+    by_seed = rows[rows["method"].isin((before, after))].pivot(index="seed", columns="method", values=metric)
+    if by_seed.isna().any(axis=None):
+        return Interval(math.nan, math.nan, math.nan, len(by_seed))
     return paired_interval(by_seed[after], by_seed[before])
 
 
@@ -87,7 +92,10 @@ def _judged(cells: pd.DataFrame) -> tuple[str, str]:
             for c in some.itertuples()
         ]
         parts.append(f"{dataset_title(dataset, source)} {', '.join(changes)}")
-    return paper.combined_verdict(cells["verdict"]), f"AMW minus TMT, n = {cells['n'].min()} seeds: {'; '.join(parts)}."
+    source, real = cells["source"].iloc[0], set(cells["dataset"]) <= set(paper.DATASETS)
+    whose = "Planted data. " if source == "planted" else "" if real else "Other data than the paper's. "
+    evidence = f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {'; '.join(parts)}."
+    return paper.combined_verdict(cells["verdict"]), evidence
 
 
 def _overhead(parameters: int, extra: Interval) -> tuple[str, str]:

@@ -152,7 +152,7 @@ def _guess_family(name: str, made: Mapping[str, Split], note: Notes) -> str:
         within = ((low - 1e-4 <= labels) & (labels <= high + 1e-4)).all()
         family = "sims" if within else "mosi"
         why = f"labels {'lie all within' if within else 'go beyond'} {low:g}..{high:g}"
-    note("metric family not in the file", 1, f"guessed {family!r}: {why}; family= overrides it")
+    note("metric family not in the file", 1, f"guessed {family!r}: {why}; load_dataset(..., family=) overrides it")
     return family
 
 

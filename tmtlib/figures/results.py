@@ -35,12 +35,13 @@ DIAMOND = {"marker": "D", "linestyle": "", "color": "white", "markeredgecolor": 
 
 
 @styled
-def figure5_comparison(table: pd.DataFrame) -> Figure:
+def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "tmt_amw")) -> Figure:
     """Counterpart of the paper's Figure 5: bars by data set and method, a panel a metric, and the paper's values.
 
     Columns: dataset, source, alignment, method, metric, mean, sd (NaN when n = 1), n, paper (NaN when unknown).
-    Bars start at 0; whiskers are one sd.
+    Bars start at 0; whiskers are one sd. Of the methods in the table, those in `compared` are drawn.
     """
+    table = table[table["method"].isin(compared)]
     group = ["dataset", "source", "alignment"]
     groups = list(table[group].drop_duplicates().itertuples(index=False, name=None))
     methods = list(table["method"].unique())

@@ -26,6 +26,7 @@ METHOD_COLOURS = {
     "tmt": "#4D4D4D",
     "tmt_amw": "#AA3377",
     "tmt_amw_fast": "#D55E00",
+    "tmt_amw_slow": "#F0A870",
     "tmt_uniform": "#56B4E9",
     "tmt_5class": "#A0A0A0",
     "tmt_amw_5class": "#DD99BB",

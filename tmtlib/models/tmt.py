@@ -137,7 +137,7 @@ class TMT(Model):
 
     def _disentangled(self, projected: dict, batch: Batch, maps: dict | None) -> Float[Tensor, "B k d"]:
         """The label tokens after the encoder. Its last layer asks nothing of the frames, so only the label tokens
-        query there: the same result to rounding, for a third less work."""
+        query there: the same result to rounding, for less work."""
         b, k = len(batch.lengths["text"]), self.tokens.shape[1]
         frames = [projected[m] + self.positions[m][:, : projected[m].shape[1]] for m in MODALITIES]
         x = torch.cat([(self.tokens + self.token_positions).expand(b, -1, -1), *frames], dim=1)

@@ -12,11 +12,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tmtlib.config import MODALITIES
+from tmtlib.data.check import BIN_WIDTH
 from tmtlib.data.schema import SPLITS, Dataset
 from tmtlib.figures.style import MODALITY_COLOURS, legend, panels, styled
 
 SPLIT_COLOURS = {"train": "#BBBBBB", "valid": "#777777", "test": "#000000"}
-LABEL_STEP = {"mosi": 1.0, "sims": 0.2}  # histogram bins that hold equally many points of the data sets' label grids
 
 
 @styled
@@ -48,7 +48,7 @@ def _draw_sizes(ax: Axes, data: Dataset) -> None:
 
 
 def _draw_labels(ax: Axes, data: Dataset) -> None:
-    (low, high), step = data.card.label_range, LABEL_STEP[data.family]
+    (low, high), step = data.card.label_range, BIN_WIDTH[data.family]
     edges = np.arange(low, high + 1.5 * step, step) - step / 2
     for s in SPLITS:
         share = np.histogram(np.clip(data[s].labels, low, high), edges)[0] / len(data[s])

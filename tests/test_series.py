@@ -126,3 +126,23 @@ def test_plain_papermill_works_from_any_folder(own_results, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.ipynb").exists() and (own_results / "smoke" / "audit_verdicts.csv").exists()
+
+
+def test_clean_executes_anew_and_strips(tmp_path, monkeypatch, own_results):
+    """From a notebook without any output to the saved one, the texts at least (pictures differ between machines)."""
+    saved = nbformat.read(paths.NOTEBOOKS / "00_paper_audit.ipynb", as_version=4)
+    bare = nbformat.from_dict(saved)
+    for cell in bare.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(bare, tmp_path / "00_paper_audit.ipynb")
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    assert main(["clean", "--only", "00"]) == 0
+    done = nbformat.read(tmp_path / "00_paper_audit.ipynb", as_version=4)
+    assert done.metadata == saved.metadata and [c.source for c in done.cells] == [c.source for c in saved.cells]
+    texts = [
+        [output.get("data", output).get("text/plain") for cell in notebook.cells for output in cell.get("outputs", [])]
+        for notebook in (done, saved)
+    ]
+    assert texts[0] == texts[1] and len(texts[0]) >= 10
+    assert not own_results.exists(), "its tables go to a folder of their own, which is gone"

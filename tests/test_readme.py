@@ -13,13 +13,14 @@ README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_tables_are_those_of_the_committed_results(committed):
     readme = (committed / "README.md").read_text(encoding="utf-8")
-    assert report.readme(readme, *report.both_tables(committed / "results")) == readme, "run: tmt report --readme"
+    assert report.readme(readme, *report.shown_tables(committed / "results")) == readme, "run: tmt report --readme"
 
 
 def test_a_changed_result_would_change_the_readme(committed):
-    planted, real = report.both_tables(committed / "results")
+    planted, claims, real = report.shown_tables(committed / "results")
+    assert claims.loc[0, "verdict"] in README
     planted.loc[(planted["method"] == "tmt") & (planted["metric"] == "mae"), "mean"] += 0.01
-    assert report.readme(README, planted, real) != README
+    assert report.readme(README, planted, claims, real) != README
 
 
 def test_floor_sentences_follow_the_numbers():
@@ -31,13 +32,13 @@ def test_floor_sentences_follow_the_numbers():
 
 
 def test_readme_without_marks_is_refused(committed):
-    planted, real = report.both_tables(committed / "results")
+    found = report.shown_tables(committed / "results")
     with pytest.raises(ValueError, match="no pair of lines <!-- begin real -->"):
-        report.readme(README.replace("<!-- end real -->", ""), planted, real)
+        report.readme(README.replace("<!-- end real -->", ""), *found)
 
 
 def test_links_and_pictures_exist():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
     local = [t for t in targets if not t.startswith("http")]
     assert len(local) >= 10
     assert [t for t in local if not (paths.ROOT / t).exists()] == []

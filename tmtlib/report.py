@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tmtlib import paths, tables
+from tmtlib.paper import VERDICTS
 from tmtlib.profiles import METHOD_TITLES
 
 NAME = "report.md"
@@ -51,19 +52,22 @@ README_METHODS = ("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_5class",
 def update_readme() -> None:
     """Rewrites README.md from the committed results: `results/quick`, and `results/<file>/quick` for real files."""
     path = paths.ROOT / "README.md"
-    tables_of_both = both_tables(paths.ROOT / "results")
-    path.write_text(readme(path.read_text(encoding="utf-8"), *tables_of_both), encoding="utf-8", newline="\n")
+    found = shown_tables(paths.ROOT / "results")
+    path.write_text(readme(path.read_text(encoding="utf-8"), *found), encoding="utf-8", newline="\n")
 
 
-def both_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Table 1 of the planted study in a results folder, and of its studies of real files one below the other."""
+def shown_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What the README shows of a results folder: Table 1 and the claims of the planted study, and Table 1 of the
+    studies of real files one below the other."""
+    quick = folder / "quick"
     real = [pd.read_csv(path) for path in sorted(folder.glob("*/quick/table1.csv"))]
-    return pd.read_csv(folder / "quick" / "table1.csv"), pd.concat(real, ignore_index=True)
+    return pd.read_csv(quick / "table1.csv"), pd.read_csv(quick / "claims.csv"), pd.concat(real, ignore_index=True)
 
 
-def readme(text: str, planted: pd.DataFrame, real: pd.DataFrame) -> str:
-    """The README with its result tables made anew from `table1.csv` of the planted study and of the real ones."""
+def readme(text: str, planted: pd.DataFrame, claims: pd.DataFrame, real: pd.DataFrame) -> str:
+    """The README with its tables made anew from what `shown_tables` returns."""
     text = _between(text, "planted", _table(planted))
+    text = _between(text, "claims", verdict_table(claims))
     return _between(text, "real", f"{_table(real)}\n\n{floor_sentence(real)}")
 
 
@@ -74,6 +78,17 @@ def _table(table1: pd.DataFrame) -> str:
         best = _best_linear(some)
         kept.append((table1["dataset"] == best["dataset"]) & (table1["method"] == best["method"]))
     return tables.shown(table1[np.any(kept, axis=0)]).to_markdown(index=False, disable_numparse=True)
+
+
+def verdict_table(claims: pd.DataFrame) -> str:
+    """How many claims have which verdict, and a row a claim: its words, its place, and what it was judged from."""
+    counts = claims["verdict"].value_counts()
+    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    judged = claims["source"].map({"paper": "the paper itself", "planted": "planted data", "real": "real data"})
+    frame = claims.assign(claim=[f'"{q}" ({p})' for q, p in zip(claims["quote"], claims["place"], strict=True)])
+    frame = frame.assign(judged=judged).rename(columns={"judged": "judged from"})
+    table = frame[["claim", "verdict", "judged from"]].to_markdown(index=False)
+    return f"Of {len(claims)} claims: {total}.\n\n{table}"
 
 
 def floor_sentence(real: pd.DataFrame) -> str:

@@ -34,7 +34,6 @@ from tmtlib.models import Model, build_model, count_parameters
 from tmtlib.models.weighting import WEIGHTINGS
 from tmtlib.training import Fit, fit, pick_device, predict
 
-
 # Workers keep the data they have loaded, which joblib takes for a leak: it replaces such a worker, and no run is lost
 warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
 

@@ -15,12 +15,13 @@ import pandas as pd
 import torch
 
 from tmtlib import audit, figures
+from tmtlib.batches import OnDevice
 from tmtlib.config import MODALITIES, Run
 from tmtlib.data import planted
 from tmtlib.data.schema import Dataset
 from tmtlib.models import build_model
 from tmtlib.profiles import METHODS, PROFILES, method_config
-from tmtlib.training import OnDevice, fit
+from tmtlib.training import fit
 
 SMOKE = PROFILES["smoke"]
 ODD = replace(SMOKE.model, width=24, heads=3, encoder_layers=3, cross_layers=1, shared_tokens=5, specific_tokens=3)

@@ -10,12 +10,13 @@ import time
 import numpy as np
 import torch
 
+from tmtlib.batches import OnDevice
 from tmtlib.config import ModelConfig, Training
 from tmtlib.data.schema import Dataset
 from tmtlib.models import build_model, count_parameters
 from tmtlib.runs import one_thread
 from tmtlib.statistics import Interval, t_interval
-from tmtlib.training import OnDevice, pick_device, train_epoch
+from tmtlib.training import adam, new_learner, pick_device, train_epoch
 
 
 def extra_time(
@@ -36,14 +37,14 @@ def extra_time(
     utterances = dataset.train.take(np.arange(min(steps * training.batch_size, len(dataset.train))))
     with one_thread(device), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         data = OnDevice(utterances, where, config, dataset.family)
-        models = [build_model(c, dataset).to(where) for c in (baseline, config)]
-        optimisers = [torch.optim.Adam(m.parameter_groups(training.learning_rate)) for m in models]
+        learners = [new_learner(c, dataset.shape, (0,), where) for c in (baseline, config)]
+        optimisers = [adam(learner, training.learning_rate) for learner in learners]
         extra = []
         for i in range(rounds + 1):
             seconds = [0.0, 0.0]
             for k in (0, 1) if i % 2 else (1, 0):
                 start = time.perf_counter()
-                train_epoch(models[k], data, optimisers[k], training, torch.Generator().manual_seed(i))
+                train_epoch(learners[k], data, optimisers[k], training, [torch.Generator().manual_seed(i)])
                 seconds[k] = time.perf_counter() - start  # its return value waited for the device
             extra.append(seconds[1] / seconds[0] - 1)
     return t_interval(extra[1:])

@@ -29,10 +29,10 @@ from tqdm.auto import tqdm
 from tmtlib import __version__, metrics, paths
 from tmtlib.config import Run, as_json
 from tmtlib.data.loading import load
-from tmtlib.data.schema import SPLITS, Dataset
+from tmtlib.data.schema import SPLITS, Dataset, DataShape
 from tmtlib.models import Model, build_model, count_parameters
 from tmtlib.models.weighting import WEIGHTINGS
-from tmtlib.training import Fit, fit, pick_device, predict
+from tmtlib.training import Fit, fit, pick_device, precision_on, predict
 
 # Workers keep the data they have loaded, which joblib takes for a leak: it replaces such a worker, and no run is lost
 warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
@@ -73,14 +73,17 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
             for run in missing:
                 groups.setdefault(replace(run, seed=0), []).append(run.seed)
             tasks, jobs = list(groups.items()), 1
-        for done in in_parallel(train, [(*task, device) for task in tasks], jobs):
+        for done in in_parallel(train, ((*task, device, load(task[0].data)) for task in tasks), jobs):
             bar.update(done)
     _warn_of_other_code(runs)
     return pd.DataFrame([row(run) for run in runs])
 
 
-def in_parallel(function: Callable, arguments: Sequence[tuple], jobs: int) -> Iterator:
+def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> Iterator:
     """Results of `function(*arguments[i])` as they are ready, from `jobs` processes (this one, where jobs is 1).
+
+    Large arrays among the arguments, such as a data set's, are written once to shared memory (or a temporary file)
+    and mapped by every process: one more process costs no more memory for data.
 
     Worker processes may have been started for an earlier call, so they are told where results are and which
     weightings the caller has registered.
@@ -88,7 +91,7 @@ def in_parallel(function: Callable, arguments: Sequence[tuple], jobs: int) -> It
     own = {k: v for k, v in WEIGHTINGS.items() if not v.__module__.startswith("tmtlib.")}
     setting = str(paths.results()), own
     calls = (delayed(_call)(setting if jobs > 1 else None, function, a) for a in arguments)
-    return Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+    return Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c")(calls)
 
 
 def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple) -> object:
@@ -98,9 +101,8 @@ def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple
     return function(*arguments)
 
 
-def train(run: Run, seeds: Sequence[int], device: str) -> int:
+def train(run: Run, seeds: Sequence[int], device: str, data: Dataset) -> int:
     """Trains one method with several seeds and saves each as soon as it is finished; returns how many."""
-    data = load(run.data)
 
     def keep(done: Fit) -> None:
         save(replace(run, seed=done.seed), done, data, device)
@@ -149,6 +151,8 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
         "seconds": done.seconds,
         "peak_memory_mb": done.peak_memory_mb,
         "device": done.device,
+        "together": done.together,
+        "precision": precision_on(run.training, pick_device(device)),
         "parameters": count_parameters(model),
         "code": code_sha256(),
     } | provenance()
@@ -184,9 +188,9 @@ def read_record(run: Run) -> Record:
     )
 
 
-def load_model(run: Run) -> Model:
-    """The trained model of a finished run, on the CPU."""
-    model = build_model(run.model, load(run.data).shape)
+def load_model(run: Run, shape: DataShape | None = None) -> Model:
+    """The trained model of a finished run, on the CPU; `shape` saves loading the data for it."""
+    model = build_model(run.model, shape or load(run.data).shape)
     model.load_state_dict(torch.load(_record_path(run).with_suffix(".pt"), weights_only=True))
     return model.eval()
 
@@ -259,7 +263,16 @@ def commit() -> str:
 
 
 # The sources that a trained result depends on
-RESULT_CODE = ("config.py", "metrics.py", "text.py", "training.py", "models/*.py", "data/*.py")
+RESULT_CODE = (
+    "batches.py",
+    "config.py",
+    "learners.py",
+    "metrics.py",
+    "text.py",
+    "training.py",
+    "models/*.py",
+    "data/*.py",
+)
 
 
 @lru_cache

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 try:
     import resource
@@ -20,10 +20,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tmtlib import metrics
-from tmtlib.config import MODALITIES, ModelConfig, Run, Training
+from tmtlib.batches import OnDevice
+from tmtlib.config import ModelConfig, Run, Training
 from tmtlib.data.schema import DataShape, Split
+from tmtlib.learners import Alone, Learner, Stacked
 from tmtlib.models import Batch, Model, build_model
-from tmtlib.models.tmt import windowed
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Fit:
     history: list[dict[str, int | float]]  # one row an epoch: losses, validation metrics, learning rate
     best_epoch: int  # counted from 1
     weights: np.ndarray | None  # (epochs + 1, M, d): mean A on validation before training and after each epoch
-    seconds: float
+    seconds: float  # of seeds trained together, each one's share
     peak_memory_mb: float
     device: str
+    together: int = 1  # how many seeds were trained as one program
 
 
 def pick_device(name: str) -> torch.device:
@@ -51,42 +53,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class OnDevice:
-    """A split as tensors on one device; batches are taken by index, without any per-utterance Python."""
-
-    def __init__(self, split: Split, device: torch.device, config: ModelConfig, family: str):
-        features, lengths = ({m: torch.from_numpy(x[m]) for m in MODALITIES} for x in (split.features, split.lengths))
-        cut = windowed(Batch(features, lengths), getattr(config, "window", None))  # before any mix-up, as the original
-        self.features = {m: x.to(device) for m, x in cut.features.items()}
-        self.lengths = cut.lengths  # stay on the CPU: sizes
-        self.text_bert = None if split.text_bert is None else torch.from_numpy(split.text_bert).to(device)
-        target = split.labels
-        if config.task == "classification":
-            target = metrics.classes5(split.labels, family).astype(np.int64)
-        self.targets = torch.from_numpy(np.ascontiguousarray(target)).to(device)
-        self.trim = getattr(config, "masked", True)  # where padding is hidden, frames nobody has need no work
-        self.device = device
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def batch(self, index: Tensor) -> Batch:
-        features, lengths = {}, {}
-        at = index.to(self.device)
-        for m in MODALITIES:
-            length = self.lengths[m][index]
-            x = self.features[m]
-            x = x[:, : max(1, int(length.max()))] if self.trim else x
-            features[m], lengths[m] = x[at], length.to(self.device)
-        return Batch(features, lengths, None if self.text_bert is None else self.text_bert[at])
-
-
-def sample_batch(model: Model, split: Split, size: int = 64) -> Batch:
-    """The first utterances of a split as one batch on the CPU, for a look at what a model computes."""
-    index = torch.arange(min(size, len(split)))
-    return OnDevice(split, torch.device("cpu"), model.config, model.family).batch(index)
-
-
 def fit(
     run: Run,
     train: Split,
@@ -95,22 +61,36 @@ def fit(
     seeds: Sequence[int] | None = None,
     device: str = "auto",
     on_fit: Callable[[Fit], None] | None = None,
+    stacked: bool | None = None,
 ) -> list[Fit]:
     """Trains the run's method once per seed (default: the run's own) and keeps the best validation epoch of each.
 
     The protocol is `run.training`: Adam, the best epoch by validation Acc-5 (ties: lower loss) or by loss, early
     stopping after `patience` epochs without a better one. The same seed gives the same result on the same CPU (on a
     GPU, to rounding), whatever seeds are trained beside it. `on_fit` is called with each as soon as it is finished,
-    so that a caller can save it. Raises ValueError for a protocol under which nothing would be learned.
+    so that a caller can save it. `stacked` trains all seeds as one program (default: on a GPU), as many at a time as
+    its memory holds. Raises ValueError for a protocol under which nothing would be learned.
     """
     _check_protocol(run.training)
     where = pick_device(device)
     data = [OnDevice(split, where, run.model, shape.family) for split in (train, valid)]
-    fits = []
-    for seed in (run.seed,) if seeds is None else seeds:
-        fits.append(_fit_seed(run, *data, valid.labels, shape, seed, where))
-        if on_fit is not None:
-            on_fit(fits[-1])
+    seeds = (run.seed,) if seeds is None else tuple(seeds)
+    stacked = (where.type == "cuda" if stacked is None else stacked) and data[0].text_bert is None
+    waiting, fits = [seeds] if stacked else [(seed,) for seed in seeds], []
+    while waiting and seeds:
+        group = waiting.pop(0)
+        try:
+            done = _fit_group(run, *data, valid.labels, shape, group, stacked)
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            torch.cuda.empty_cache()
+            waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
+            continue
+        for one in done:
+            fits.append(one)
+            if on_fit is not None:
+                on_fit(one)
     return fits
 
 
@@ -121,74 +101,135 @@ def _check_protocol(training: Training) -> None:
             raise ValueError(f"{name} is {value}; wanted at least {least[name]}")
 
 
-def _fit_seed(
-    run: Run, train: OnDevice, valid: OnDevice, labels: np.ndarray, shape: DataShape, seed: int, device: torch.device
-) -> Fit:
-    started = time.perf_counter()
+class Progress:
+    """What validation said of one seed, epoch by epoch, and its best epoch's parameters."""
+
+    def __init__(self, seed: int, training: Training, weights: np.ndarray | None):
+        self.seed, self.training = seed, training
+        self.history: list[dict] = []
+        self.weights = [weights]
+        self.rank, self.best_epoch, self.state = None, 0, {}
+
+    @property
+    def stopped(self) -> bool:
+        patience = self.training.patience
+        return patience is not None and len(self.history) - self.best_epoch >= patience
+
+    def add(self, row: dict, weights: np.ndarray | None, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Takes in the next epoch's row of the history; `state` is asked for the parameters if it is the best."""
+        self.history.append(row)
+        self.weights.append(weights)
+        by_accuracy = self.training.select_by == "accuracy"
+        rank = (row["valid_acc5"], -row["valid_loss"]) if by_accuracy else (-row["valid_loss"],)
+        if self.rank is None or rank > self.rank:
+            self.rank, self.best_epoch, self.state = rank, row["epoch"], state()
+
+
+def _fit_group(
+    run: Run,
+    train: OnDevice,
+    valid: OnDevice,
+    labels: np.ndarray,
+    shape: DataShape,
+    seeds: Sequence[int],
+    stacked: bool,
+) -> list[Fit]:
+    """The one loop over epochs, for one seed or for several side by side; a seed that has stopped is left alone."""
+    started, training, device = time.perf_counter(), run.training, train.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        model = build_model(run.model, shape).to(device)
-        optimiser = torch.optim.Adam(model.parameter_groups(run.training.learning_rate))
+        learner = new_learner(run.model, shape, seeds, device, stacked)
+        optimiser = adam(learner, training.learning_rate)
         scheduler = _scheduler(optimiser, run)
-        shuffle = torch.Generator().manual_seed(seed)
-        history, weights, best = [], [_evaluate(model, valid, run.training)[2]], None
-        for epoch in range(1, run.training.epochs + 1):
+        shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
+        _, _, weights = evaluate(learner, valid, training)
+        seen = [Progress(seed, training, w) for seed, w in zip(seeds, weights, strict=True)]
+        for epoch in range(1, training.epochs + 1):
             rate = optimiser.param_groups[0]["lr"]
-            train_loss = train_epoch(model, train, optimiser, run.training, shuffle)
+            train_loss = train_epoch(learner, train, optimiser, training, shuffles)
             scheduler.step()
-            values, valid_loss, mean_weights = _evaluate(model, valid, run.training)
-            scores = metrics.score(values, labels, shape.family)
-            history.append(
-                {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "valid_loss": valid_loss}
-                | {f"valid_{k}": v for k, v in scores.items()}
-            )
-            weights.append(mean_weights)
-            rank = (scores["acc5"], -valid_loss) if run.training.select_by == "accuracy" else (-valid_loss,)
-            if best is None or rank > best[0]:
-                best = rank, epoch, {k: v.to("cpu", copy=True) for k, v in model.state_dict().items()}
-            if run.training.patience is not None and epoch - best[1] >= run.training.patience:
+            values, valid_loss, weights = evaluate(learner, valid, training)
+            for i, one in enumerate(seen):
+                if one.stopped:
+                    continue
+                row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss[i], "valid_loss": valid_loss[i]}
+                row |= {f"valid_{k}": v for k, v in metrics.score(values[i], labels, shape.family).items()}
+                one.add(row, weights[i], lambda i=i: learner.state(i))
+            if all(one.stopped for one in seen):
                 break
+    seconds, memory = (time.perf_counter() - started) / len(seeds), _peak_memory_mb(device)
+    return [_fit(one, seconds, memory, device, len(seeds)) for one in seen]
+
+
+def _fit(one: Progress, seconds: float, memory: float, device: torch.device, together: int) -> Fit:
     return Fit(
-        seed=seed,
-        state=best[2],
-        history=history,
-        best_epoch=best[1],
-        weights=None if weights[0] is None else np.stack(weights),
-        seconds=time.perf_counter() - started,
-        peak_memory_mb=_peak_memory_mb(device),
+        seed=one.seed,
+        state=one.state,
+        history=one.history,
+        best_epoch=one.best_epoch,
+        weights=None if one.weights[0] is None else np.stack(one.weights),
+        seconds=seconds,
+        peak_memory_mb=memory,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        together=together,
     )
 
 
-def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shuffle: torch.Generator) -> float:
-    """One pass in a shuffled order; returns the mean training loss of the utterances it used."""
-    model.train()
-    total, used = torch.zeros((), device=data.device), 0
-    for index in torch.randperm(len(data), generator=shuffle).split(training.batch_size):
-        if len(index) < 2 and len(data) > 1:
-            continue  # the auxiliary losses compare utterances within a batch: one alone says nothing
-        loss = _loss(model, data.batch(index), data.targets[index.to(data.device)], training, shuffle)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(index)
-        used += len(index)
-    return float(total) / used
+def new_learner(
+    config: ModelConfig, shape: DataShape, seeds: Sequence[int], device: torch.device, stacked: bool = False
+) -> Learner:
+    """Freshly initialised models, one for each seed, ready to be trained. Changes PyTorch's generator."""
+    models = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        models.append(build_model(config, shape).to(device))
+    return Stacked(models, seeds, device) if stacked else Alone(*models)
 
 
-def _loss(
-    model: Model, batch: Batch, target: Tensor, training: Training, generator: torch.Generator
-) -> Float[Tensor, ""]:
-    """The model's loss on a batch, with mix-up where its recipe says so: x = lam x + (1 - lam) x[perm], lam ~ U(0, 1).
+def adam(learner: Learner, learning_rate: float) -> torch.optim.Adam:
+    """The study's optimiser, with one kernel for all parameters."""
+    return torch.optim.Adam(learner.parameter_groups(learning_rate), fused=True)
 
-    "original" keeps the first label only, as the original TMT's loop does; "correct" mixes the losses too. The loss
-    itself is computed in float32 whatever the precision.
+
+def train_epoch(
+    learner: Learner, data: OnDevice, optimiser, training: Training, shuffles: Sequence[torch.Generator]
+) -> list[float]:
+    """One pass, each seed in its own shuffled order; returns each one's mean training loss of the utterances it used.
+
+    Mix-up, where the model's recipe has it, is x = lam x + (1 - lam) x[order] with lam ~ U(0, 1), drawn by the seed.
     """
-    if model.config.mixup != "off":
-        lam = float(torch.rand((), generator=generator))
-        order = torch.randperm(len(target), generator=generator).to(target.device)
+    learner.train(True)
+    loss_of = partial(loss_on, training=training)
+    total, used = torch.zeros(len(shuffles), device=data.device), 0
+    orders = torch.stack([torch.randperm(len(data), generator=g) for g in shuffles]).to(data.device)
+    for index in orders.split(training.batch_size, dim=1):
+        size = index.shape[1]
+        if size < 2 and len(data) > 1:
+            continue  # the auxiliary losses compare utterances within a batch: one alone says nothing
+        mix = ()
+        if learner.config.mixup != "off":
+            lam = torch.stack([torch.rand((), generator=g) for g in shuffles])
+            partners = torch.stack([torch.randperm(size, generator=g) for g in shuffles])
+            mix = lam.to(data.device), partners.to(data.device)
+        losses = learner(loss_of, data, index, *mix)["loss"]
+        optimiser.zero_grad(set_to_none=True)
+        losses.sum().backward()  # no seed's loss depends on another's parameters
+        optimiser.step()
+        total += losses.detach() * size
+        used += size
+    return (total / used).tolist()
+
+
+def loss_on(
+    model: Model, batch: Batch, target: Tensor, lam: Tensor | None = None, order: Tensor | None = None, *, training
+) -> dict[str, Float[Tensor, ""]]:
+    """The model's loss on a batch, mixed where `lam` () and `order` (B,) are given.
+
+    "original" mix-up keeps the first label only, as the original TMT's loop does; "correct" mixes the losses too. The
+    loss itself is computed in float32 whatever the precision.
+    """
+    if lam is not None:
         batch = replace(
             batch,
             features={m: lam * x + (1 - lam) * x[order] for m, x in batch.features.items()},
@@ -200,7 +241,7 @@ def _loss(
     loss = model.loss(prediction, target, trace)
     if model.config.mixup == "correct":
         loss = lam * loss + (1 - lam) * model.loss(prediction, target[order], trace)
-    return loss
+    return {"loss": loss}
 
 
 def _scheduler(optimiser, run: Run) -> torch.optim.lr_scheduler.LambdaLR:
@@ -217,38 +258,53 @@ def _scheduler(optimiser, run: Run) -> torch.optim.lr_scheduler.LambdaLR:
     return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
-@contextmanager
-def autocast(training: Training, device: torch.device) -> Iterator[None]:
-    """bfloat16 where the protocol says so ("auto": on CUDA); parameters stay float32."""
-    wanted = training.precision == "bfloat16" or (training.precision == "auto" and device.type == "cuda")
-    with torch.autocast(device.type, torch.bfloat16, enabled=wanted):
-        yield
+def precision_on(training: Training, device: torch.device) -> str:
+    """What a run computes in: "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    if training.precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return training.precision
+
+
+def autocast(training: Training, device: torch.device) -> torch.autocast:
+    """bfloat16 where the protocol says so; parameters stay float32."""
+    wanted = precision_on(training, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=device.type == "cpu")
 
 
 @torch.no_grad()
-def _evaluate(model: Model, data: OnDevice, training: Training) -> tuple[np.ndarray, float, np.ndarray | None]:
-    """Values on the label scale (N,), mean task loss, mean weights (M, d) or None; in evaluation mode."""
-    model.eval()
-    order = torch.argsort(data.lengths["text"], stable=True)  # neighbours of like length: little padding
-    values, weights = torch.empty(len(data)), []
-    total = 0.0
-    for index in order.split(4 * training.batch_size):
-        with autocast(training, data.device):
-            prediction, trace = model(data.batch(index))
-        prediction = prediction.float()
-        total += float(model.task_loss(prediction, data.targets[index.to(data.device)])) * len(index)
-        values[index] = model.values(prediction).cpu()
-        if trace.weights is not None:
-            weights.append(trace.weights.float().expand(len(index), -1, -1).sum(0).cpu())
-    mean_weights = torch.stack(weights).sum(0).div(len(data)).numpy() if weights else None
-    return values.numpy(), total / len(data), mean_weights
+def evaluate(
+    learner: Learner, data: OnDevice, training: Training
+) -> tuple[list[np.ndarray], list[float], list[np.ndarray | None]]:
+    """For each seed: values on the label scale (N,), mean task loss, mean weights (M, d) or None; evaluation mode."""
+    learner.train(False)
+    look = partial(_look, training=training)
+    order = data.by_length(torch.arange(len(data), device=data.device))
+    parts = [learner(look, data, i.expand(learner.count, -1)) for i in order.split(4 * training.batch_size)]
+    values = torch.empty(learner.count, len(data))
+    values[:, order.cpu()] = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
+    losses = sum(part["loss"] for part in parts) / len(data)
+    weights = [None] * learner.count
+    if "weights" in parts[0]:
+        weights = list((sum(part["weights"] for part in parts) / len(data)).cpu().numpy())
+    return list(values.numpy()), losses.tolist(), weights
+
+
+def _look(model: Model, batch: Batch, target: Tensor, *, training: Training) -> dict[str, Tensor]:
+    """Values (B,), and sums over the batch of the task loss and, where there are any, of the weights (M, d)."""
+    with autocast(training, target.device):
+        prediction, trace = model(batch)
+    prediction, size = prediction.float(), len(target)
+    found = {"values": model.values(prediction), "loss": model.task_loss(prediction, target) * size}
+    if trace.weights is not None:
+        found["weights"] = trace.weights.float().expand(size, -1, -1).sum(0)
+    return found
 
 
 def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:
     """The model's values on the label scale, (N,), for any split."""
     where = pick_device(device)
-    values, _, _ = _evaluate(model.to(where), OnDevice(split, where, model.config, model.family), training)
-    return values
+    values, _, _ = evaluate(Alone(model.to(where)), OnDevice(split, where, model.config, model.family), training)
+    return values[0]
 
 
 def _peak_memory_mb(device: torch.device) -> float:

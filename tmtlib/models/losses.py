@@ -28,7 +28,8 @@ def mmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
     """
     joint = torch.cat([x, y])
     n = len(joint)
-    distance = (joint[:, None] - joint[None]).square().sum(-1)
+    square = joint.square().sum(-1)
+    distance = (square[:, None] + square[None] - 2 * joint @ joint.T).clamp_min(0)  # |a|^2 + |b|^2 - 2 a b
     bandwidth = (distance.detach().sum() / (n * n - n)).clamp_min(1e-12)
     kernel = sum(torch.exp(-distance / (bandwidth * 2.0**k / 4)) for k in range(5))
     b = len(x)

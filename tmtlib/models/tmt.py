@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tmtlib.config import MODALITIES, TMTConfig
 from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.models.dropout import Dropout
 from tmtlib.models.layers import Block
 from tmtlib.models.losses import mmd, orthogonality
 from tmtlib.models.weighting import build_weighting
@@ -37,7 +38,7 @@ class Mutual(nn.Module):
         c = config
         self.target_positions = nn.Parameter(c.position_std * torch.randn(1, targets, c.width))
         self.source_positions = nn.Parameter(c.position_std * torch.randn(1, sources, c.width))
-        self.dropout = nn.Dropout(c.embedding_dropout)
+        self.dropout = Dropout(c.embedding_dropout)
         self.layers = nn.ModuleList(
             Block(c.width, c.heads, c.head_width, c.cross_hidden, c.dropout) for _ in range(c.cross_layers)
         )
@@ -74,14 +75,14 @@ class TMT(Model):
         self.frames = {m: min(shapes[m][0], c.window or shapes[m][0]) for m in MODALITIES}
         self.sizes = {"shared": c.shared_tokens} | dict.fromkeys(MODALITIES, c.specific_tokens)
 
-        self.raw_dropout = nn.Dropout(c.raw_dropout)
+        self.raw_dropout = Dropout(c.raw_dropout)
         self.project = nn.ModuleDict({m: nn.Linear(widths[m], d) for m in MODALITIES})
         self.tokens = nn.Parameter(c.token_std * torch.randn(1, sum(self.sizes.values()), d))
         self.token_positions = nn.Parameter(c.position_std * torch.randn(1, sum(self.sizes.values()), d))
         self.positions = nn.ParameterDict(
             {m: nn.Parameter(c.position_std * torch.randn(1, self.frames[m], d)) for m in MODALITIES}
         )
-        self.embedding_dropout = nn.Dropout(c.embedding_dropout)
+        self.embedding_dropout = Dropout(c.embedding_dropout)
         self.encoder = nn.ModuleList(
             Block(d, c.heads, c.head_width, c.encoder_hidden, c.dropout) for _ in range(c.encoder_layers)
         )
@@ -100,8 +101,9 @@ class TMT(Model):
         maps = trace.attention if attention else None
         batch = windowed(self._text_encoded(batch), self.config.window)
         self._check(batch)
-        projected = self._projected(batch, trace)
-        tokens = self._disentangled(projected, batch, maps)
+        groups = batch.split()
+        projected = self._projected(groups, trace)
+        tokens = torch.cat([self._disentangled(x, group, maps) for x, group in zip(projected, groups, strict=True)])
         trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
         specific = self._specific(trace)
         f1 = self.specific_from_shared(specific, trace.tokens["shared"], maps, "specific_from_shared")
@@ -123,17 +125,23 @@ class TMT(Model):
             if t > most or d != width:
                 raise ValueError(f"{m} is {t} frames of {d} features; wanted at most {most} frames of {width} features")
 
-    def _projected(self, batch: Batch, trace: Trace) -> dict[str, Float[Tensor, "B T d"]]:
-        projected = {}
+    def _projected(self, groups: list[Batch], trace: Trace) -> list[dict[str, Float[Tensor, "B T d"]]]:
+        """X_m of each group, weighted where the placement is R3; their means over time go into the trace."""
+        projected = [{m: self.project[m](self.raw_dropout(g.features[m])) for m in MODALITIES} for g in groups]
         for m in MODALITIES:
-            x = self.project[m](self.raw_dropout(batch.features[m]))
-            trace.projected[m] = masked_mean(x, batch.valid(m)) if self.config.masked else x.mean(1)
-            projected[m] = x
-        if self.weighting is not None and self.config.placement == "R3":
-            means = torch.stack([trace.projected[m] for m in MODALITIES], dim=1)[:, :, None]
-            trace.weights = self._weights(means)
-            projected = {m: trace.weights[:, i, None] * projected[m] for i, m in enumerate(MODALITIES)}
-        return projected
+            means = [
+                masked_mean(x[m], g.valid(m)) if self.config.masked else x[m].mean(1)
+                for x, g in zip(projected, groups, strict=True)
+            ]
+            trace.projected[m] = torch.cat(means)
+        if self.weighting is None or self.config.placement != "R3":
+            return projected
+        means = torch.stack([trace.projected[m] for m in MODALITIES], dim=1)
+        trace.weights = self._weights(means[:, :, None])
+        weights = trace.weights.expand_as(means).split([len(x["text"]) for x in projected])
+        return [
+            {m: w[:, i, None] * x[m] for i, m in enumerate(MODALITIES)} for w, x in zip(weights, projected, strict=True)
+        ]
 
     def _disentangled(self, projected: dict, batch: Batch, maps: dict | None) -> Float[Tensor, "B k d"]:
         """The label tokens after the encoder. Its last layer asks nothing of the frames, so only the label tokens

@@ -23,7 +23,7 @@ ready = python=$(if $(PYTHON),"$(PYTHON)",$$($(or $(STARTER),$(error $(no_python
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help study test lab clean-notebooks setup
+.PHONY: help study test bench lab clean-notebooks setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,10 @@ test: ## style, tests, and every notebook's saved outputs
 	"$$python" -m pytest --nbval-lax -n 2 --dist loadscope notebooks || failed="$$failed notebooks"; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
 	echo "make test: style, tests and notebooks passed"
+
+bench: ## measure speed against a plain implementation, into results/benchmarks
+	@$(ready); "$$python" -m tmtlib bench $(if $(DEVICE),--device "$(DEVICE)") \
+	    --json results/benchmarks/$(or $(DEVICE),cpu).json
 
 lab: ## open the notebooks in JupyterLab
 	@$(ready); "$$python" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks

@@ -55,6 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     clean.add_argument("--only", metavar="02,03", help="only the notebooks with these numbers")
     clean.set_defaults(command=_clean)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure speed against a plain implementation",
+        description="Measures training, inference, scaling and start-up; ratios are of what runs in turn here.",
+    )
+    bench.add_argument("--quick", action="store_true", help="fewer cases and rounds: about a minute")
+    bench.add_argument("--json", metavar="FILE", help="write what was measured to this file")
+    bench.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -86,6 +96,16 @@ def _report(options: argparse.Namespace) -> int:
         report.update_readme()
     else:
         print(report.read(options.profile))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from tmtlib import paths
+
+    sys.path.insert(0, str(paths.ROOT))  # benchmarks/ is beside the package, not in it
+    from benchmarks.report import run
+
+    run(options.quick, options.device, options.json)
     return 0
 
 

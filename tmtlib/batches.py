@@ -13,7 +13,7 @@ from tmtlib.data.schema import Split
 from tmtlib.models import Batch, Model
 from tmtlib.models.tmt import windowed
 
-GROUP = 8  # utterances of like length that go through a model together on a CPU
+FRAMES = 350  # about so many frames of like long utterances go through a model together on a CPU
 
 
 class OnDevice:
@@ -48,7 +48,7 @@ class OnDevice:
     def batch(self, index: Int64[Tensor, " B"]) -> Batch:
         """The utterances at `index`, which should come `by_length`."""
         features, lengths = self.gather(index, self.trim)
-        groups = max(1, len(index) // GROUP) if self.trim else 1
+        groups = min(len(index), max(1, round(int(self.total[index].sum()) / FRAMES))) if self.trim else 1
         return Batch(features, lengths, None if self.text_bert is None else self.text_bert[index], groups)
 
     def gather(self, index: Int64[Tensor, "*S B"], trim: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

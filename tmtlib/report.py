@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tmtlib import paths, tables
+from tmtlib import figures, paths, tables
 from tmtlib.paper import VERDICTS
 from tmtlib.profiles import METHOD_TITLES
 
@@ -54,21 +55,67 @@ def update_readme() -> None:
     path = paths.ROOT / "README.md"
     found = shown_tables(paths.ROOT / "results")
     path.write_text(readme(path.read_text(encoding="utf-8"), *found), encoding="utf-8", newline="\n")
+    speed = found[-1]
+    cores = f"{speed['machine']['cores']} CPU cores" if speed["machine"]["device"] == "cpu" else "one GPU"
+    figure = figures.throughput(pd.DataFrame(speed["throughput"]), cores)
+    figures.save(figure, paths.ROOT / "figures" / "benchmarks", "throughput")
 
 
-def shown_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """What the README shows of a results folder: Table 1 and the claims of the planted study, and Table 1 of the
-    studies of real files one below the other."""
+def shown_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
+    """What the README shows of a results folder: Table 1 and the claims of the planted study, Table 1 of the studies
+    of real files one below the other, and the benchmarks."""
     quick = folder / "quick"
     real = [pd.read_csv(path) for path in sorted(folder.glob("*/quick/table1.csv"))]
-    return pd.read_csv(quick / "table1.csv"), pd.read_csv(quick / "claims.csv"), pd.concat(real, ignore_index=True)
+    speed = json.loads((folder / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
+    tables = pd.read_csv(quick / "table1.csv"), pd.read_csv(quick / "claims.csv"), pd.concat(real, ignore_index=True)
+    return *tables, speed
 
 
-def readme(text: str, planted: pd.DataFrame, claims: pd.DataFrame, real: pd.DataFrame) -> str:
+def readme(text: str, planted: pd.DataFrame, claims: pd.DataFrame, real: pd.DataFrame, speed: dict) -> str:
     """The README with its tables made anew from what `shown_tables` returns."""
     text = _between(text, "planted", _table(planted))
     text = _between(text, "claims", verdict_table(claims))
-    return _between(text, "real", f"{_table(real)}\n\n{floor_sentence(real)}")
+    text = _between(text, "real", f"{_table(real)}\n\n{floor_sentence(real)}")
+    return _between(text, "speed", speed_table(speed))
+
+
+def speed_table(found: dict) -> str:
+    """A row a case of `tmt bench`: rates, ratios in float32 with their range over rounds, and the share of the peak."""
+    rows = [
+        {
+            "utterances": row["case"],
+            "mean frames": f"{row['mean_frames']:.0f}",
+            "plain": f"{row['eager_utterances_per_second']:.0f}/s",
+            "this project": f"{row['our_utterances_per_second']:.0f}/s",
+            "ratio": f"{row['speedup']:.1f} ({row['speedup_low']:.1f} to {row['speedup_high']:.1f})",
+            "ratio, bfloat16": f"{row['speedup_bfloat16']:.1f}",
+            "share of peak": f"{row['share_of_peak']:.0%}",
+        }
+        for row in found["training"]
+    ]
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return f"{table}\n\n{speed_sentences(found)}"
+
+
+def speed_sentences(found: dict) -> str:
+    """What the table leaves out, a list item each."""
+    machine, power, paper = found["machine"], found["scaling_exponents"], found["paper_profile"]
+    first, (one, many), start = found["training"][0], found["latency"], found["startup"]
+    frames = [row["T"] for row in found["scaling"]["T"]]
+    own = max(0.0, start["import torch, tmtlib"] - start["import torch"])
+    lines = (
+        f"Measured on: {machine['name']}, {machine['cores']} cores, {machine['vector_instructions']}, torch "
+        f"{machine['torch']}. Medians over {first['rounds']} rounds (and their range). Its matrix products reach "
+        f"{first['peak_gflops']:.0f} GFLOP/s in float32 and {first['peak_gflops_bfloat16']:.0f} in bfloat16.",
+        f"Predicting takes {one['our_ms']:.1f} ms for one utterance ({one['speedup']:.1f} times as fast as plain) and "
+        f"{many['our_ms']:.0f} ms for {many['batch']} ({many['speedup']:.1f} times).",
+        f"Time grows as N^{power['seconds_N']:.2f} with utterances and as T^{power['seconds_T']:.2f} with frames (T from "
+        f"{frames[0]} to {frames[-1]}); memory as T^{power['mb_T']:.2f}, and as N^{power['mb_N']:.2f} where data are mapped.",
+        f"`import tmtlib` adds {own:.2f} s to `import torch`; `tmt --help` takes {start['tmt --help']:.2f} s.",
+        f"Profile `paper` on planted data at the published size ({paper['runs']} runs, {paper['petaflop']:.0f} PFLOP if "
+        f"none stops early) would take {paper['hours_here']:.0f} hours here: a projection from these rates, not a run.",
+    )
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _table(table1: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.mechanism import figure3_amw
 from tmtlib.figures.results import figure5_comparison, learning_curves, mae_against_accuracy, missing_bars, noise_curves
 from tmtlib.figures.schematics import figure1_fusion, figure2_tmt
+from tmtlib.figures.speed import throughput
 from tmtlib.figures.style import (
     METHOD_COLOURS,
     MODALITY_COLOURS,
@@ -47,6 +48,7 @@ __all__ = [
     "missing_bars",
     "noise_curves",
     "save",
+    "throughput",
     "weight_heatmap",
     "weight_trajectories",
     "weights_against_truth",

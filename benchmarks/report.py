@@ -1,0 +1,157 @@
+"""All measurements as one dictionary."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import cpu_count
+
+from benchmarks import machine, scaling, startup
+from benchmarks import training as speed
+from tmtlib import runs
+from tmtlib.config import Training
+from tmtlib.data.planted import RECIPES
+from tmtlib.profiles import FIVE_CLASS, PROFILES
+from tmtlib.training import pick_device
+
+FULL = {
+    "rounds": 5,
+    "utterances": 512,
+    "cases": speed.CASES,
+    "frames": (20, 50, 100, 200, 500),
+    "throughput": (20, 50, 100, 200, 400),
+    "seeds": (1, 2, 4, 8, 16, 32, 64),
+    "n": (1_000, 10_000, 100_000),
+}
+QUICK = {
+    "rounds": 3,
+    "utterances": 192,
+    "cases": (speed.HEADLINE,),
+    "frames": (20, 60, 180),
+    "throughput": (20, 60),
+    "seeds": (1, 2, 4),
+    "n": (1_000, 4_000, 16_000),
+}
+
+
+def run(quick: bool, device: str, path: str | None) -> None:
+    """Measures, prints what was found and, with a path, writes it there as JSON."""
+    found = measure(quick, pick_device(device).type)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if path is not None:
+        runs.write_aside(Path(path), lambda file: file.write(text.encode()))
+
+
+def measure(quick: bool, device: str) -> dict:
+    """Every benchmark, a few minutes in full; what it is doing is said on stderr. Returns JSON types."""
+    size, where = QUICK if quick else FULL, torch.device(device)
+    found = {"machine": machine.describe(where), "quick": quick} | runs.provenance()
+    training = [_said(f"training, {case.name}", _case, case, size, device) for case in size["cases"]]
+    found["training"] = training
+    found["train_speedup_vs_eager"] = training[0]["speedup"]
+    found["share_of_peak"] = training[0]["share_of_peak"]
+    found["layouts"] = [] if device == "cuda" else _said("processes and threads", _layouts, size)
+    found["latency"] = _said("latency", _latencies, size, device)
+    found["throughput"] = _said("throughput", scaling.throughput, size["throughput"], device).to_dict("records")
+    scaled = {
+        "T": _said("scaling in frames", scaling.over_frames, size["frames"], device),
+        "S": _said("scaling in seeds", scaling.over_seeds, size["seeds"], device),
+        "N": _said("scaling in utterances", scaling.over_utterances, size["n"], device),
+    }
+    found["scaling"] = {axis: frame.to_dict("records") for axis, frame in scaled.items()}
+    found["scaling_exponents"] = {
+        f"{what}_{axis}": scaling.exponent(frame[axis], frame[what])
+        for axis, frame in scaled.items()
+        for what in ("seconds", "mb")
+    }
+    found["startup"] = _said("start-up", startup.seconds, size["rounds"])
+    if not quick:
+        found["paper_profile"] = _projection(training)
+    return found
+
+
+def _said(what: str, function, *arguments):
+    print(f"tmt bench: {what} ...", file=sys.stderr, flush=True)
+    return function(*arguments)
+
+
+def _case(case: speed.Case, size: dict, device: str) -> dict:
+    """One case: the yardstick, ours in float32 and in bfloat16, and the machine's peak, in turn."""
+    data = speed.utterances(case, size["utterances"])
+    exact, half = (Training(precision=p) for p in ("float32", "bfloat16"))
+    eager = speed.Eager(case, data, device)
+    rates = speed.in_turn(
+        eager.rate,
+        lambda: speed.machine_rate(case, data, exact, device),
+        lambda: speed.machine_rate(case, data, half, device),
+        lambda: machine.machine_peak(device, torch.float32),
+        lambda: machine.machine_peak(device, torch.bfloat16),
+        rounds=size["rounds"],
+    )
+    work = speed.flops(case, data, exact)
+    ratio, ratio_half = rates[:, 1] / rates[:, 0], rates[:, 2] / rates[:, 0]
+    return {
+        "case": case.name,
+        "mean_frames": float(np.mean(sum(data.train.lengths.values()))),
+        "eager_utterances_per_second": float(np.median(rates[:, 0])),
+        "our_utterances_per_second": float(np.median(rates[:, 1])),
+        "speedup": float(np.median(ratio)),
+        "speedup_low": float(ratio.min()),
+        "speedup_high": float(ratio.max()),
+        "speedup_bfloat16": float(np.median(ratio_half)),
+        "rounds": size["rounds"],
+        "megaflop_per_utterance": work / 1e6,
+        "peak_gflops": float(np.median(rates[:, 3])) / 1e9,
+        "peak_gflops_bfloat16": float(np.median(rates[:, 4])) / 1e9,
+        "share_of_peak": float(np.median(rates[:, 1] * work / rates[:, 3])),
+        "share_of_peak_bfloat16": float(np.median(rates[:, 2] * work / rates[:, 4])),
+    }
+
+
+def _layouts(size: dict) -> list[dict]:
+    """Ways to share the cores: one process or one a core, one thread each or all in one."""
+    case, cores = speed.HEADLINE, cpu_count()
+    data = speed.utterances(case, size["utterances"])
+    training = Training(precision="float32")
+    layouts = sorted({(1, 1), (1, cores), (cores, 1)})
+    rates = speed.in_turn(
+        *(lambda p=p, t=t: speed.machine_rate(case, data, training, "cpu", p, t) for p, t in layouts),
+        rounds=size["rounds"],
+    )
+    median = np.median(rates, axis=0)
+    return [
+        {"processes": p, "threads": t, "utterances_per_second": float(rate)}
+        for (p, t), rate in zip(layouts, median, strict=True)
+    ]
+
+
+def _latencies(size: dict, device: str) -> list[dict]:
+    rows = []
+    data = speed.utterances(speed.HEADLINE, 64)
+    for batch in (1, 64):
+        seconds = speed.latency(speed.HEADLINE, data, batch, device, size["rounds"])
+        eager, ours = np.median(seconds, axis=0)
+        ratio = float(np.median(seconds[:, 0] / seconds[:, 1]))
+        rows.append({"batch": batch, "eager_ms": float(eager) * 1e3, "our_ms": float(ours) * 1e3, "speedup": ratio})
+    return rows
+
+
+def _projection(training: list[dict]) -> dict:
+    """Profile paper on planted data at its published size, projected from the rates measured here; it was not run.
+
+    Every run is counted with all its epochs, though most stop early.
+    """
+    profile, by_case = PROFILES["paper"], {row["case"]: row for row in training}
+    hours = work = runs_counted = 0.0
+    for name, case in (("mosi", "MOSI 3x50"), ("mosei", "MOSEI 3x50"), ("sims", "SIMS 39/400/55")):
+        methods = len(profile.methods) + (len(FIVE_CLASS) if name in profile.five_class else 0)
+        runs_counted += methods * len(profile.seeds)
+        seen = RECIPES[name].utterances[0] * profile.training.epochs * methods * len(profile.seeds)
+        hours += seen / by_case[case]["our_utterances_per_second"] / 3600
+        work += seen * by_case[case]["megaflop_per_utterance"] / 1e9
+    return {"projected": True, "runs": int(runs_counted), "hours_here": hours, "petaflop": work}

@@ -1,0 +1,28 @@
+"""How fast training is, by the length of the utterances."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from tmtlib.figures.style import ACCENT, NEUTRAL, ONE_COLUMN, styled
+
+
+@styled
+def throughput(measured: pd.DataFrame, machine: str) -> Figure:
+    """Utterances trained a second by T, the yardstick (`eager`) and ours (`ours`), with their ratio at each T."""
+    figure, axes = plt.subplots(figsize=(ONE_COLUMN * 1.25, 2.6))
+    axes.loglog(measured["T"], measured["ours"], "o-", color=ACCENT, label="this project")
+    axes.loglog(measured["T"], measured["eager"], "s--", color=NEUTRAL, label="plain PyTorch, same model")
+    for row in measured.itertuples():
+        middle = (row.ours * row.eager) ** 0.5
+        axes.text(row.T, middle, f"{row.ours / row.eager:.1f}x", ha="center", va="center", fontsize=7)
+    axes.set_xticks(measured["T"], [str(t) for t in measured["T"]])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("longest utterance T (frames in each modality)")
+    axes.set_ylabel("utterances trained per second")
+    axes.set_title(f"TMT of the paper\u2019s size, {machine}")
+    axes.legend()
+    return figure

@@ -1,0 +1,96 @@
+"""The yardstick computes what ours computes, and `tmt bench` writes what it says."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import SMALL, planted
+
+from benchmarks import report as bench
+from benchmarks import scaling
+from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader, train_epoch
+from tmtlib.__main__ import main
+from tmtlib.batches import OnDevice
+from tmtlib.config import Training
+from tmtlib.models import build_model
+from tmtlib.training import loss_on
+
+CPU = torch.device("cpu")
+STEADY = replace(SMALL, dropout=0.0, embedding_dropout=0.0, orthogonality=1.0, similarity=1.0)
+
+
+def test_the_yardstick_is_the_same_model():
+    """Same predictions, loss and gradients, whether computed by it or by us with all our savings."""
+    data = planted("mosi", (40, 8, 8), (30, 30, 30))
+    torch.manual_seed(0)
+    ours = build_model(STEADY, data)
+    eager = EagerTMT(STEADY, data.shape)
+    copy_parameters(eager, ours)
+    on_device = OnDevice(data.train, CPU, STEADY, "mosi")
+    order = on_device.by_length(torch.arange(40))
+    batch = on_device.batch(order)
+    assert batch.groups > 1
+    collated = torch.utils.data.default_collate([Utterances(data.train)[i] for i in order])
+    torch.testing.assert_close(eager(collated)[0], ours(batch)[0], rtol=1e-4, atol=1e-5)
+    training = Training(precision="float32")
+    losses = eager.loss(collated), loss_on(ours, batch, on_device.target(order), training=training)["loss"]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    for loss in losses:
+        loss.backward()
+    theirs = dict(eager.named_parameters())
+    for name in (
+        "project.text.weight",
+        "tokens",
+        "positions.audio",
+        "head.0.weight",
+        "encoder.0.feed_forward.1.weight",
+    ):
+        torch.testing.assert_close(theirs[name].grad, ours.get_parameter(name).grad, rtol=1e-3, atol=1e-6)
+    query = ours.encoder[0].attention.query.weight.grad
+    torch.testing.assert_close(
+        theirs["encoder.0.attention.in_proj_weight"].grad[: len(query)], query, rtol=1e-3, atol=1e-6
+    )
+
+
+def test_the_yardstick_learns():
+    data = planted("mosi", (200, 8, 8), (8, 8, 8))
+    torch.manual_seed(0)
+    eager = EagerTMT(SMALL, data.shape)
+    optimiser, batches = torch.optim.Adam(eager.parameters(), 3e-3), loader(data.train, 50)
+    losses = [train_epoch(eager, batches, optimiser, CPU) for _ in range(12)]
+    assert np.mean(losses[-3:]) < 0.9 * losses[0]
+
+
+def test_heads_that_do_not_fill_the_width_are_refused():
+    with pytest.raises(ValueError, match="2 heads of 4 in a width of 16; wanted them to fill it"):
+        EagerTMT(replace(SMALL, head_width=4), planted().shape)
+
+
+def test_exponents_are_those_of_power_laws():
+    frame = scaling.over_frames((8, 16, 32), "cpu", batch_size=2, rounds=1)
+    assert list(frame["T"]) == [8, 16, 32] and (frame[["seconds", "mb"]] > 0).all().all()
+    assert scaling.exponent(frame["T"], 3.0 * frame["T"] ** 1.5) == pytest.approx(1.5)
+    assert frame["mb"].is_monotonic_increasing
+
+
+def test_memory_kept_for_the_backward_pass_is_linear_in_frames():
+    """No T x T tensor is kept: twice the frames, at most twice the memory."""
+    frame = scaling.over_frames((100, 200, 400), "cpu", batch_size=2, rounds=1)
+    growth = frame["mb"].diff().dropna()
+    assert growth.iloc[1] == pytest.approx(2 * growth.iloc[0], rel=0.02), "100 more frames, then 200 more"
+
+
+def test_bench_writes_what_outside_checks_rely_on(tmp_path, monkeypatch, capsys):
+    tiny = {"rounds": 1, "utterances": 32, "frames": (4, 8), "throughput": (4,), "seeds": (1, 2), "n": (64, 128)}
+    monkeypatch.setattr(bench, "QUICK", bench.QUICK | tiny)
+    path = tmp_path / "bench.json"
+    assert main(["bench", "--quick", "--json", str(path), "--device", "cpu"]) == 0
+    found = json.loads(path.read_text())
+    assert found == json.loads(capsys.readouterr().out)
+    assert found["train_speedup_vs_eager"] == found["training"][0]["speedup"] > 0
+    assert found["training"][0]["case"] == "MOSI 3x50" and 0 < found["share_of_peak"] < 1
+    assert set(found["scaling_exponents"]) == {f"{what}_{axis}" for what in ("seconds", "mb") for axis in "TSN"}
+    assert found["machine"]["device"] == "cpu" and found["machine"]["cores"] >= 1 and found["machine"]["name"]
+    assert found["startup"]["tmt --help"] < found["startup"]["import torch"], "the command line imports nothing heavy"

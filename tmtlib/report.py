@@ -109,11 +109,13 @@ def speed_sentences(found: dict) -> str:
         f"{first['peak_gflops']:.0f} GFLOP/s in float32 and {first['peak_gflops_bfloat16']:.0f} in bfloat16.",
         f"Predicting takes {one['our_ms']:.1f} ms for one utterance ({one['speedup']:.1f} times as fast as plain) and "
         f"{many['our_ms']:.0f} ms for {many['batch']} ({many['speedup']:.1f} times).",
-        f"Time grows as N^{power['seconds_N']:.2f} with utterances and as T^{power['seconds_T']:.2f} with frames (T from "
-        f"{frames[0]} to {frames[-1]}); memory as T^{power['mb_T']:.2f}, and as N^{power['mb_N']:.2f} where data are mapped.",
+        f"Time grows as N^{power['seconds_N']:.2f} with utterances and as T^{power['seconds_T']:.2f} with frames "
+        f"(T from {frames[0]} to {frames[-1]}); memory as T^{power['mb_T']:.2f}, and as N^{power['mb_N']:.2f} where "
+        "data are mapped.",
         f"`import tmtlib` adds {own:.2f} s to `import torch`; `tmt --help` takes {start['tmt --help']:.2f} s.",
-        f"Profile `paper` on planted data at the published size ({paper['runs']} runs, {paper['petaflop']:.0f} PFLOP if "
-        f"none stops early) would take {paper['hours_here']:.0f} hours here: a projection from these rates, not a run.",
+        f"Profile `paper` on planted data at the published size ({paper['runs']} runs, {paper['petaflop']:.0f} PFLOP "
+        f"if none stops early) would take {paper['hours_here']:.0f} hours here: a projection from these rates, not a "
+        "run.",
     )
     return "\n".join(f"- {line}" for line in lines)
 

@@ -47,7 +47,7 @@ def reference(model, batch: Batch) -> torch.Tensor:
     """The prediction in evaluation mode, from the equations: every row in every layer, one head after another."""
     c = model.config
     projected, valid = {}, [torch.ones(len(batch.lengths["text"]), model.tokens.shape[1], dtype=torch.bool)]
-    A = None if model.weighting is None else model.weighting(torch.zeros(1, 3, 1, c.width))[0]
+    A = None if model.weighting is None else model.weighting(torch.zeros(1, 3, 1, c.width))[0, :, 0]
     for i, m in enumerate(MODALITIES):
         x = batch.features[m] @ model.project[m].weight.T + model.project[m].bias
         projected[m] = A[i] * x if A is not None and c.placement == "R3" else x

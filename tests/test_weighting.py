@@ -116,7 +116,7 @@ def test_same_seed_gives_the_rest_of_the_model_the_same_parameters(config):
     plain, weighted = make(SMALL), make(config)
     state = weighted.state_dict()
     own = set(state) - set(plain.state_dict())
-    assert own == {"weighting.W" if config.weighting == "static" else "weighting.A"}
+    assert own == ({"weighting.W"} if config.weighting == "static" else set())
     assert all(value.equal(state[name]) for name, value in plain.state_dict().items())
 
 
@@ -139,10 +139,9 @@ def test_R1M_at_W_0_is_TMT_to_the_last_bit(dtype):
 def test_R1_at_W_0_is_the_uniform_control_and_not_TMT():
     batch = batch_of()
     uniform = make(replace(SMALL, weighting="uniform"))
-    uniform.weighting.A.fill_(1 / 3)  # in float64 too
     prediction, trace = uniform(batch)
     torch.testing.assert_close(amw("R1", AMW)(batch)[0], prediction, **CLOSE)
-    assert trace.weights.unique().tolist() == [1 / 3]
+    assert trace.weights.unique().tolist() == [pytest.approx(1 / 3, rel=1e-12)]
     assert (make(SMALL)(batch)[0] - prediction).abs().mean() > 1e-4, "shrinking the tokens changes TMT"
     assert count_parameters(uniform) == count_parameters(make(SMALL)), "nothing of the control is learned"
 
@@ -150,7 +149,7 @@ def test_R1_at_W_0_is_the_uniform_control_and_not_TMT():
 def test_R3_is_absorbed_by_the_projection():
     """A_m (V x + b) = (A_m V) x + A_m b: before the encoder, AMW adds nothing that TMT cannot do."""
     weighted, plain = amw("R3"), make(SMALL)
-    A = weighted.weighting(torch.zeros(1, 3, 1, SMALL.width))[0].detach()
+    A = weighted.weighting(torch.zeros(1, 3, 1, SMALL.width))[0, :, 0].detach()
     with torch.no_grad():
         for i, m in enumerate(MODALITIES):
             plain.project[m].weight.mul_(A[i][:, None])
@@ -187,6 +186,120 @@ def test_W_and_the_rest_have_the_learning_rates_of_the_config():
     assert list(same) == [1e-3]
 
 
+# --- The family ------------------------------------------------------------------------------------------------------
+
+FAMILY = ("static", "uniform", "random", "scalar", "lowrank", "gated", "gated_scalar", "attention", "token")
+SEES_INPUT = ("gated", "gated_scalar", "attention", "token")
+LEARNED = tuple(name for name in FAMILY if name not in ("uniform", "random"))
+
+
+def stirred(name: str, **changes):
+    """A model whose weighting has left its starting point."""
+    model = make(replace(SMALL, weighting=name, **changes))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in model.weighting.parameters():
+            p.add_(torch.randn(p.shape, generator=generator, dtype=p.dtype))
+    return model
+
+
+def test_the_family_is_registered_by_the_names_it_is_known_by():
+    assert set(FAMILY) == set(weighting.WEIGHTINGS)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("name", FAMILY)
+def test_weights_are_a_distribution_over_modalities(name, placement):
+    prediction, trace = stirred(name, placement=placement)(batch_of())
+    b = 24 if name in SEES_INPUT else 1
+    assert trace.weights.shape == (b, 3, SMALL.width) and (trace.weights > 0).all() and prediction.isfinite().all()
+    torch.testing.assert_close(trace.weights.sum(1), torch.ones(b, SMALL.width, dtype=torch.float64), **CLOSE)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if name not in ("random", "attention")])
+def test_at_the_start_all_weights_are_equal(name):
+    """So whatever a variant gains over the uniform control, it has learned."""
+    uniform, model = make(replace(SMALL, weighting="uniform")), make(replace(SMALL, weighting=name))
+    torch.testing.assert_close(model(batch_of())[0], uniform(batch_of())[0], **CLOSE)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_only_what_sees_the_input_differs_between_utterances(name):
+    weights = stirred(name)(batch_of())[1].weights.expand(24, -1, -1)
+    assert (weights.std(0).max() > 1e-3) == (name in SEES_INPUT)
+
+
+def test_each_variant_is_its_equation():
+    S = torch.randn(5, 3, 2, SMALL.width, dtype=torch.float64)
+    mean = S.mean(2)
+
+    def weights(name):
+        module = stirred(name).weighting
+        return module, module(S, None).detach()
+
+    module, found = weights("scalar")
+    torch.testing.assert_close(found[0, :, 0, 0], module.w.detach().softmax(0), **CLOSE)
+    module, found = weights("lowrank")
+    torch.testing.assert_close(found[0, :, 0], (module.u[:, None] * module.v[None]).detach().softmax(0), **CLOSE)
+    module, found = weights("gated")
+    scores = torch.stack([module.scorer(mean[:, m]) + module.W[m] for m in range(3)], dim=1).detach()
+    torch.testing.assert_close(found[:, :, 0], scores.softmax(1), **CLOSE)
+    module, found = weights("gated_scalar")
+    scores = torch.cat([module.scorer(mean[:, m]) + module.w[m] for m in range(3)], dim=1).detach()
+    torch.testing.assert_close(found[:, :, 0, 0], scores.softmax(1), **CLOSE)
+    module, found = weights("attention")
+    asked = module.query(mean.mean(1))
+    scores = torch.stack([(asked * module.key(mean[:, m])).sum(-1) / 4 for m in range(3)], dim=1).detach()
+    torch.testing.assert_close(found[:, :, 0, 0], scores.softmax(1), **CLOSE)
+    module, found = weights("token")
+    for k in range(2):
+        scores = torch.stack([module.scorer(S[:, m, k]) + module.W[m] for m in range(3)], dim=1).detach()
+        torch.testing.assert_close(found[:, :, k], scores.softmax(1), **CLOSE)
+
+
+def test_parameters_by_hand():
+    d, r = SMALL.width, weighting.RANK
+    wanted = dict(static=3 * d, uniform=0, random=0, scalar=3, lowrank=3 + d, attention=2 * r * d)
+    scorer = d * r + r
+    wanted |= dict(gated=3 * d + scorer + r * d, token=3 * d + scorer + r * d, gated_scalar=3 + scorer + r)
+    plain = count_parameters(make(SMALL))
+    assert {n: count_parameters(make(replace(SMALL, weighting=n))) - plain for n in FAMILY} == wanted
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_every_variant_learns(name):
+    """One step of gradient descent moves every parameter that is not behind one that starts at 0."""
+    model = stirred(name)
+    prediction, trace = model(batch_of())
+    model.loss(prediction, torch.linspace(-3, 3, 24, dtype=torch.float64), trace).backward()
+    assert all(p.grad.abs().max() > 1e-9 for p in model.weighting.parameters())
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_an_absent_modality_gets_no_weight_and_the_others_share_it(name):
+    batch = batch_of()
+    lengths = batch.lengths["audio"].clone()
+    lengths[:12] = 0
+    batch = replace(batch, lengths={**batch.lengths, "audio": lengths})
+    plain, masked = stirred(name), stirred(name, mask_absent=True)
+    A, (_, trace) = plain(batch)[1].weights.expand(24, -1, -1), masked(batch)
+    assert trace.weights.shape[0] == 24 and not trace.weights[:12, 1].any()
+    torch.testing.assert_close(trace.weights[12:], A[12:], **CLOSE)
+    torch.testing.assert_close(trace.weights.sum(1), torch.ones(24, SMALL.width, dtype=torch.float64), **CLOSE)
+    if name != "token":  # whose weights in the trace are means over its tokens
+        others = A[:12, [0, 2]]
+        torch.testing.assert_close(trace.weights[:12, [0, 2]], others / others.sum(1, keepdim=True), **CLOSE)
+    assert A[:12, 1].min() > 0, "and without the switch, the paper's softmax stays as it is"
+
+
+def test_an_utterance_without_any_modality_has_the_unmasked_weights():
+    batch = batch_of()
+    batch = replace(batch, lengths={m: torch.zeros_like(n) for m, n in batch.lengths.items()})
+    prediction, trace = stirred("static", mask_absent=True)(batch)
+    assert prediction.isfinite().all()
+    torch.testing.assert_close(trace.weights, stirred("static")(batch)[1].weights.expand(24, -1, -1), **CLOSE)
+
+
 # --- Weightings of one's own -----------------------------------------------------------------------------------------
 
 
@@ -217,7 +330,7 @@ def test_taken_name_is_refused():
 
 
 def test_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="weighting is 'dynamic'; registered are: none, static, uniform"):
+    with pytest.raises(ValueError, match="weighting is 'dynamic'; registered are: none, attention, gated"):
         build_weighting(TMTConfig(weighting="dynamic"))
 
 

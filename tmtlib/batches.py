@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tmtlib import metrics
 from tmtlib.config import MODALITIES, ModelConfig
+from tmtlib.data.corrupt import keep_only
 from tmtlib.data.schema import Split
 from tmtlib.models import Batch, Model
 from tmtlib.models.tmt import windowed
@@ -25,6 +26,7 @@ class OnDevice:
     """
 
     def __init__(self, split: Split, device: torch.device, config: ModelConfig, family: str):
+        split = split if config.modalities == MODALITIES else keep_only(split, config.modalities)
         features, lengths = ({m: torch.from_numpy(x[m]) for m in MODALITIES} for x in (split.features, split.lengths))
         cut = windowed(Batch(features, lengths), getattr(config, "window", None))  # before any mix-up, as the original
         self.features = {m: x.to(device) for m, x in cut.features.items()}

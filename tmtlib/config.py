@@ -29,8 +29,11 @@ class ModelConfig:
     task: str = "regression"  # "regression" (L1 loss) or "classification" (5 classes, cross-entropy)
     schedule: str = "constant"  # "constant" or "warmup_cosine" (per epoch, linear from 0 over 10 %, then cosine)
     mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
+    modalities: tuple[str, ...] = MODALITIES  # those the model is given; the others are absent, in training too
 
     def __post_init__(self):
+        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
+            raise ValueError(f"modalities is {self.modalities!r}; wanted one or more of {MODALITIES}")
         check_choice("task", self.task, ("regression", "classification"))
         check_choice("schedule", self.schedule, ("constant", "warmup_cosine"))
         check_choice("mixup", self.mixup, ("off", "original", "correct"))
@@ -69,6 +72,7 @@ class TMTConfig(ModelConfig):
     weighting_init_std: float = 0.0  # W ~ N(0, std^2); 0 is uniform weights
     weighting_lr: float | None = None  # W's own learning rate; None: the training's
     temperature: float = 1.0  # softmax(W / temperature)
+    mask_absent: bool = False  # a modality that an utterance lacks gets weight 0 and the others share the whole
     bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
     bert_lr: float = 5e-5
 

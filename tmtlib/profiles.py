@@ -16,7 +16,23 @@ METHODS = {
     "tmt_amw": {"weighting": "static"},  # W learns at the training rate, as nothing else is stated
     "tmt_amw_fast": {"weighting": "static", "weighting_lr": 1e-2},  # W can move far within the budget
     "tmt_amw_slow": {"weighting": "static", "weighting_lr": 1e-4},  # the paper's rate, where a profile has another
-    "tmt_uniform": {"weighting": "uniform"},
+    "tmt_uniform": {"weighting": "uniform"},  # control C1
+    "tmt_random": {"weighting": "random"},  # control C2
+    "tmt_amw_r1m": {"weighting": "static", "placement": "R1M"},  # M A: TMT itself at the start
+    "tmt_amw_r2": {"weighting": "static", "placement": "R2"},  # the weighted sum of the paper's text
+    "tmt_amw_r3": {"weighting": "static", "placement": "R3"},  # before disentanglement
+    "tmt_scalar": {"weighting": "scalar"},
+    "tmt_lowrank": {"weighting": "lowrank"},
+    "tmt_gated": {"weighting": "gated"},
+    "tmt_gated_scalar": {"weighting": "gated_scalar"},
+    "tmt_attention": {"weighting": "attention"},
+    "tmt_token": {"weighting": "token"},
+    "text_only": {"modalities": ("text",)},
+    "audio_only": {"modalities": ("audio",)},
+    "vision_only": {"modalities": ("vision",)},
+    "text_audio": {"modalities": ("text", "audio")},
+    "text_vision": {"modalities": ("text", "vision")},
+    "audio_vision": {"modalities": ("audio", "vision")},
     "tmt_5class": {"weighting": "none", "task": "classification"},
     "tmt_amw_5class": {"weighting": "static", "task": "classification"},
 }
@@ -26,6 +42,22 @@ METHOD_TITLES = {
     "tmt_amw_fast": "TMT+AMW, fast W",
     "tmt_amw_slow": "TMT+AMW, slow W",
     "tmt_uniform": "TMT, uniform weights",
+    "tmt_random": "TMT, random weights",
+    "tmt_amw_r1m": "TMT+AMW, times M (R1M)",
+    "tmt_amw_r2": "TMT+AMW, summed (R2)",
+    "tmt_amw_r3": "TMT+AMW, before (R3)",
+    "tmt_scalar": "TMT, a number a modality",
+    "tmt_lowrank": "TMT, rank-one W",
+    "tmt_gated": "TMT, gated by the input",
+    "tmt_gated_scalar": "TMT, gated, one number",
+    "tmt_attention": "TMT, attention over modalities",
+    "tmt_token": "TMT, gated token by token",
+    "text_only": "TMT, text only",
+    "audio_only": "TMT, audio only",
+    "vision_only": "TMT, vision only",
+    "text_audio": "TMT, text and audio",
+    "text_vision": "TMT, text and vision",
+    "audio_vision": "TMT, audio and vision",
     "tmt_5class": "TMT, 5-class head",
     "tmt_amw_5class": "TMT+AMW, 5-class head",
     # floors, see tmtlib.floors

@@ -24,7 +24,7 @@ from tmtlib.models.base import Batch, Model, Trace
 from tmtlib.models.dropout import Dropout
 from tmtlib.models.layers import Block
 from tmtlib.models.losses import mmd, orthogonality
-from tmtlib.models.weighting import build_weighting
+from tmtlib.models.weighting import Weighting, build_weighting
 
 GROUPS = ("shared", *MODALITIES)  # token groups, in their order
 SPARE = 10  # the original looks for 30 frames where it keeps 20
@@ -102,10 +102,10 @@ class TMT(Model):
         batch = windowed(self._text_encoded(batch), self.config.window)
         self._check(batch)
         groups = batch.split()
-        projected = self._projected(groups, trace)
+        projected = self._projected(groups, batch, trace)
         tokens = torch.cat([self._disentangled(x, group, maps) for x, group in zip(projected, groups, strict=True)])
         trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
-        specific = self._specific(trace)
+        specific = self._specific(batch, trace)
         f1 = self.specific_from_shared(specific, trace.tokens["shared"], maps, "specific_from_shared")
         f2 = self.shared_from_specific(trace.tokens["shared"], specific, maps, "shared_from_specific")
         with torch.autocast(f1.device.type, enabled=False):  # a bfloat16 prediction is too coarse near class edges
@@ -125,7 +125,7 @@ class TMT(Model):
             if t > most or d != width:
                 raise ValueError(f"{m} is {t} frames of {d} features; wanted at most {most} frames of {width} features")
 
-    def _projected(self, groups: list[Batch], trace: Trace) -> list[dict[str, Float[Tensor, "B T d"]]]:
+    def _projected(self, groups: list[Batch], batch: Batch, trace: Trace) -> list[dict[str, Float[Tensor, "B T d"]]]:
         """X_m of each group, weighted where the placement is R3; their means over time go into the trace."""
         projected = [{m: self.project[m](self.raw_dropout(g.features[m])) for m in MODALITIES} for g in groups]
         for m in MODALITIES:
@@ -137,8 +137,8 @@ class TMT(Model):
         if self.weighting is None or self.config.placement != "R3":
             return projected
         means = torch.stack([trace.projected[m] for m in MODALITIES], dim=1)
-        trace.weights = self._weights(means[:, :, None])
-        weights = trace.weights.expand_as(means).split([len(x["text"]) for x in projected])
+        weights = self._weights(means[:, :, None], batch, trace)[:, :, 0].expand_as(means)
+        weights = weights.split([len(x["text"]) for x in projected])
         return [
             {m: w[:, i, None] * x[m] for i, m in enumerate(MODALITIES)} for w, x in zip(weights, projected, strict=True)
         ]
@@ -163,7 +163,7 @@ class TMT(Model):
         always = torch.ones(len(batch.lengths["text"]), tokens, dtype=torch.bool, device=self.tokens.device)
         return torch.cat([always, *(batch.valid(m) for m in MODALITIES)], dim=1)
 
-    def _specific(self, trace: Trace) -> Float[Tensor, "B k d"]:
+    def _specific(self, batch: Batch, trace: Trace) -> Float[Tensor, "B k d"]:
         """S', what the mutual transformer sees of the specific tokens S_m, by placement (A sums to 1 over m):
 
         R1  S'_m = A_m S_m, concatenated (primary reading);   R1M  S'_m = M A_m S_m: TMT itself at W = 0
@@ -171,20 +171,29 @@ class TMT(Model):
         """
         specific = torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)  # (B, M, k, d)
         if self.weighting is not None and self.config.placement != "R3":
-            trace.weights = self._weights(specific)
+            weights = self._weights(specific, batch, trace)
             scale = len(MODALITIES) if self.config.placement == "R1M" else 1
-            specific = (scale * trace.weights)[:, :, None] * specific
+            specific = scale * weights * specific
             if self.config.placement == "R2":
                 return specific.sum(1)
         return specific.flatten(1, 2)
 
-    def _weights(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "#B M d"]:
-        """A, of the right shape: another would broadcast into something else without a word."""
-        weights = self.weighting(tokens)
-        b, m, _, d = tokens.shape
-        if weights.shape not in ((1, m, d), (b, m, d)):
+    def _weights(self, tokens: Float[Tensor, "B M k d"], batch: Batch, trace: Trace) -> Float[Tensor, "#B M #k #d"]:
+        """A, of the right shape: another would broadcast into something else without a word. The trace gets its mean
+        over tokens."""
+        b, m, k, d = tokens.shape
+        if isinstance(self.weighting, Weighting):
+            present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
+            weights = self.weighting(tokens, present).expand(-1, -1, -1, d)
+            allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
+        else:  # any module will do that gives a weight per modality and feature
+            weights = self.weighting(tokens)
+            allowed = [(1, m, d), (b, m, d)]
+        if weights.shape not in allowed:
             found = f"weighting {self.config.weighting!r} gave weights of shape {tuple(weights.shape)}"
-            raise ValueError(f"{found}; wanted (1, {m}, {d}) or ({b}, {m}, {d})")
+            raise ValueError(f"{found}; wanted {' or '.join(map(str, dict.fromkeys(allowed)))}")
+        weights = weights if weights.dim() == 4 else weights[:, :, None]
+        trace.weights = weights.mean(2)
         return weights
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:

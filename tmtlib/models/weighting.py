@@ -1,8 +1,11 @@
-"""Adaptive modality weighting (AMW) and its controls: modules that give each modality a weight per feature.
+"""Adaptive modality weighting (AMW), its variants and its controls: each gives every modality a weight per feature.
 
-A weighting sees the modality-specific tokens and returns A (B or 1, M, d), positive and summing to one over the
-M modalities. `TMT` decides where A acts (its `placement`). To add one of your own, decorate a module with
-`@register("name")` and write that name in `TMTConfig.weighting`.
+A weighting turns the modality-specific tokens into logits; the base class makes them weights, positive and summing to
+one over the M modalities. `TMT` decides where they act (its `placement`). To add one of your own, derive it from
+`Weighting` (or take any module that maps the tokens to weights (#B, M, d)), decorate it with `@register("name")`, and
+write that name in `TMTConfig.weighting`.
+
+Axes: B utterances, M modalities, k tokens a modality, d width; "#" marks an axis that may be 1 and then holds for all.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tmtlib.config import MODALITIES, TMTConfig
 
 WEIGHTINGS: dict[str, Callable[[TMTConfig], nn.Module]] = {}
+# Inner width of the scorers that see the input: small, so that seeing it, and not size, is the difference to a static W
+RANK = 16
 
 
 def register(name: str):
@@ -39,33 +44,149 @@ def build_weighting(config: TMTConfig) -> nn.Module | None:
     return WEIGHTINGS[config.weighting](config)
 
 
-@register("static")
-class StaticWeighting(nn.Module):
-    """The paper's equation (sec. "Adaptive Modality Weight Calculation"): A = softmax over modalities of W.
+class Weighting(nn.Module):
+    """Base: A = softmax over modalities of logits / temperature. Derive it and write `logits`.
 
-    W in R^{M x d} is a parameter: A is the same for every utterance. At W = 0 every weight is 1/M.
+    With `config.mask_absent`, a modality that an utterance lacks gets weight 0 there and the others share the whole;
+    where all are absent, the weights are as without the mask. Raises ValueError for a temperature that is not positive.
     """
 
     def __init__(self, config: TMTConfig):
         super().__init__()
         if config.temperature <= 0:
             raise ValueError(f"temperature is {config.temperature}; wanted a positive number")
-        self.temperature = config.temperature
+        self.temperature, self.mask_absent = config.temperature, config.mask_absent
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "#B M #k #d"]:
+        raise NotImplementedError(f"{type(self).__name__} needs a method logits(tokens)")
+
+    def forward(
+        self, tokens: Float[Tensor, "B M k d"], present: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "#B M #k #d"]:
+        """The weights; `present` says which modalities an utterance has."""
+        z = self.logits(tokens) / self.temperature
+        if self.mask_absent and present is not None:
+            hidden = ~present & present.any(1, keepdim=True)
+            z = z.masked_fill(hidden[:, :, None, None], -torch.inf)
+        return z.softmax(dim=1)
+
+
+@register("static")
+class StaticWeighting(Weighting):
+    """The paper's equation (sec. "Adaptive Modality Weight Calculation"): A = softmax over modalities of W.
+
+    W in R^{M x d} is a parameter: A is the same for every utterance. At W = 0 every weight is 1/M.
+    """
+
+    def __init__(self, config: TMTConfig):
+        super().__init__(config)
         self.W = nn.Parameter(torch.zeros(len(MODALITIES), config.width))
         if config.weighting_init_std:  # else nothing is drawn, and TMT's own random numbers stay as they are
             nn.init.normal_(self.W, std=config.weighting_init_std)
 
-    def forward(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M d"]:
-        return (self.W / self.temperature).softmax(dim=0)[None]
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 d"]:
+        return self.W[None, :, None]
 
 
 @register("uniform")
-class UniformWeighting(nn.Module):
-    """The control: A = 1/M for ever. What AMW gains beyond this, it gains by learning the weights."""
+class UniformWeighting(Weighting):
+    """Control C1: A = 1/M for ever. What AMW gains beyond this, it gains by learning the weights."""
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 1"]:
+        return tokens.new_zeros(1, tokens.shape[1], 1, 1)
+
+
+@register("random")
+class RandomWeighting(Weighting):
+    """Control C2: W frozen at a draw from N(0, 1). What AMW gains beyond this, it gains by learning which weights."""
 
     def __init__(self, config: TMTConfig):
-        super().__init__()
-        self.register_buffer("A", torch.full((1, len(MODALITIES), config.width), 1 / len(MODALITIES)))
+        super().__init__(config)
+        self.register_buffer("W", torch.randn(len(MODALITIES), config.width))
 
-    def forward(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M d"]:
-        return self.A
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 d"]:
+        return self.W[None, :, None]
+
+
+@register("scalar")
+class ScalarWeighting(Weighting):
+    """One learned number a modality (the paper's future work: "more lightweight"): M parameters instead of M d."""
+
+    def __init__(self, config: TMTConfig):
+        super().__init__(config)
+        self.w = nn.Parameter(torch.zeros(len(MODALITIES)))
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 1"]:
+        return self.w[None, :, None, None]
+
+
+@register("lowrank")
+class LowRankWeighting(Weighting):
+    """W = u v^T of rank one: M + d parameters. u is drawn and v starts at 0, so that W does too, and can leave it."""
+
+    def __init__(self, config: TMTConfig):
+        super().__init__(config)
+        self.u = nn.Parameter(torch.randn(len(MODALITIES)))
+        self.v = nn.Parameter(torch.zeros(config.width))
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 d"]:
+        return torch.outer(self.u, self.v)[None, :, None]
+
+
+class _Scorer(nn.Sequential):
+    """Scores of tokens from the tokens themselves, one small network for all modalities; at first all 0."""
+
+    def __init__(self, width: int, outputs: int):
+        super().__init__(nn.Linear(width, RANK), nn.Tanh(), nn.Linear(RANK, outputs, bias=False))
+        nn.init.zeros_(self[2].weight)
+
+
+@register("gated")
+class GatedWeighting(StaticWeighting):
+    """Weights "based on input data", as the paper has it in prose: Z = W + scorer(mean over k of S_m), (B, M, d)."""
+
+    def __init__(self, config: TMTConfig):
+        super().__init__(config)
+        self.scorer = _Scorer(config.width, config.width)
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M 1 d"]:
+        return super().logits(tokens) + self.scorer(tokens.mean(2, keepdim=True))
+
+
+@register("gated_scalar")
+class ScalarGatedWeighting(ScalarWeighting):
+    """The same with one number a modality and utterance: Z = w + scorer(mean over tokens of S_m), (B, M)."""
+
+    def __init__(self, config: TMTConfig):
+        super().__init__(config)
+        self.scorer = _Scorer(config.width, 1)
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M 1 1"]:
+        return super().logits(tokens) + self.scorer(tokens.mean(2, keepdim=True))
+
+
+@register("attention")
+class AttentionWeighting(Weighting):
+    """Attention over modalities, as in the paper's related work: the mean of all modalities asks, each one answers."""
+
+    def __init__(self, config: TMTConfig):
+        super().__init__(config)
+        self.query = nn.Linear(config.width, RANK, bias=False)
+        self.key = nn.Linear(config.width, RANK, bias=False)
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M 1 1"]:
+        s = tokens.mean(2)
+        score = (self.query(s.mean(1, keepdim=True)) * self.key(s)).sum(-1) / RANK**0.5
+        return score[:, :, None, None]
+
+
+@register("token")
+class TokenWeighting(StaticWeighting):
+    """Each token by itself (the paper's future work: "token-wise"): Z = W + scorer(S_mk), (B, M, k, d)."""
+
+    def __init__(self, config: TMTConfig):
+        super().__init__(config)
+        self.scorer = _Scorer(config.width, config.width)
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M k d"]:
+        return super().logits(tokens) + self.scorer(tokens)

@@ -108,7 +108,7 @@ def _epoch(split: Split, shape: DataShape, device: str) -> dict[str, float]:
     with one_thread(device):
         learner = new_learner(config, shape, (0,), where)
         optimiser = adam(learner, 1e-4)
-        few = OnDevice(split.take(np.arange(512)), where, config, shape.family)
+        few = OnDevice(split.take(np.arange(min(512, len(split)))), where, config, shape.family)
         train_epoch(learner, few, optimiser, training, [torch.Generator()])
         before, started = own_memory_mb(), time.perf_counter()
         train_epoch(learner, OnDevice(split, where, config, shape.family), optimiser, training, [torch.Generator()])

@@ -70,7 +70,7 @@ def our_rate(config: TMTConfig, split: Split, shape: DataShape, training: Traini
         torch.set_num_threads(threads)
         learner = new_learner(config, shape, seeds, where, stacked=where.type == "cuda")
         optimiser, generators = adam(learner, training.learning_rate), [torch.Generator() for _ in seeds]
-        warm_up = OnDevice(split.take(np.arange(training.batch_size)), where, config, shape.family)
+        warm_up = OnDevice(split.take(np.arange(min(training.batch_size, len(split)))), where, config, shape.family)
         train_epoch(learner, warm_up, optimiser, training, generators)
         data = OnDevice(split, where, config, shape.family)
         started = time.perf_counter()

@@ -172,7 +172,8 @@ class Profile:
     training: Training = Training()
     planted: Mapping[str, PlantedSize] = field(default_factory=lambda: MappingProxyType({}))
     datasets: tuple[str, ...] = ("mosi", "mosei", "sims")
-    methods: tuple[str, ...] = ("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform")
+    methods: tuple[str, ...] = ("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform")  # on every data set
+    ablations: tuple[str, ...] = ()  # on the first data set only
     five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
     normalize: bool = True
     snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels

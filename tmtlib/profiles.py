@@ -95,6 +95,16 @@ SMALL = TMTConfig(
     cross_hidden=64,
 )
 
+# Claims about learned weights need them to beat uniform and random ones, so the controls are in every study.
+MAIN = (
+    *("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_scalar", "tmt_gated", "tmt_token"),
+    *("text_only", "late_fusion", "mult", "misa"),
+)
+ABLATIONS = (
+    *("tmt_amw_r1m", "tmt_amw_r2", "tmt_amw_r3", "tmt_lowrank", "tmt_gated_scalar", "tmt_attention"),
+    *("audio_only", "vision_only", "text_audio", "text_vision", "audio_vision"),
+)
+
 PROFILES = {
     "smoke": Profile(
         name="smoke",
@@ -102,6 +112,7 @@ PROFILES = {
         model=replace(SMALL, width=16, heads=2, head_width=8, encoder_hidden=32, cross_hidden=16),
         training=Training(learning_rate=3e-3, epochs=2, patience=None),
         planted=planted_sizes((96, 32, 64), aligned=8, unaligned=(8, 12, 10)),
+        methods=("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "text_only", "mult"),
         snr_db=(10.0, 0.0),
         jobs=1,
     ),
@@ -111,6 +122,8 @@ PROFILES = {
         model=replace(SMALL, schedule="warmup_cosine"),  # few epochs end better with a falling learning rate
         training=Training(learning_rate=1e-3, epochs=10, patience=5),
         planted=planted_sizes((1400, 300, 500), aligned=20, unaligned=(20, 26, 24)),
+        methods=MAIN,
+        ablations=ABLATIONS,
     ),
-    "paper": Profile(name="paper", seeds=tuple(range(10))),
+    "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS),
 }

@@ -46,7 +46,7 @@ class Study:
     def runs(self, *methods: str) -> list[Run]:
         """All runs of some methods: data set by data set, method by method, seed by seed.
 
-        A 5-class method has runs only on the data sets that the profile names for it.
+        A 5-class method has runs only on the data sets that the profile names for it, an ablation on the first.
         """
         model, training = self.profile.model, self.profile.training
         return [
@@ -54,6 +54,7 @@ class Study:
             for ref in self.refs
             for method in methods
             if method not in FIVE_CLASS or ref.name in self.profile.five_class
+            if method not in self.profile.ablations or ref == self.refs[0]
             for seed in self.profile.seeds
         ]
 
@@ -63,9 +64,9 @@ class Study:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The profile's methods, with the 5-class ones where a data set has them."""
+        """The profile's methods, with the 5-class ones where a data set has them, and its ablations."""
         twins = FIVE_CLASS if any(ref.name in self.profile.five_class for ref in self.refs) else ()
-        return (*self.profile.methods, *twins)
+        return (*self.profile.methods, *twins, *self.profile.ablations)
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
         """Writes a table to `<results>/<profile>/<name>.csv`, whole or not at all."""

@@ -191,8 +191,13 @@ def read_record(run: Run) -> Record:
 def load_model(run: Run, shape: DataShape | None = None) -> Model:
     """The trained model of a finished run, on the CPU; `shape` saves loading the data for it."""
     model = build_model(run.model, shape or load(run.data).shape)
-    model.load_state_dict(torch.load(_record_path(run).with_suffix(".pt"), weights_only=True))
+    model.load_state_dict(load_state(run))
     return model.eval()
+
+
+def load_state(run: Run) -> dict[str, torch.Tensor]:
+    """The parameters of a finished run, by name."""
+    return torch.load(_record_path(run).with_suffix(".pt"), weights_only=True)
 
 
 def row(run: Run) -> dict:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tmtlib.config import MODALITIES, Run
-from tmtlib.runs import read_record
+from tmtlib.runs import load_state, read_record
 
 KEYS = ["dataset", "source", "method", "seed"]
 
@@ -57,20 +57,23 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
     """How far the weights got from 1/M at the best epoch, beside how far Adam can move W in the steps taken.
 
     One row a data set and method: W's learning rate, steps (the most of any seed), the bound on |W| and on A
-    (`audit.adam_bound`), and the least and greatest A over features and seeds.
+    (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A.
     """
     from tmtlib.audit import adam_bound
     from tmtlib.data.loading import load
 
     frame = chosen(todo)
-    first = {(load(r.data).card.name, r.method): r for r in todo}
+    of: dict[tuple[str, str], list[Run]] = {}
+    for r in todo:
+        of.setdefault((load(r.data).card.name, r.method), []).append(r)
     rows = []
     for (dataset, source, method), some in frame.groupby(["dataset", "source", "method"], sort=False):
-        run = first[dataset, method]
+        run = of[dataset, method][0]
         rate = run.model.weighting_lr if run.model.weighting_lr is not None else run.training.learning_rate
         per_epoch = int(np.ceil(len(load(run.data).train) / run.training.batch_size))
         steps = per_epoch * int(some["epoch"].max())
         bound = adam_bound(rate, steps, len(MODALITIES))
-        rows.append((dataset, source, method, rate, steps, *bound, some["low"].min(), some["high"].max()))
-    names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound a_low a_high"
+        greatest = max(load_state(r)["weighting.W"].abs().max().item() for r in of[dataset, method])
+        rows.append((dataset, source, method, rate, steps, *bound, greatest, some["low"].min(), some["high"].max()))
+    names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound w_max a_low a_high"
     return pd.DataFrame(rows, columns=names.split())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.data import figure4_datasets
+from tmtlib.figures.evidence import forest, weight_reach
 from tmtlib.figures.mechanism import figure3_amw
 from tmtlib.figures.results import figure5_comparison, learning_curves, mae_against_accuracy, missing_bars, noise_curves
 from tmtlib.figures.schematics import figure1_fusion, figure2_tmt
@@ -40,6 +41,7 @@ __all__ = [
     "figure3_amw",
     "figure4_datasets",
     "figure5_comparison",
+    "forest",
     "learning_curves",
     "mae_against_accuracy",
     "method_colour",
@@ -50,6 +52,7 @@ __all__ = [
     "save",
     "throughput",
     "weight_heatmap",
+    "weight_reach",
     "weight_trajectories",
     "weights_against_truth",
 ]

@@ -28,6 +28,14 @@ METHOD_COLOURS = {
     "tmt_amw_fast": "#D55E00",
     "tmt_amw_slow": "#F0A870",
     "tmt_uniform": "#56B4E9",
+    "tmt_random": "#8C6D31",
+    "tmt_gated": "#228833",
+    "tmt_token": "#66CC88",
+    "tmt_scalar": "#CCBB44",
+    "text_only": "#0072B2",
+    "late_fusion": "#882255",
+    "mult": "#332288",
+    "misa": "#117733",
     "tmt_5class": "#A0A0A0",
     "tmt_amw_5class": "#DD99BB",
 }
@@ -131,7 +139,7 @@ def whiskers_note(numbers: pd.Series) -> str:
     """What whiskers show, given the numbers of seeds behind them."""
     if numbers.max() < 2:
         return NO_SPREAD
-    return f"whiskers: ± 1 sd over seeds, {_count(numbers)}" + ("; none where n = 1" if numbers.min() < 2 else "")
+    return f"whiskers: ± 1 sd over seeds, {counted(numbers)}" + ("; none where n = 1" if numbers.min() < 2 else "")
 
 
 def bands_note(frame: pd.DataFrame) -> str:
@@ -142,10 +150,11 @@ def bands_note(frame: pd.DataFrame) -> str:
     steps = frame.groupby(["dataset", "source", "method", "seed"]).size()
     ragged = steps.groupby(level=[0, 1, 2]).nunique().max() > 1
     thin = "; thin: single seeds, as not all went on as long" if ragged else ""
-    return f"lines: mean over seeds, {_count(numbers)}; bands: ± 1 sd{thin}"
+    return f"lines: mean over seeds, {counted(numbers)}; bands: ± 1 sd{thin}"
 
 
-def _count(numbers: pd.Series) -> str:
+def counted(numbers: pd.Series) -> str:
+    """The numbers of seeds in words: n = 3, or n = 3 to 10."""
     low, high = int(numbers.min()), int(numbers.max())
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 

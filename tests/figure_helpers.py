@@ -109,6 +109,21 @@ def comparison(source="planted") -> pd.DataFrame:
     return frame
 
 
+def differences(names=("mosi", "mosei", "sims"), source="planted") -> pd.DataFrame:
+    keys = itertools.product(names, ("acc5", "f1_5class", "mae"), ("tmt", "tmt_uniform", "tmt_random"))
+    frame = pd.DataFrame(list(keys), columns=["dataset", "metric", "before"]).assign(
+        source=source, after="tmt_amw", n=3
+    )
+    frame["difference"] = np.random.default_rng(2).normal(0, 0.01, len(frame))
+    return frame.assign(low=frame["difference"] - 0.02, high=frame["difference"] + 0.02)
+
+
+def reach() -> pd.DataFrame:
+    rows = itertools.product(("mosi", "sims"), (("tmt_amw_slow", 0.02), ("tmt_amw", 0.2), ("tmt_amw_fast", 2.0)))
+    rows = [{"dataset": d, "source": "planted", "method": m, "move_bound": b, "w_max": 0.8 * b} for d, (m, b) in rows]
+    return pd.DataFrame(rows)
+
+
 def softmax(seed: int, d: int = 16) -> np.ndarray:
     return torch.randn(3, d, generator=torch.Generator().manual_seed(seed)).softmax(0).numpy()
 
@@ -134,6 +149,12 @@ DRAWINGS = {
     "noise_one": lambda: figures.noise_curves(noise_frame(names=("mosei",), methods=tuple(METHODS))),
     "missing": lambda: figures.missing_bars(missing_frame()),
     "missing_one": lambda: figures.missing_bars(missing_frame(names=("mosei",))),
+    "forest": lambda: figures.forest(differences()),
+    "forest_one": lambda: figures.forest(differences(("sims",))),
+    "reach": lambda: figures.weight_reach(reach()),
+    "speed": lambda: figures.throughput(
+        pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [40.0, 21.0]}), "here"
+    ),
     "trajectories": lambda: figures.weight_trajectories(trained()["weights"]),
     "heatmap": _heatmap,
     "truth": lambda: figures.weights_against_truth(truth_frame()),

@@ -91,6 +91,7 @@ def test_mean_matrix_averages_seeds(smoke):
 
 def test_weights_stay_within_adam_s_reach(smoke):
     table = weights.reach(smoke.runs("tmt_amw"))
+    assert (table["w_max"] <= table["move_bound"] * 1.01).all() and (table["w_max"] > 0).all()
     assert (table["a_low"] >= table["a_low_bound"] - 1e-4).all() and (table["a_low"] < 1 / 3).all()
     assert (table["a_high"] <= table["a_high_bound"] + 1e-4).all() and (table["a_high"] > 1 / 3).all()
     assert (table["steps"] <= 4).all(), "96 utterances in batches of 64, two epochs"

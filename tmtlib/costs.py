@@ -6,14 +6,17 @@ Seconds on a shared machine mean little, so times are ratios of interleaved meas
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 
 from tmtlib.batches import OnDevice
-from tmtlib.config import ModelConfig, Training
+from tmtlib.config import ModelConfig, Profile, Training
 from tmtlib.data.schema import Dataset
 from tmtlib.models import build_model, count_parameters
+from tmtlib.profiles import method_config
 from tmtlib.runs import one_thread
 from tmtlib.statistics import Interval, t_interval
 from tmtlib.training import adam, new_learner, pick_device, train_epoch
@@ -48,6 +51,21 @@ def extra_time(
                 seconds[k] = time.perf_counter() - start  # its return value waited for the device
             extra.append(seconds[1] / seconds[0] - 1)
     return t_interval(extra[1:])
+
+
+def table(
+    methods: Sequence[str], profile: Profile, dataset: Dataset, device: str = "auto", rounds: int = 8
+) -> pd.DataFrame:
+    """What each method costs beyond plain TMT: parameters, and time per training step as a share, with interval.
+
+    Columns: method, parameters (more than TMT's), extra_time, low, high (95 % t interval over rounds), n (rounds).
+    """
+    plain, found = method_config("tmt", profile.model), []
+    for method in methods:
+        config = method_config(method, profile.model)
+        extra = extra_time(config, plain, dataset, profile.training, device, rounds)
+        found.append((method, extra_parameters(config, plain, dataset), *extra))
+    return pd.DataFrame(found, columns=["method", "parameters", "extra_time", "low", "high", "n"])
 
 
 def extra_parameters(config: ModelConfig, baseline: ModelConfig, dataset: Dataset) -> int:

@@ -7,22 +7,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from tmtlib.figures.style import ACCENT, NEUTRAL, ONE_COLUMN, styled
+from tmtlib.figures.style import ACCENT, NEUTRAL, ONE_COLUMN, legend, styled
 
 
 @styled
 def throughput(measured: pd.DataFrame, machine: str) -> Figure:
     """Utterances trained a second by T, the yardstick (`eager`) and ours (`ours`), with their ratio at each T."""
-    figure, axes = plt.subplots(figsize=(ONE_COLUMN * 1.25, 2.6))
+    figure, axes = plt.subplots(figsize=(ONE_COLUMN, 2.6), layout="constrained")
     axes.loglog(measured["T"], measured["ours"], "o-", color=ACCENT, label="this project")
     axes.loglog(measured["T"], measured["eager"], "s--", color=NEUTRAL, label="plain PyTorch, same model")
     for row in measured.itertuples():
-        middle = (row.ours * row.eager) ** 0.5
-        axes.text(row.T, middle, f"{row.ours / row.eager:.1f}x", ha="center", va="center", fontsize=7)
+        axes.text(row.T, (row.ours * row.eager) ** 0.5, f"{row.ours / row.eager:.1f}×", ha="center", va="center")
+    axes.margins(x=0.12)
     axes.set_xticks(measured["T"], [str(t) for t in measured["T"]])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("longest utterance T (frames in each modality)")
     axes.set_ylabel("utterances trained per second")
-    axes.set_title(f"TMT of the paper\u2019s size, {machine}")
-    axes.legend()
+    axes.set_title(f"TMT of the paper's size on {machine}")
+    legend(figure, axes.get_legend_handles_labels()[0], "planted utterances of uneven length")
     return figure

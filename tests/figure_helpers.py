@@ -153,7 +153,7 @@ DRAWINGS = {
     "forest_one": lambda: figures.forest(differences(("sims",))),
     "reach": lambda: figures.weight_reach(reach()),
     "speed": lambda: figures.throughput(
-        pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [40.0, 21.0]}), "here"
+        pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"
     ),
     "trajectories": lambda: figures.weight_trajectories(trained()["weights"]),
     "heatmap": _heatmap,

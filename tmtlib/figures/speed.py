@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from tmtlib.figures.style import ACCENT, NEUTRAL, ONE_COLUMN, legend, styled
 
@@ -21,6 +21,7 @@ def throughput(measured: pd.DataFrame, machine: str) -> Figure:
     axes.margins(x=0.12)
     axes.set_xticks(measured["T"], [str(t) for t in measured["T"]])
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("longest utterance T (frames in each modality)")
     axes.set_ylabel("utterances trained per second")
     axes.set_title(f"TMT of the paper's size on {machine}")

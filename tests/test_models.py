@@ -424,7 +424,7 @@ def test_prediction_of_another_shape_than_its_target_is_refused():
 
 
 def test_config_without_a_model_is_refused():
-    with pytest.raises(TypeError, match=r"no model for a ModelConfig; known: \['TMTConfig'\]"):
+    with pytest.raises(TypeError, match=r"no model for a ModelConfig; known: \['TMTConfig', 'MulTConfig'"):
         build_model(ModelConfig(), planted())
 
 

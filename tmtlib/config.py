@@ -13,30 +13,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 
-MODALITIES = ("text", "audio", "vision")  # the one order used everywhere: tokens, weights, colours
+from tmtlib.baselines import BertTextConfig, LateFusionConfig, MISAConfig, MulTConfig
+from tmtlib.model_config import MODALITIES, ModelConfig, check_choice
 
-
-def check_choice(name: str, value: object, allowed: tuple) -> None:
-    """Raises ValueError naming the field, the value found and the values wanted."""
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; wanted one of {', '.join(map(repr, allowed))}")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What every model shares: the task and the training habits that belong to its recipe."""
-
-    task: str = "regression"  # "regression" (L1 loss) or "classification" (5 classes, cross-entropy)
-    schedule: str = "constant"  # "constant" or "warmup_cosine" (per epoch, linear from 0 over 10 %, then cosine)
-    mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
-    modalities: tuple[str, ...] = MODALITIES  # those the model is given; the others are absent, in training too
-
-    def __post_init__(self):
-        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
-            raise ValueError(f"modalities is {self.modalities!r}; wanted one or more of {MODALITIES}")
-        check_choice("task", self.task, ("regression", "classification"))
-        check_choice("schedule", self.schedule, ("constant", "warmup_cosine"))
-        check_choice("mixup", self.mixup, ("off", "original", "correct"))
+__all__ = [
+    "MODALITIES",
+    "BertTextConfig",
+    "DataRef",
+    "LateFusionConfig",
+    "MISAConfig",
+    "ModelConfig",
+    "MulTConfig",
+    "PlantedSize",
+    "Profile",
+    "Run",
+    "TMTConfig",
+    "Training",
+    "as_json",
+    "check_choice",
+    "digest",
+]
 
 
 @dataclass(frozen=True)

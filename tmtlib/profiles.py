@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tmtlib.config import PlantedSize, Profile, TMTConfig, Training
+from tmtlib.config import (
+    BertTextConfig,
+    LateFusionConfig,
+    MISAConfig,
+    ModelConfig,
+    MulTConfig,
+    PlantedSize,
+    Profile,
+    TMTConfig,
+    Training,
+)
 
-# A method is a change to the profile's model config; nothing else differs between methods.
+# A method is a change to the profile's model config, or another model's config at the size of its paper; nothing else
+# differs between methods.
 METHODS = {
     "tmt": {"weighting": "none"},
     "tmt_amw": {"weighting": "static"},  # W learns at the training rate, as nothing else is stated
@@ -36,6 +47,7 @@ METHODS = {
     "tmt_5class": {"weighting": "none", "task": "classification"},
     "tmt_amw_5class": {"weighting": "static", "task": "classification"},
 }
+METHODS |= {"late_fusion": LateFusionConfig, "mult": MulTConfig, "misa": MISAConfig, "bert_text": BertTextConfig}
 METHOD_TITLES = {
     "tmt": "TMT",
     "tmt_amw": "TMT+AMW",
@@ -60,6 +72,10 @@ METHOD_TITLES = {
     "audio_vision": "TMT, audio and vision",
     "tmt_5class": "TMT, 5-class head",
     "tmt_amw_5class": "TMT+AMW, 5-class head",
+    "late_fusion": "late fusion",
+    "mult": "MulT",
+    "misa": "MISA",
+    "bert_text": "BERT, text only",
     # floors, see tmtlib.floors
     "constant": "constant (train median)",
     "train_mean": "constant (train mean)",
@@ -72,11 +88,21 @@ METHOD_TITLES = {
 FIVE_CLASS = ("tmt_5class", "tmt_amw_5class")
 
 
-def method_config(method: str, base: TMTConfig) -> TMTConfig:
-    """The model config of a method. Raises ValueError for an unknown one."""
+def method_config(method: str, base: TMTConfig) -> ModelConfig:
+    """The model config of a method. Raises ValueError for an unknown one.
+
+    Another model than TMT takes the profile's schedule, and no more layers than its TMT has.
+    """
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    return replace(base, **METHODS[method])
+    change = METHODS[method]
+    if not isinstance(change, type):
+        return replace(base, **change)
+    config = change(schedule=base.schedule)
+    if isinstance(config, MulTConfig):
+        layers = min(config.layers, base.encoder_layers)
+        config = replace(config, layers=layers, memory_layers=layers)
+    return config
 
 
 def planted_sizes(utterances: tuple, aligned: int, unaligned: tuple) -> dict[str, PlantedSize]:

@@ -269,14 +269,8 @@ def commit() -> str:
 
 # The sources that a trained result depends on
 RESULT_CODE = (
-    "batches.py",
-    "config.py",
-    "learners.py",
-    "metrics.py",
-    "text.py",
-    "training.py",
-    "models/*.py",
-    "data/*.py",
+    *("baselines.py", "batches.py", "config.py", "learners.py", "metrics.py", "model_config.py", "published.py"),
+    *("text.py", "training.py", "models/*.py", "data/*.py"),
 )
 
 

@@ -24,7 +24,7 @@ from tmtlib.batches import OnDevice
 from tmtlib.config import ModelConfig, Run, Training
 from tmtlib.data.schema import DataShape, Split
 from tmtlib.learners import Alone, Learner, Stacked
-from tmtlib.models import Batch, Model, build_model
+from tmtlib.models import Batch, Model, build_model, model_class
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ def fit(
     stopping after `patience` epochs without a better one. The same seed gives the same result on the same CPU (on a
     GPU, to rounding), whatever seeds are trained beside it. `on_fit` is called with each as soon as it is finished,
     so that a caller can save it. `stacked` trains all seeds as one program (default: on a GPU), as many at a time as
-    its memory holds. Raises ValueError for a protocol under which nothing would be learned.
+    its memory holds; a model with an LSTM or a BERT is always trained alone. Raises ValueError for a protocol under
+    which nothing would be learned.
     """
     _check_protocol(run.training)
     where = pick_device(device)
     data = [OnDevice(split, where, run.model, shape.family) for split in (train, valid)]
     seeds = (run.seed,) if seeds is None else tuple(seeds)
-    stacked = (where.type == "cuda" if stacked is None else stacked) and data[0].text_bert is None
+    possible = model_class(run.model).stackable and data[0].text_bert is None
+    stacked = (where.type == "cuda" if stacked is None else stacked) and possible
     waiting, fits = [seeds] if stacked else [(seed,) for seed in seeds], []
     while waiting and seeds:
         group = waiting.pop(0)

@@ -61,6 +61,8 @@ class Trace:
 class Model(nn.Module):
     """Base of every model. `prediction` is (B,) for regression and (B, 5) logits for classification."""
 
+    stackable = True  # whether seeds can be trained as one program; vmap has neither LSTMs nor BERTs
+
     def __init__(self, config: ModelConfig, family: str):
         super().__init__()
         self.config, self.family = config, family

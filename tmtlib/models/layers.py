@@ -17,10 +17,11 @@ from tmtlib.models.dropout import Dropout
 class Attention(nn.Module):
     """Multi-head attention with heads of any width: softmax(Q K^T / sqrt(head_width)) V, then an output projection.
 
-    Queries, keys and values are projected without bias, the output with one, as in the original TMT.
+    Queries, keys and values are projected without bias, the output with one, as in the original TMT. `dropout` acts
+    on the output, `map_dropout` on the attention map, which training then has to form.
     """
 
-    def __init__(self, width: int, heads: int, head_width: int, dropout: float):
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float, map_dropout: float = 0.0):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, heads * head_width, bias=False)
@@ -28,6 +29,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, heads * head_width, bias=False)
         self.out = nn.Linear(heads * head_width, width)
         self.dropout = Dropout(dropout)
+        self.map_dropout = Dropout(map_dropout)
 
     def forward(
         self,
@@ -46,14 +48,14 @@ class Attention(nn.Module):
             for project, x in ((self.query, query), (self.key, key), (self.value, value))
         )
         mask = None if valid is None else valid[:, None, None, :]
-        if want_map:
+        if want_map or (self.training and self.map_dropout.rate > 0):
             score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
             map_ = (score if mask is None else score.masked_fill(~mask, -torch.inf)).softmax(-1)
-            mixed = map_ @ v
+            mixed = self.map_dropout(map_) @ v
         else:
             map_ = None
             mixed = fused_attention(q, k, v, mask)
-        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), map_
+        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), map_ if want_map else None
 
 
 def fused_attention(

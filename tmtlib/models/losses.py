@@ -1,4 +1,4 @@
-"""The original TMT's two auxiliary losses, which make the tokens "shared" and "specific"."""
+"""Auxiliary losses that make representations "shared" and "specific": the original TMT's two, and MISA's."""
 
 from __future__ import annotations
 
@@ -34,3 +34,11 @@ def mmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
     kernel = sum(torch.exp(-distance / (bandwidth * 2.0**k / 4)) for k in range(5))
     b = len(x)
     return kernel[:b, :b].mean() + kernel[b:, b:].mean() - 2 * kernel[:b, b:].mean()
+
+
+def cmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"], moments: int = 5) -> Float[Tensor, ""]:
+    """Central moment discrepancy of values in [0, 1] (MISA, "Similarity Loss"): the distance |E x - E y| of the means, plus
+    those of the central moments E (x - E x)^k for k = 2 .. `moments`, each by feature. Zero for equal samples."""
+    distance = (x.mean(0) - y.mean(0)).norm()
+    x, y = x - x.mean(0), y - y.mean(0)
+    return distance + sum((x.pow(k).mean(0) - y.pow(k).mean(0)).norm() for k in range(2, moments + 1))

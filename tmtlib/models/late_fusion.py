@@ -1,0 +1,61 @@
+"""Late fusion: each modality is encoded by itself, and only the three results meet. As the LF-DNN of MMSA (Yu et al.,
+"CH-SIMS", ACL 2020): an LSTM for the text, the mean over frames and a small network for audio and vision.
+
+Axes: B batch, T frames, D features, d_m width of a modality.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tmtlib.config import MODALITIES, LateFusionConfig
+from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.models.dropout import Dropout
+from tmtlib.models.inputs import check_sizes, check_widths, lstm_states, read_out, without_padding
+from tmtlib.models.tmt import masked_mean
+
+
+def perceptron(dropout: float, *widths: int) -> nn.Sequential:
+    """Dropout, then linear maps from width to width, each but the input followed by a ReLU."""
+    layers = [Dropout(dropout)]
+    for a, b in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class LateFusion(Model):
+    """Late fusion as a model of the study. Build it with `tmtlib.build_model`; the arguments are those of `TMT`.
+
+    Raises ValueError for sizes below one.
+    """
+
+    stackable = False
+
+    def __init__(self, config: LateFusionConfig, shapes: dict[str, tuple[int, int]], family: str):
+        super().__init__(config, family)
+        check_sizes(config, "widths", "fusion_width")
+        c = config
+        self.widths = {m: shapes[m][1] for m in MODALITIES}
+        width = dict(zip(MODALITIES, c.widths, strict=True))
+        self.lstm = nn.LSTM(self.widths["text"], width["text"], batch_first=True)
+        self.text = perceptron(c.dropout, width["text"], width["text"])
+        self.means = nn.ModuleDict(
+            {m: perceptron(c.dropout, self.widths[m], width[m], width[m]) for m in ("audio", "vision")}
+        )
+        self.head = nn.Sequential(
+            *perceptron(c.dropout, sum(c.widths), c.fusion_width, c.fusion_width),
+            nn.Linear(c.fusion_width, self.outputs),
+        )
+
+    def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
+        """Prediction, (B,) or (B, 5), and trace: each modality's encoding as `projected`. There is no attention."""
+        check_widths(batch, self.widths)
+        batch = without_padding(batch)
+        _, text = lstm_states(self.lstm, batch.features["text"], batch.lengths["text"])
+        projected: dict[str, Float[Tensor, "B d_m"]] = {"text": self.text(text)}
+        projected |= {m: net(masked_mean(batch.features[m], batch.valid(m))) for m, net in self.means.items()}
+        trace = Trace(projected=projected)
+        hidden = torch.cat([projected[m] for m in MODALITIES], dim=-1)
+        return read_out(self.head, hidden, self.config.task), trace

@@ -1,0 +1,163 @@
+"""MISA of Hazarika et al., "MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment Analysis"
+(ACM MM 2020), written from section 3 of the paper, with CMD as similarity and so without the adversarial branch.
+
+  1. utterances   u_m (B, d): mean of the text's frames; two bidirectional LSTMs over audio and over vision
+  2. encode       one shared encoder and one private to each modality: h_m^c, h_m^p (B, d), values in [0, 1]
+  3. fuse         a one-layer transformer over the six vectors (B, 6, d)
+  4. predict      from the six, side by side (B, 6 d)
+A decoder for each modality gives u_m back from h_m^c + h_m^p; it serves a loss only.
+Axes: B batch, T frames, D features, d width.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from tmtlib.config import MODALITIES, MISAConfig
+from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.models.dropout import Dropout
+from tmtlib.models.inputs import (
+    bert_of,
+    check_sizes,
+    check_widths,
+    groups_with_bert,
+    lstm_states,
+    read_out,
+    text_encoded,
+    without_padding,
+)
+from tmtlib.models.layers import Attention
+from tmtlib.models.losses import cmd, orthogonality
+from tmtlib.models.tmt import masked_mean
+
+PAIRS = tuple(combinations(MODALITIES, 2))
+
+
+class BiLSTMs(nn.Module):
+    """Two bidirectional LSTMs, the second over the first's normed states; (B, 4 width), the final states of both."""
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        self.first = nn.LSTM(features, width, batch_first=True, bidirectional=True)
+        self.norm = nn.LayerNorm(2 * width)
+        self.second = nn.LSTM(2 * width, width, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Float[Tensor, "B T D"], lengths: Int64[Tensor, " B"]) -> Float[Tensor, "B e"]:
+        states, first = lstm_states(self.first, x, lengths)
+        _, second = lstm_states(self.second, self.norm(states), lengths)
+        return torch.cat([first, second], dim=-1)
+
+
+class Fusion(nn.Module):
+    """A transformer layer as first published, norms last: x <- LN(x + Attn(x)), then x <- LN(x + FF(x))."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.attention = Attention(width, heads, width // heads, dropout, dropout)
+        self.norm_attention, self.norm_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, width), Dropout(dropout)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "B 6 d"], want_map: bool
+    ) -> tuple[Float[Tensor, "B 6 d"], Float[Tensor, "B h 6 6"] | None]:
+        mixed, map_ = self.attention(x, x, x, want_map=want_map)
+        x = self.norm_attention(x + mixed)
+        return self.norm_feed_forward(x + self.feed_forward(x)), map_
+
+
+class MISA(Model):
+    """MISA as a model of the study. Build it with `tmtlib.build_model`; the arguments are those of `TMT`.
+
+    compat="mmsa": the LSTMs of audio and vision read as many frames as the text has tokens, whatever their own
+    lengths. Raises ValueError for a width that the heads do not divide, sizes below one, and mix-up with a BERT.
+    """
+
+    stackable = False
+
+    def __init__(self, config: MISAConfig, shapes: dict[str, tuple[int, int]], family: str):
+        super().__init__(config, family)
+        check_sizes(config, "width", "heads", "fusion_hidden")
+        c, d = config, config.width
+        if d % c.heads:
+            raise ValueError(f"width is {d} with {c.heads} heads; wanted a multiple of the heads")
+        self.bert = bert_of(c)
+        self.widths = {m: shapes[m][1] for m in MODALITIES}
+        if self.bert is not None:
+            self.widths["text"] = self.bert.width
+        lstms = {m: (self.widths[m], c.lstm_width or self.widths[m]) for m in ("audio", "vision")}
+        self.lstms = nn.ModuleDict({m: BiLSTMs(*sizes) for m, sizes in lstms.items()})
+        inputs = {"text": self.widths["text"]} | {m: 4 * width for m, (_, width) in lstms.items()}
+        self.project = nn.ModuleDict(
+            {m: nn.Sequential(nn.Linear(inputs[m], d), nn.ReLU(), nn.LayerNorm(d)) for m in MODALITIES}
+        )
+        self.shared = nn.Sequential(nn.Linear(d, d), nn.Sigmoid())
+        self.private = nn.ModuleDict({m: nn.Sequential(nn.Linear(d, d), nn.Sigmoid()) for m in MODALITIES})
+        self.decode = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
+        self.fusion = Fusion(d, c.heads, c.fusion_hidden, c.fusion_dropout)
+        self.head = nn.Sequential(
+            nn.Linear(6 * d, 3 * d), Dropout(c.dropout), nn.ReLU(), nn.Linear(3 * d, self.outputs)
+        )
+
+    def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
+        """Prediction, (B,) or (B, 5), and trace: u_m as `projected`, the three h^c as tokens "shared", h_m^p by m."""
+        batch = text_encoded(self.bert, batch)
+        check_widths(batch, self.widths)
+        trace = Trace(projected={m: self.project[m](u) for m, u in self._utterances(batch).items()})
+        trace.tokens["shared"] = self.shared(torch.stack(list(trace.projected.values()), dim=1))
+        trace.tokens |= {m: self.private[m](u)[:, None] for m, u in trace.projected.items()}
+        fused, map_ = self.fusion(torch.cat(list(trace.tokens.values()), dim=1), attention)
+        if attention:
+            trace.attention["fusion"] = map_
+        return read_out(self.head, fused.flatten(1), self.config.task), trace
+
+    def _utterances(self, batch: Batch) -> dict[str, Float[Tensor, "B e"]]:
+        """One vector an utterance and modality, in the order of MODALITIES (sec. 3, "Utterance-level
+        Representations")."""
+        clean = without_padding(batch)
+        found = {"text": masked_mean(clean.features["text"], clean.valid("text"))}
+        for m, lstms in self.lstms.items():
+            x, lengths = clean.features[m], clean.lengths[m]
+            if self.config.compat == "mmsa":
+                x, lengths = batch.features[m], clean.lengths["text"].clamp_max(x.shape[1])
+            found[m] = lstms(x, lengths)
+        return found
+
+    def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
+        """The base's; for regression, mean squared error unless the config says "l1"."""
+        checked = super().task_loss(prediction, target)
+        mse = self.config.task == "regression" and self.config.task_loss == "mse"
+        return mse_loss(prediction, target) if mse else checked
+
+    def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
+        """Task + beta * difference + alpha * similarity + gamma * reconstruction (sec. 3, "Learning").
+
+        Difference: summed over shared and private of each modality, and private of each two. Similarity and
+        reconstruction: means over the three pairs, and over the three modalities.
+        """
+        c = self.config
+        private = {m: trace.tokens[m].squeeze(1).float() for m in MODALITIES}
+        shared = dict(zip(MODALITIES, trace.tokens["shared"].float().unbind(1), strict=True))
+        difference = sum(orthogonality(shared[m], private[m]) for m in MODALITIES)
+        difference = difference + sum(orthogonality(private[a], private[b]) for a, b in PAIRS)
+        similarity = sum(cmd(shared[a], shared[b]) for a, b in PAIRS) / len(PAIRS)
+        total = self.task_loss(prediction, target) + c.difference * difference + c.similarity * similarity
+        return total + c.reconstruction * self._reconstruction(trace)
+
+    def _reconstruction(self, trace: Trace) -> Float[Tensor, ""]:
+        """Mean squared error of u_m decoded from its two parts, in the mean over modalities."""
+        error = 0
+        for m, common in zip(MODALITIES, trace.tokens["shared"].unbind(1), strict=True):
+            decoded = self.decode[m]((common + trace.tokens[m].squeeze(1)).to(self.decode[m].weight.dtype))
+            error = error + mse_loss(decoded, trace.projected[m].to(decoded.dtype))
+        return error / len(MODALITIES)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """BERT has a learning rate of its own."""
+        return groups_with_bert(self, learning_rate)

@@ -1,0 +1,163 @@
+"""MulT, the multimodal transformer of Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language
+Sequences" (ACL 2019), written from section 3 of the paper.
+
+  1. convolve    X_m = Conv1D(features of modality m) -> (B, T_m, d)
+  2. cross       Z_{s->m}: X_m asks X_s, layer after layer, for both other modalities s (six transformers)
+  3. remember    self-attention over [Z_{s->m}; Z_{s'->m}] (B, T_m, 2d), of which the last frame is kept
+  4. predict     from the three last frames (B, 6d), through a residual layer
+Axes: B batch, T frames, D features, d width, h heads, Q and K frames of target and source.
+
+Sinusoidal positions are added wherever a transformer begins. Residuals go around the norms, as pre-norm blocks have
+them (eq. 5 prints the normed input in their place), and each transformer ends in a norm. Convolutions keep the
+number of frames. MMSA also hides the future from its attention (`attn_mask`); the paper does not, nor does this.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor, nn
+
+from tmtlib.config import MODALITIES, MulTConfig
+from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.models.dropout import Dropout
+from tmtlib.models.inputs import check_sizes, check_widths, read_out, without_padding
+from tmtlib.models.layers import Attention
+from tmtlib.models.tmt import masked_mean
+
+SOURCES = {m: tuple(s for s in MODALITIES if s != m) for m in MODALITIES}  # of each target, the two others
+
+
+class Layer(nn.Module):
+    """Pre-norm block (sec. 3.2, eq. 5): t <- t + Attn(LN t, LN s, LN s), then t <- t + FF(LN t). One LN for t and s."""
+
+    def __init__(self, width: int, attention_dropout: float, config: MulTConfig):
+        super().__init__()
+        c = config
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, c.heads, width // c.heads, c.residual_dropout, attention_dropout)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.ReLU(),
+            Dropout(c.relu_dropout),
+            nn.Linear(4 * width, width),
+            Dropout(c.residual_dropout),
+        )
+
+    def forward(
+        self,
+        target: Float[Tensor, "B Q d"],
+        source: Float[Tensor, "B K d"],
+        valid: Bool[Tensor, "B K"] | None,
+        want_map: bool,
+    ) -> tuple[Float[Tensor, "B Q d"], Float[Tensor, "B h Q K"] | None]:
+        source = self.norm(source)
+        mixed, map_ = self.attention(self.norm(target), source, source, valid, want_map)
+        target = target + mixed
+        return target + self.feed_forward(target), map_
+
+
+class Transformer(nn.Module):
+    """A stack of layers in which a target asks a source that stays as it is, or, without a source, itself."""
+
+    def __init__(self, width: int, layers: int, attention_dropout: float, config: MulTConfig):
+        super().__init__()
+        self.positions = config.compat == "none"
+        self.dropout = Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList(Layer(width, attention_dropout, config) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        target: Float[Tensor, "B Q d"],
+        source: Float[Tensor, "B K d"] | None,
+        valid: Bool[Tensor, "B K"] | None,
+        maps: dict | None,
+        name: str,
+    ) -> Float[Tensor, "B Q d"]:
+        target = self._placed(target)
+        source = None if source is None else self._placed(source)
+        for i, layer in enumerate(self.layers):
+            target, map_ = layer(target, target if source is None else source, valid, maps is not None)
+            if maps is not None:
+                maps[f"{name}.{i}"] = map_
+        return self.norm(target)
+
+    def _placed(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
+        return self.dropout(x + sinusoids(x.shape[1], x.shape[2], x.device) if self.positions else x)
+
+
+class MulT(Model):
+    """MulT as a model of the study. Build it with `tmtlib.build_model`; the arguments are those of `TMT`.
+
+    compat="mmsa" reproduces three ways of MMSA's re-implementation: transformers know no positions, frames of padding
+    are attended to, and the last frame is that of the padded tensor. Raises ValueError for a width that the heads do
+    not divide, and for sizes below one.
+    """
+
+    def __init__(self, config: MulTConfig, shapes: dict[str, tuple[int, int]], family: str):
+        super().__init__(config, family)
+        check_sizes(config, "width", "heads", "layers", "memory_layers", "kernels")
+        c, d = config, config.width
+        if d % c.heads:
+            raise ValueError(f"width is {d} with {c.heads} heads; wanted a multiple of the heads")
+        self.widths = {m: shapes[m][1] for m in MODALITIES}
+        self.text_dropout = Dropout(c.text_dropout)
+        self.convolve = nn.ModuleDict(  # no bias: padding stays zero
+            {
+                m: nn.Conv1d(self.widths[m], d, k, padding="same", bias=False)
+                for m, k in zip(MODALITIES, c.kernels, strict=True)
+            }
+        )
+        rate = dict(zip(MODALITIES, c.attention_dropout, strict=True))
+        self.cross = nn.ModuleDict(
+            {f"{s}_to_{m}": Transformer(d, c.layers, rate[s], c) for m in MODALITIES for s in SOURCES[m]}
+        )
+        self.memory = nn.ModuleDict({m: Transformer(2 * d, c.memory_layers, rate["text"], c) for m in MODALITIES})
+        self.residual = nn.Sequential(
+            nn.Linear(6 * d, 6 * d), nn.ReLU(), Dropout(c.output_dropout), nn.Linear(6 * d, 6 * d)
+        )
+        self.head = nn.Linear(6 * d, self.outputs)
+
+    def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
+        """Prediction, (B,) or (B, 5), and trace; attention maps are formed only when asked for."""
+        check_widths(batch, self.widths)
+        trace = Trace()
+        maps = trace.attention if attention else None
+        batch = without_padding(batch) if self.config.masked else batch
+        valid = {m: batch.valid(m) if self.config.masked else None for m in MODALITIES}
+        frames = {m: self._convolved(m, batch.features[m]) for m in MODALITIES}
+        for m, x in frames.items():
+            trace.projected[m] = x.mean(1) if valid[m] is None else masked_mean(x, valid[m])
+        last = torch.cat([self._last(m, frames, valid, batch, maps) for m in MODALITIES], dim=-1)
+        return read_out(self.head, last + self.residual(last), self.config.task), trace
+
+    def _convolved(self, modality: str, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T d"]:
+        x = self.text_dropout(x) if modality == "text" else x
+        return self.convolve[modality](x.mT).mT
+
+    def _last(
+        self, target: str, frames: dict, valid: dict, batch: Batch, maps: dict | None
+    ) -> Float[Tensor, "B two_d"]:
+        """What a modality's memory holds at its last frame, having asked the two others."""
+        crossed = torch.cat(
+            [
+                self.cross[f"{s}_to_{target}"](frames[target], frames[s], valid[s], maps, f"{s}_to_{target}")
+                for s in SOURCES[target]
+            ],
+            dim=-1,
+        )
+        memory = self.memory[target](crossed, None, valid[target], maps, f"memory_{target}")
+        if not self.config.masked:
+            return memory[:, -1]
+        index = (batch.lengths[target] - 1)[:, None, None].expand(-1, 1, memory.shape[2])
+        return memory.gather(1, index).squeeze(1)
+
+
+def sinusoids(frames: int, width: int, device: torch.device) -> Float32[Tensor, "T d"]:
+    """PE[t, 2j] = sin(t / 10000^(2j / d)), PE[t, 2j + 1] = cos(t / 10000^(2j / d)), as in "Attention Is All You Need"."""
+    column = torch.arange(width, device=device)
+    rate = 10000.0 ** (-(column - column % 2) / width)
+    angle = torch.arange(frames, device=device)[:, None] * rate
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos())

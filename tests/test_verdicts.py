@@ -34,8 +34,8 @@ def world(rng: np.random.Generator, effects: dict[str, float], noise: float, see
 def share(effects: dict[str, float], noise: float, seeds: int = 10) -> pd.Series:
     """How many of the draws of a world give each claim each verdict: (claim, verdict) -> count."""
     rng = np.random.default_rng(20)
-    drawn = [verdicts.gain_verdicts(world(rng, effects, noise, seeds)) for _ in range(DRAWS)]
-    pairs = [(key, verdict) for found in drawn for key, (verdict, _) in found.items()]
+    drawn = [verdicts.gain_cells(world(rng, effects, noise, seeds)) for _ in range(DRAWS)]
+    pairs = [(key, verdicts.judged(cells, GAINS[key])) for found in drawn for key, cells in found.items()]
     return pd.Series(pairs).value_counts()
 
 

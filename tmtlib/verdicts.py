@@ -43,27 +43,39 @@ def claims(rows: pd.DataFrame, areas: pd.DataFrame, extra_parameters: int, extra
 
 
 def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Verdict and evidence of each claim with an "amw_gain" or "learned_gain" rule, by its key.
+    """Verdict and evidence of each claim with an "amw_gain" or "learned_gain" rule, by its key."""
+    cells = gain_cells(rows)
+    return {c.key: (judged(cells[c.key], c.rule), _evidence(cells[c.key])) for c in paper.CLAIMS if c.key in cells}
 
-    A gain is judged over TMT, and its evidence says how it compares with the controls. What learned weights are said to
-    bring has to show over each control too; a control that was not run leaves that open.
-    """
+
+def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+    """The cells of `gains` that each such claim is about, by its key and by what TMT+AMW is compared with."""
     compared = {before: gains(rows, before=before) for before in ("tmt", *paper.CONTROLS)}
-    found = {}
-    for claim in paper.CLAIMS:
-        if cells := paper.gain_cells(claim.rule):
-            wanted = {(dataset, OUR_METRICS[metric]) for dataset, metric in cells}
-            everywhere = claim.rule.split(":")[1] == "all"
-            some = {before: _within(frame, wanted, everywhere) for before, frame in compared.items()}
-            found[claim.key] = _judged(some, learned=claim.rule.startswith("learned_gain"))
-    return found
+    return {
+        claim.key: {before: _within(frame, claim.rule) for before, frame in compared.items()}
+        for claim in paper.CLAIMS
+        if paper.gain_cells(claim.rule)
+    }
 
 
 def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """The same for the claims with a "noise" or "learned_noise" rule, from areas under noise curves."""
     compared = {before: noise_gains(areas, before=before) for before in ("tmt", *paper.CONTROLS)}
-    rules = {"noise": False, "learned_noise": True}
-    return {c.key: _judged(compared, learned=rules[c.rule]) for c in paper.CLAIMS if c.rule in rules}
+    ruled = (c for c in paper.CLAIMS if c.rule in ("noise", "learned_noise"))
+    return {c.key: (judged(compared, c.rule), _evidence(compared)) for c in ruled}
+
+
+def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
+    """One verdict over all cells of a comparison with TMT.
+
+    What learned weights are said to bring ("learned_..." rules) has to show over each control too; a control that was
+    not run leaves that open.
+    """
+    found = list(compared["tmt"]["verdict"])
+    for control in paper.CONTROLS if rule.startswith("learned") else ():
+        verdicts = list(compared[control]["verdict"])
+        found += verdicts if len(verdicts) == len(compared["tmt"]) else [*verdicts, "cannot tell"]
+    return paper.combined_verdict(found)
 
 
 def gains(rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt", after: str = "tmt_amw"):
@@ -76,8 +88,7 @@ def gains(rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt
     difference counts as none, see `paper.margin`) and verdict (of "better").
     """
     frame = _compared(rows, {ours: (ours, name) for name, ours in OUR_METRICS.items()}, before, after)
-    wanted = {(dataset, OUR_METRICS[metric]) for dataset, metric in paper.gain_cells(rule)}
-    return _within(frame, wanted, everywhere=rule.split(":")[1] == "all")
+    return _within(frame, rule)
 
 
 def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
@@ -96,21 +107,20 @@ def _compared(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]], before
         if set(some["method"]) == {before, after}:
             by_seed = some.pivot(index="seed", columns="method", values=list(columns))
             for column, (shown, name) in columns.items():
-                cell = by_seed[column]
-                found.append((dataset, source, shown, *_paired(cell[after], cell[before]), paper.margin(dataset, name)))
+                pair = (by_seed[column, method].to_numpy(np.float64) for method in (after, before))
+                found.append((dataset, source, shown, *_paired(*pair), paper.margin(dataset, name)))
     frame = pd.DataFrame(found, columns=[c for c in GAIN_COLUMNS if c not in ("p_adjusted", "verdict")])
     frame["p_adjusted"] = significance.adjusted_p(frame["p"])
     better = {shown: paper.BETTER[name] for shown, name in columns.values()}
-    frame["verdict"] = [
-        paper.interval_verdict(c.low, c.high, better[c.metric], c.p_adjusted, c.margin) for c in frame.itertuples()
-    ]
+    named = zip(*(frame[c] for c in ("low", "high", "metric", "p_adjusted", "margin")), strict=True)
+    frame["verdict"] = [paper.interval_verdict(low, high, better[m], p, margin) for low, high, m, p, margin in named]
     return frame[GAIN_COLUMNS]
 
 
-def _paired(after: pd.Series, before: pd.Series) -> tuple[float, ...]:
+def _paired(after: np.ndarray, before: np.ndarray) -> tuple[float, ...]:
     """difference, low, high, n, p, d_z, mde over seeds; NaN, so no verdict, where a seed is missing or has failed."""
     n = len(after)
-    if after.isna().any() or before.isna().any():
+    if np.isnan(after).any() or np.isnan(before).any():
         return (math.nan,) * 3 + (n,) + (math.nan,) * 3
     interval = paired_interval(after, before, paper.CONFIDENCE)
     sd = float(np.std(after - before, ddof=1)) if n > 1 else math.nan
@@ -118,31 +128,27 @@ def _paired(after: pd.Series, before: pd.Series) -> tuple[float, ...]:
     return *interval, p, d_z, significance.minimum_detectable_effect(n, sd, alpha=paper.ALPHA)
 
 
-def _within(frame: pd.DataFrame, wanted: set[tuple[str, str]], everywhere: bool) -> pd.DataFrame:
-    """The cells that a rule names; `everywhere`: its metrics on whatever data sets there are."""
-    metric_names = {metric for _, metric in wanted}
+def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """The cells that a rule names; "all" data sets: its metrics on whatever data sets there are."""
+    wanted = {(dataset, OUR_METRICS[metric]) for dataset, metric in paper.gain_cells(rule)}
+    metric_names, everywhere = {metric for _, metric in wanted}, rule.split(":")[1] == "all"
     pairs = zip(frame["dataset"], frame["metric"], strict=True)
     kept = [m in metric_names if everywhere else (d, m) in wanted for d, m in pairs]
     return frame.loc[np.array(kept, dtype=bool)].reset_index(drop=True)
 
 
-def _judged(compared: Mapping[str, pd.DataFrame], learned: bool) -> tuple[str, str]:
-    """One verdict over the cells compared with TMT (learned: and with each control), and the evidence in words."""
+def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
+    """In words: every cell's difference from TMT, gains too small to count, and how it goes with the controls."""
     cells = compared["tmt"]
     if cells.empty:
-        return "cannot tell", "The data at hand do not include this data set."
+        return "The data at hand do not include this data set."
     source, real = cells["source"].iloc[0], set(cells["dataset"]) <= set(paper.DATASETS)
     whose = "Planted data. " if source == "planted" else "" if real else "Other data than the paper's. "
-    evidence = f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {_in_words(cells)}."
+    parts = [f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {_in_words(cells)}."]
     if small := _without_gain(cells):
-        evidence += f" No gain as large as half the printed one: {small}."
-    controls = {title: compared[method] for method, title in paper.CONTROLS.items()}
-    evidence += f" AMW against {', against '.join(_tally(title, some) for title, some in controls.items())}."
-    found = list(cells["verdict"])
-    if learned:
-        for some in controls.values():
-            found += list(some["verdict"]) if len(some) == len(cells) else [*some["verdict"], "cannot tell"]
-    return paper.combined_verdict(found), evidence
+        parts.append(f"No gain as large as half the printed one: {small}.")
+    tallies = (_tally(title, compared[method]) for method, title in paper.CONTROLS.items())
+    return " ".join([*parts, f"AMW against {', against '.join(tallies)}."])
 
 
 def _in_words(cells: pd.DataFrame) -> str:

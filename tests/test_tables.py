@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from tmtlib import floors, paper, report, tables, verdicts
 from tmtlib.robustness import area_under_curve
@@ -34,6 +35,36 @@ def test_single_run_has_no_spread_and_undefined_metric_no_row():
     rows = rows_of("tmt", [0.4], [1.0]).assign(corr=float("nan"))
     table = tables.table1(rows).set_index("metric")
     assert table["sd"].isna().all() and (table["n"] == 1).all() and "corr" not in table.index
+
+
+def test_intervals_and_adjusted_p_by_hand():
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.4, 0.02, 5)
+    better, same = base + 0.03 + rng.normal(0, 0.005, 5), base + rng.normal(0, 0.01, 5)
+    rows = [rows_of(m, v, 1 - v) for m, v in [("tmt", base), ("tmt_amw", better), ("tmt_uniform", same)]]
+    floor = rows_of("constant", [0.3], [1.5]).drop(columns="seed")
+    table = tables.table1(pd.concat([*rows, floor]).sample(frac=1, random_state=0)).set_index(["method", "metric"])
+    low, high = stats.t.interval(0.95, 4, base.mean(), base.std(ddof=1) / np.sqrt(5))
+    assert table.loc[("tmt", "acc5"), ["low", "high"]].tolist() == pytest.approx([low, high])
+    assert table.loc[["tmt", "constant"], "p_adjusted"].isna().all() and np.isnan(table.loc[("constant", "mae"), "low"])
+    # three metrics that are the same up to sign, twice: BH of a family of six
+    p = [stats.ttest_rel(after, base).pvalue for after in (better, same)]
+    wanted = stats.false_discovery_control(np.repeat(p, 3))[[0, 3]]
+    for method, value in zip(("tmt_amw", "tmt_uniform"), wanted, strict=True):
+        assert table.loc[method, "p_adjusted"].tolist() == pytest.approx([value] * 3)
+
+
+def test_runs_that_do_not_pair_have_no_p():
+    tmt = rows_of("tmt", [0.4, 0.5, 0.6], [1, 1.2, 1.3])
+    other = rows_of("tmt_amw", [0.5, 0.5, 0.65], [1.1, 1, 1])
+    single = rows_of("tmt_uniform", [0.5], [1])
+    table = tables.table1(pd.concat([tmt, other.assign(seed=[1, 2, 3]), single]))
+    assert table["p_adjusted"].isna().all()
+    assert tables.table1(pd.concat([tmt, other]))["p_adjusted"].notna().sum() == 3
+    by_order = tables.table1(pd.concat([tmt, other]).drop(columns="seed"))
+    pd.testing.assert_frame_equal(by_order, tables.table1(pd.concat([tmt, other])))
+    failed = pd.concat([tmt, other.assign(mae=[1.1, float("nan"), 1])])
+    assert tables.table1(failed).query("metric == 'mae' and method == 'tmt_amw'")["p_adjusted"].isna().all()
 
 
 @pytest.mark.parametrize("cell", paper.TABLE1, ids=lambda c: f"{c.dataset}-{c.method}-{c.metric}")

@@ -16,40 +16,10 @@ from scipy.stats import binomtest, norm
 
 from tmtlib import paper
 from tmtlib.paper import DATASETS, METHODS, METRICS, TEST_SIZES, table1_value
-
-# Acc-5 (%) and MAE (label units), means of five seeds: thuiar/MMSA, results/result-stat.md, commit a94e65d.
-_MMSA = """
-model       mosi         mosei        sims
-EF-LSTM     40.15 .9488  51.16 .6005  21.23 .5907
-LF-DNN      38.05 .9548  51.97 .5802  39.74 .4463
-TFN         39.39 .9473  53.10 .5726  39.30 .4322
-LMF         38.13 .9504  52.99 .5757  40.53 .4412
-MFN         40.47 .9268  52.76 .5733  39.47 .4349
-Graph-MFN   38.63 .9557  52.69 .5745  39.82 .4450
-MulT        42.68 .8799  54.18 .5593  37.94 .4532
-MISA        47.08 .7765  53.63 .5575  -     -
-Self-MM     53.47 .7080  55.53 .5309  41.53 .4250
-TETFN       53.64 .7084  55.78 .5373  41.79 .4200
-CENET       50.87 .7254  56.15 .5259  33.92 .4709
-MLF-DNN     -     -      -     -      40.22 .3958
-MTFN        -     -      -     -      40.31 .3954
-MLMF        -     -      -     -      41.05 .4091
-"""
-# Its Acc-2, Acc-3 and Acc-5 are 317, 248 and 97 of 457, those of one constant prediction: no point of a line.
-CONSTANT_ROWS = (("sims", "EF-LSTM"),)
-
-# SIMS Acc-5 (%) over five values of one loss weight: comments in train_acc5.py, cug-ygh/TMT at e0c6a2b.
-TMT_SWEEP = (46.83, 48.14, 46.60, 46.82, 46.39)
-_SWEEP_SD = float(np.std(TMT_SWEEP, ddof=1)) / 100
-SEED_NOISE = (  # dataset, metric, standard deviation over runs (fractions, label units), source
-    ("sims", "acc5", _SWEEP_SD, "cug-ygh/TMT at e0c6a2b, train_acc5.py: five loss weights, one run each"),
-    ("mosi", "acc5", 0.0107, "youngwhite/msa, docs/model_table.md: Self-MM, 10 seeds"),
-    ("mosi", "acc5", 0.0237, "youngwhite/msa, docs/model_table.md: MulT, 10 seeds"),
-    ("mosi", "mae", 0.0121, "youngwhite/msa, docs/model_table.md: Self-MM, 10 seeds"),
-    ("mosi", "mae", 0.0169, "youngwhite/msa, docs/model_table.md: MulT, 10 seeds"),
-    ("mosei", "acc5", 0.0042, "thuiar/MMSA issue 68: MulT, several seeds"),
-    ("mosei", "mae", 0.0032, "thuiar/MMSA issue 68: MulT, several seeds"),
-)
+from tmtlib.published import CONSTANT_ROWS as CONSTANT_ROWS
+from tmtlib.published import SEED_NOISE, published_pairs
+from tmtlib.published import TMT_SWEEP as TMT_SWEEP
+from tmtlib.readings import READINGS, TEXT_CHECKS
 
 
 class AdamBound(NamedTuple):
@@ -58,18 +28,6 @@ class AdamBound(NamedTuple):
     move: float
     lowest_weight: float
     highest_weight: float
-
-
-def published_pairs() -> pd.DataFrame:
-    """Published (Acc-5, MAE) pairs: columns dataset, model, acc5 (fraction), mae (label units), constant."""
-    (_, *datasets), *lines = (line.split() for line in _MMSA.strip().splitlines())
-    rows = [
-        (dataset, model, float(acc5) / 100, float(mae), (dataset, model) in CONSTANT_ROWS)
-        for model, *numbers in lines
-        for dataset, acc5, mae in zip(datasets, numbers[::2], numbers[1::2], strict=True)
-        if acc5 != "-"
-    ]
-    return pd.DataFrame(rows, columns=["dataset", "model", "acc5", "mae", "constant"])
 
 
 def improvement(dataset: str, metric: str) -> float:
@@ -256,63 +214,9 @@ def seed_budget() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "metric", "gain", "seed_sd", "seeds", "source"])
 
 
-# fmt: off
-_TEXT_CHECKS = (  # quote, what it was compared with, outcome; feature sizes are those of the MMSA files
-    ("enhances emotion recognition accuracy and F1-score while reducing mean absolute error",
-     "CH-SIMS rows of Table 1", "MAE is printed as rising, 0.4726 to 0.477"),
-    ("Since the datasets used for testing are identical to those used for training",
-     "checkpoint rule, other metrics", "a validation set is named; Acc-5, F1, MAE are kept, Corr is omitted"),
-    ("this study utilized four widely-adopted evaluation metrics", "Table 1", "three metrics, without Corr"),
-    ("yielding a 74-dimensional audio vector per frame",
-     "audio features", "74 in CMU-MOSEI (COVAREP), 5 in CMU-MOSI, 33 in CH-SIMS (librosa)"),
-    ("visual models such as VGG-16 or Vision Transformer (ViT)",
-     "vision features", "20 in CMU-MOSI, 35 in CMU-MOSEI (FACET), 709 in CH-SIMS (OpenFace)"),
-    ("providing aligned textual, acoustic, and visual features",
-     "CH-SIMS features", "unaligned: 39 text, 400 audio, 55 vision frames"),
-    ("each labeled with sentiment scores indicating positive or negative sentiment",
-     "CMU-MOSI labels", "real numbers in [-3, 3]; 30 of 686 test labels are zero"),
-    ("between multimodal feature extraction and multimodal emotion token disentanglement",
-     "'inserted after the token disentanglement step'", "two places are given, before and after it"),
-    ("dynamically learns modality importance based on input data",
-     "'a learnable modality weight matrix' and its softmax", "no input enters the weights"),
-    ("AMW learns fixed weights per sample",
-     "'dynamically adjust modality contributions'", "fixed and dynamic are both stated"),
-    ("where F_m represents the feature vector of the m -th modality",
-     "TMT's two specific tokens per modality", "one vector is weighted; how two tokens are is open"),
-    ("CH-SIMS, CMU-MOSI, and CMU-MOSEI [11-13]", "references 11 to 13",
-     "11 is on skin lesions, 12 on workflow and strain measurement, 13 is CMU-MOSEI"),
-    ("employed cross-modal attention mechanisms to align and fuse multimodal data effectively [8]",
-     "reference 8", "a client-server system for emotional state assessment, by Zhu et al."),
-    ("attention mechanisms to selectively fuse multimodal features [9]", "reference 9",
-     "a network for image super-resolution"),
-    ("qualitative attention map analyses confirmed the effectiveness",
-     "captions of Figures 1 to 5", "none names an attention map"),
-    ("Extensive experiments", "Table 1",
-     "six rows, one number a cell; no ablation of place, initialisation or learned against fixed weights"),
-    ("TMT inherently assumes equal importance across modalities",
-     "TMT's attention (cug-ygh/TMT at e0c6a2b)",
-     "its attention weights depend on the input; equal is the number of tokens, two a modality"),
-    ("closely following the architecture of the original TMT",
-     "the released TMT (cug-ygh/TMT at e0c6a2b)", "256 wide there, 128 here; whose baseline was run is open"),
-    ("trained the model using the Adam optimizer for 30 epochs",
-     "the released training loop (cug-ygh/TMT at e0c6a2b)",
-     "200 epochs, warm-up and cosine, epochs chosen on the test split, each metric at its own best"),
-    ("TMT +AMW improves Acc-5 from 0.4726 to 0.4770",
-     "comments in the released train_acc5.py (cug-ygh/TMT at e0c6a2b)",
-     "46.39 to 48.14 over five values of one loss weight, without AMW"),
-    ("F1-score from 0.5156 to 0.5173", "a constant prediction of the most frequent CH-SIMS test class",
-     "its 5-class F1 is .497 with exchanged arguments, .164 in the right order"),
-    ("to ensure computational efficiency and reproducibility", "the text's other details",
-     "the hardware is named; seeds, versions and code are not"),
-    ("As shown in Table 1, the baseline across all datasets and metrics", "the sentence itself",
-     "its verb is missing: what the baseline does is not said"),
-)
-# fmt: on
-
-
 def text_checks() -> pd.DataFrame:
     """Statements that reading alone settles: an exact quote, what it was compared with, and the outcome."""
-    return pd.DataFrame(_TEXT_CHECKS, columns=["quote", "check", "outcome"])
+    return pd.DataFrame(TEXT_CHECKS, columns=["quote", "check", "outcome"])
 
 
 def _readings() -> dict[str, tuple[str, str]]:
@@ -324,19 +228,43 @@ def _readings() -> dict[str, tuple[str, str]]:
     beyond = bound[(bound["place"] == paper.ANALYSIS) & (bound["smallest_p"] >= 0.05)]
     p = ", ".join(f"{row.dataset} {row.smallest_p:.3f}" for row in beyond.itertuples())
     same = column_coincidence().query("dataset == 'sims'")["coincide"].all()
+    alike = f"CH-SIMS MAE and Acc-5 printed alike: {'yes' if same else 'no'}."
     yes = {True: "supported", False: "not supported"}
     # fmt: off
-    return {
+    return READINGS | {
         "all_metrics": (yes[not worse], f"Printed as not improving: {', '.join(worse) or 'none'}."),
         "significant": (yes[beyond.empty],
                         f"No pairing reaches p < .05 (exact McNemar, one run, three digits): {p or 'none'}."),
         "largest_on_mosei": (yes[largest], "Printed changes of Acc-5, F1 and MAE, compared by data set."),
-        "sims_mae_rise": ("cannot tell", f"CH-SIMS MAE and Acc-5 printed alike: {'yes' if same else 'no'}."),
-        "corr_omitted": ("not supported", "The reason would touch Acc-5, F1 and MAE of the same runs alike."),
-        "sum_to_one": ("supported", "A softmax over the modality axis sums to one for each dimension."),
-        "sharper_attention": ("cannot tell", "No attention distribution, entropy or map is printed."),
+        "sims_mae": ("cannot tell" if same else yes[better["sims", "mae"] < 0], alike),
+        "sims_mae_rise": ("cannot tell", alike),
+        "earlier_methods": _earlier_methods(),
+        "emphasis": _reach(),
     }
     # fmt: on
+
+
+def _earlier_methods() -> tuple[str, str]:
+    """TMT's printed Acc-5 beside other models' published means; their text features are not all the same."""
+    pairs = published_pairs()
+    above = {
+        d: int((pairs.loc[pairs["dataset"] == d, "acc5"] > table1_value(d, "tmt", "acc5")).sum()) for d in DATASETS
+    }
+    sizes = pairs.groupby("dataset").size()
+    counted = ", ".join(f"{d} {above[d]} of {sizes[d]}" for d in DATASETS)
+    return "not supported" if any(
+        above.values()
+    ) else "supported", f"Models in MMSA's list with a higher Acc-5: {counted}."
+
+
+def _reach() -> tuple[str, str]:
+    """How far the weights can get at the paper's rate, were it theirs: no evidence for or against an order."""
+    rows = weight_budget().itertuples()
+    reach = ", ".join(f"{row.dataset} {row.lowest_weight:.2f} to {row.highest_weight:.2f}" for row in rows)
+    return (
+        "cannot tell",
+        f"No learned weight is printed. From 1/3, at the rate stated for training, Adam reaches {reach}.",
+    )
 
 
 def arithmetic_verdicts() -> pd.DataFrame:

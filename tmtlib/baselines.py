@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tmtlib.model_config import ModelConfig, check_choice
-from tmtlib.published import MISA_MODEL, MULT_MODEL
+from tmtlib.hyperparameters import MISA_MODEL, MULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Baseline(ModelConfig):
 
     @classmethod
     def published(cls, dataset: str, **changes) -> Baseline:
-        """The hyper-parameters published for "mosi", "mosei", "sims" or "simsv2" (`tmtlib.published`), and `changes`.
+        """The hyper-parameters published for "mosi", "mosei", "sims" or "simsv2" (`tmtlib.hyperparameters`), and `changes`.
 
         Raises ValueError for another data set, or a model without any.
         """

@@ -10,6 +10,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tmtlib.claims import ANALYSIS, COMPARISON, TRAINING
+from tmtlib.claims import CLAIMS as CLAIMS
+from tmtlib.claims import Claim as Claim
+
 DATASETS = ("sims", "mosi", "mosei")  # the order of the paper's Table 1
 METHODS = ("tmt", "tmt_amw")
 METRICS = ("acc5", "f1", "mae")
@@ -20,12 +24,14 @@ VERDICTS = ("supported", "not supported", "cannot tell", "impossible as written"
 SPLIT_SIZES = {"sims": (1368, 456, 457), "mosi": (1284, 229, 686), "mosei": (16326, 1871, 4659)}
 TEST_SIZES = {name: sizes[2] for name, sizes in SPLIT_SIZES.items()}
 
-COMPARISON = "Performance Comparison with Baseline TMT"
-ANALYSIS = "Detailed Analysis on Each Dataset"
-DISCUSSION = "Discussion of Experimental Findings"
-TRAINING = "Implementation Details and Training Protocols"
-FUSION = "Enhancement of Cross-modal Feature Fusion"
-WEIGHTS = "Adaptive Modality Weight Calculation"
+# What counts as evidence. Fixed before the runs that are judged by it; a change calls for new runs.
+CONFIDENCE = 0.95  # of the t interval of paired seed differences
+ALPHA = 0.05  # a difference counts where its Benjamini-Hochberg adjusted p, over all (data set, metric) cells, is below
+EQUIVALENCE = 0.5  # an interval within +- this share of the printed change has no gain as large as half of it
+CONTROLS = {  # weightings without learning: what they gain too is no merit of learned weights
+    "tmt_uniform": "uniform weights",
+    "tmt_random": "random weights",
+}
 
 
 @dataclass(frozen=True)
@@ -48,25 +54,6 @@ class Setting:
     value: str | None
     quote: str = ""
     place: str = TRAINING
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper and what would count for and against it.
-
-    rule: "arithmetic" (decidable without training), "amw_gain:<dataset>:<metric>" (paired seed differences,
-    TMT+AMW minus TMT; either part may be "all"), "noise" (robustness curves), "weights_static" (the weights
-    are a parameter, without input) or "parameters" (measured size and time).
-    kind: "result", "mechanism", "explanation" or "cost".
-    """
-
-    key: str
-    quote: str
-    place: str
-    kind: str
-    rule: str
-    supports: str
-    contradicts: str
 
 
 _ROWS = (
@@ -121,101 +108,58 @@ _OPEN = (
 SETTINGS: tuple[Setting, ...] = _STATED + tuple(Setting(name, None) for name in _OPEN)
 
 
-def _gain(key: str, quote: str, place: str, cells: str) -> Claim:
-    supports = "In every cell the 95 % t interval of the paired seed differences excludes zero: better."
-    contradicts = "In at least one cell that interval excludes zero: worse. Else: cannot tell."
-    return Claim(key, quote, place, "result", f"amw_gain:{cells}", supports, contradicts)
-
-
-def _static(key: str, quote: str, place: str) -> Claim:
-    supports = "A definition in which the weights take the utterance as input."
-    contradicts = "The weights are a softmax of a learned matrix alone: the same for every utterance."
-    return Claim(key, quote, place, "mechanism", "weights_static", supports, contradicts)
-
-
-# fmt: off
-CLAIMS: tuple[Claim, ...] = (
-    _gain("gain_everywhere", "approach consistently enhances emotion recognition accuracy and F1-score "
-          "while reducing mean absolute error compared to the baseline TMT model", "Abstract", "all:all"),
-    _gain("gain_sims", "TMT +AMW improves Acc-5 from 0.4726 to 0.4770", COMPARISON, "sims:acc5"),
-    _gain("gain_mosi", "Acc-5 improves from 0.430 to 0.435, F1-score from 0.489 to 0.492, and MAE decreases "
-          "from 0.520 to 0.517", ANALYSIS, "mosi:all"),
-    _gain("gain_mosei", "Acc-5 increases from 0.530 to 0.537, F1-score from 0.560 to 0.565, and MAE drops "
-          "from 0.460 to 0.455", ANALYSIS, "mosei:all"),
-    Claim("all_metrics", "demonstrated consistent performance improvements across all metrics", "Conclusion",
-          "result", "arithmetic",
-          "In Table 1 all nine pairs of cells move towards better.",
-          "At least one pair of cells moves towards worse."),
-    Claim("significant",
-          "AMW-enhanced TMT significantly improves emotion recognition accuracy and robustness",
-          "Introduction", "result", "arithmetic",
-          "On each data set the printed accuracy gain could reach p < .05 in an exact McNemar test.",
-          "On at least one data set no pairing of the predictions could reach it."),
-    Claim("largest_on_mosei", "The most notable improvements are observed on the CMU-MOSEI dataset", ANALYSIS,
-          "result", "arithmetic",
-          "In Table 1 each metric improves most on CMU-MOSEI.",
-          "Some metric improves more on another data set."),
-    Claim("sims_mae_rise", "This marginal increase in error may be attributed to the relatively balanced "
-          "nature of the CH-SIMS modalities", ANALYSIS, "explanation", "arithmetic",
-          "The CH-SIMS MAE column differs from all others, and a measured modality balance explains it.",
-          "A measured CH-SIMS MAE that falls under AMW, with a 95 % interval that excludes zero."),
-    Claim("corr_omitted", "Since the datasets used for testing are identical to those used for training, "
-          "correlation measures may not reflect the true generalization performance of the models", ANALYSIS,
-          "explanation", "arithmetic",
-          "A reason that holds for Corr and not for Acc-5, F1 and MAE of the same predictions.",
-          "The reason holds for all four metrics alike."),
-    Claim("sum_to_one", "for each feature dimension, the weights across all modalities sum to one", WEIGHTS,
-          "mechanism", "arithmetic",
-          "The normalisation named is a softmax over the modality axis.",
-          "The softmax runs over another axis."),
-    Claim("sharper_attention",
-          "AMW leads to sharper and more focused attention distributions across modalities", FUSION,
-          "mechanism", "arithmetic",
-          "A number or figure with lower attention entropy with AMW than without.",
-          "A number or figure with the opposite order."),
-    _static("input_based", "dynamically learns modality importance based on input data and task context",
-            "Overview of the AMW Mechanism"),
-    _static("across_samples", "revealing the relative importance of each modality across samples",
-            "Introduction"),
-    _static("audio_anecdote", "AMW correctly assigned higher weights to the audio stream", DISCUSSION),
-    Claim("noise_robust", "AMW enhanced classification accuracy, robustness to modality noise, and "
-          "interpretability through explicit weight visualization", "Conclusion", "result", "noise",
-          "The 95 % t interval of paired differences in area under noise curves excludes zero: AMW better.",
-          "That interval excludes zero: AMW worse. Else: cannot tell."),
-    Claim("overhead", "introduces additional parameters, which may slightly increase computational overhead",
-          "Conclusion", "cost", "parameters",
-          "AMW adds parameters, and the 95 % interval of its extra time per step lies above zero.",
-          "AMW adds none, or that interval lies below zero. Else: cannot tell."),
-)
-# fmt: on
-
-
 def table1_value(dataset: str, method: str, metric: str) -> float | None:
     """Table 1's value (fraction; mae as printed), or None where the table has no such cell."""
     wanted = (dataset, method, metric)
     return next((c.value for c in TABLE1 if (c.dataset, c.method, c.metric) == wanted), None)
 
 
+def margin(dataset: str, metric: str) -> float:
+    """The largest difference that counts as none: `EQUIVALENCE` of the change that Table 1 prints, better or worse.
+
+    For a data set that the paper does not have, the smallest of that metric's three.
+    """
+    changes = {
+        d: abs(table1_value(d, "tmt_amw", metric) - table1_value(d, "tmt", metric)) for d in DATASETS
+    }  # fractions; mae as printed
+    return EQUIVALENCE * changes.get(dataset, min(changes.values()))
+
+
 def gain_cells(rule: str) -> tuple[tuple[str, str], ...]:
-    """The (dataset, metric) pairs that an "amw_gain:<dataset>:<metric>" rule names; () for any other rule."""
-    if not rule.startswith("amw_gain:"):
+    """The (dataset, metric) pairs that an "amw_gain:..." or "learned_gain:..." rule names; () for any other rule."""
+    kind, _, named = rule.partition(":")
+    if kind not in ("amw_gain", "learned_gain"):
         return ()
-    dataset, metric = rule.split(":")[1:]
-    datasets = DATASETS if dataset == "all" else (dataset,)
-    metrics = METRICS if metric == "all" else (metric,)
+    datasets, metrics = (
+        known if part == "all" else tuple(part.split(","))
+        for part, known in zip(named.split(":"), (DATASETS, METRICS), strict=True)
+    )
     return tuple((d, m) for d in datasets for m in metrics)
 
 
-def interval_verdict(low: float, high: float, better: int = 1) -> str:
+def interval_verdict(
+    low: float, high: float, better: int = 1, p_adjusted: float = 0.0, equivalence: float = 0.0
+) -> str:
     """The verdict of a 95 % interval of a paired difference; `better`, +1 or -1, is the claimed direction.
 
-    Excludes zero in that direction: supported; in the other: not supported; includes zero: cannot tell. So does an
-    interval of no width: a few equal differences, as counts of test utterances can be, do not show their spread.
+    Within +- `equivalence`: not supported, for a gain of the claimed size is excluded, however surely there is some.
+    Else, where it excludes zero and `p_adjusted` is below `ALPHA`: supported in the claimed direction, not supported in
+    the other. Else: cannot tell. So is an interval of no width: a few equal differences, as counts of test utterances
+    can be, do not show their spread; and a p of NaN.
     """
     low, high = sorted((better * low, better * high))
-    if math.isnan(low) or math.isnan(high) or low <= 0 <= high or math.isclose(low, high, rel_tol=1e-9):
+    if math.isnan(low) or math.isnan(high) or math.isclose(low, high, rel_tol=1e-9):
+        return "cannot tell"
+    if within_margin(low, high, equivalence):
+        return "not supported"
+    if low <= 0 <= high or not p_adjusted < ALPHA:
         return "cannot tell"
     return "supported" if low > 0 else "not supported"
+
+
+def within_margin(low: float, high: float, equivalence: float) -> bool:
+    """Whether an interval has a width and lies wholly within +- `equivalence`; False where an end is NaN."""
+    return -equivalence < low < high < equivalence and not math.isclose(low, high, rel_tol=1e-9)
 
 
 def combined_verdict(verdicts: Iterable[str]) -> str:

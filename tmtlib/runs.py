@@ -269,7 +269,7 @@ def commit() -> str:
 
 # The sources that a trained result depends on
 RESULT_CODE = (
-    *("baselines.py", "batches.py", "config.py", "learners.py", "metrics.py", "model_config.py", "published.py"),
+    *("baselines.py", "batches.py", "config.py", "learners.py", "metrics.py", "model_config.py", "hyperparameters.py"),
     *("text.py", "training.py", "models/*.py", "data/*.py"),
 )
 

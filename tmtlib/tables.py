@@ -6,14 +6,19 @@ method and a column for each metric that is defined for the data set.
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
-from tmtlib import metrics, paper
+from tmtlib import metrics, paper, significance
 from tmtlib.data.schema import dataset_title
 from tmtlib.profiles import METHOD_TITLES
+from tmtlib.statistics import t_interval
 
 METRICS = tuple(metrics.LABELS)
-TABLE1_COLUMNS = ["dataset", "source", "alignment", "method", "metric", "mean", "sd", "n", "paper"]
+KEYS = ["dataset", "source", "alignment", "method"]
+TABLE1_COLUMNS = [*KEYS, "metric", "mean", "sd", "n", "low", "high", "p_adjusted", "paper"]
+BASELINE = "tmt"  # what p_adjusted compares with
 # The paper's F1 has neither averaging nor classes stated; its size fits a 5-class F1, of which there are two.
 PAPER_METRICS = {"acc5": "acc5", "f1_5class": "f1", "f1_5class_swapped": "f1", "mae": "mae"}
 PAPER_METHODS = {"tmt": "tmt", "tmt_amw": "tmt_amw", "tmt_5class": "tmt", "tmt_amw_5class": "tmt_amw"}
@@ -22,21 +27,48 @@ PAPER_METHODS = {"tmt": "tmt", "tmt_amw": "tmt_amw", "tmt_5class": "tmt", "tmt_a
 def table1(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1 in long form: one row a data set, method and metric, in `TABLE1_COLUMNS`.
 
-    mean and sd (ddof 1; NaN for one run) over n runs; accuracies, F1 and Corr as fractions, MAE in label units. A
-    metric that is not defined in some run (Corr of a constant) has no row; a MAE that is NaN, because a training
-    failed, keeps its row and shows. paper: what the paper prints for the data set of that name, else NaN.
+    mean and sd (ddof 1; NaN for one run) over n runs; low and high: the 95 % t interval of the mean. Accuracies, F1 and
+    Corr are fractions, MAE is in label units. p_adjusted: of the paired t test against TMT on the same seeds,
+    Benjamini-Hochberg over all cells of the table that are compared; NaN for TMT itself, for what has no seeds or
+    others than TMT, and where differences have no spread. A metric that is not defined in some run (Corr of a constant)
+    has no row; a MAE that is NaN, because a training failed, keeps its row and shows. paper: what the paper prints for
+    the data set of that name, else NaN.
     """
-    keys = ["dataset", "source", "alignment", "method"]
-    values = rows.melt(keys, [m for m in METRICS if m in rows], "metric", "value")
-    grouped = values.groupby([*keys, "metric"], sort=False)["value"]
-    table = grouped.agg(mean=lambda v: v.mean(skipna=False), sd=lambda v: v.std(ddof=1), n="size").reset_index()
+    values = rows.assign(pair=_pairs(rows)).melt([*KEYS, "pair"], [m for m in METRICS if m in rows], "metric", "value")
+    cells = {cell: some.set_index("pair")["value"] for cell, some in values.groupby([*KEYS, "metric"], sort=False)}
+    found = [(*cell, *_spread(runs), _p(runs, cells, cell)) for cell, runs in cells.items()]
+    table = pd.DataFrame(found, columns=[*KEYS, "metric", "mean", "sd", "n", "low", "high", "p"])
     table = table[table["mean"].notna() | (table["metric"] == "mae")]
     order = {key: list(dict.fromkeys(rows[key])) for key in ("dataset", "method")}
     position = {key: table[key].map(names.index) for key, names in order.items()}
     table = table.assign(**position).sort_values(["dataset", "method"], kind="stable")
     table = table.assign(**{key: [names[i] for i in table[key]] for key, names in order.items()})
+    table["p_adjusted"] = significance.adjusted_p(table["p"])
     table["paper"] = [printed(*cell) for cell in zip(table["dataset"], table["method"], table["metric"], strict=True)]
     return table[TABLE1_COLUMNS].reset_index(drop=True)
+
+
+def _pairs(rows: pd.DataFrame) -> pd.Series:
+    """What pairs runs of different methods: their seed, or without such a column their order."""
+    return rows["seed"] if "seed" in rows else rows.groupby(KEYS, sort=False).cumcount()
+
+
+def _spread(runs: pd.Series) -> tuple[float, float, int, float, float]:
+    """mean, sd, n, low, high; mean, low and high are NaN where one of the runs is."""
+    mean, sd, n = runs.mean(skipna=False), runs.std(ddof=1), len(runs)
+    low, high = (math.nan, math.nan) if math.isnan(mean) else t_interval(runs, paper.CONFIDENCE)[1:3]
+    return mean, sd, n, low, high
+
+
+def _p(runs: pd.Series, cells: dict[tuple, pd.Series], cell: tuple) -> float:
+    """p of the paired t test of one cell against TMT's, or NaN."""
+    dataset, source, alignment, method, metric = cell
+    before = cells.get((dataset, source, alignment, BASELINE, metric))
+    if method == BASELINE or before is None or len(runs) < 2 or set(runs.index) != set(before.index):
+        return math.nan
+    if runs.index.has_duplicates or before.index.has_duplicates or runs.isna().any() or before.isna().any():
+        return math.nan
+    return significance.paired_p(runs, before[runs.index])
 
 
 def printed(dataset: str, method: str, metric: str) -> float:

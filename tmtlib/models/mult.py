@@ -156,7 +156,7 @@ class MulT(Model):
 
 
 def sinusoids(frames: int, width: int, device: torch.device) -> Float32[Tensor, "T d"]:
-    """PE[t, 2j] = sin(t / 10000^(2j / d)), PE[t, 2j + 1] = cos(t / 10000^(2j / d)), as in "Attention Is All You Need"."""
+    """PE[t, 2j] = sin(t / 10000^(2j / d)), PE[t, 2j + 1] = cos(t / 10000^(2j / d)) (Vaswani et al. 2017)."""
     column = torch.arange(width, device=device)
     rate = 10000.0 ** (-(column - column % 2) / width)
     angle = torch.arange(frames, device=device)[:, None] * rate

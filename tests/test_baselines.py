@@ -135,7 +135,7 @@ def test_absent_modality_is_finite_and_its_content_irrelevant(config, absent):
 
 @every_model
 def test_trimmed_batches_sorted_by_length_give_the_same(config):
-    """Models that do not work in groups ignore them."""
+    """MulT works in groups of like length; the others ignore them."""
     data = spoken("mosi", (64, 8, 8), (24, 24, 24))
     model, on_device = make(config, data).float(), OnDevice(data.train, CPU, config, "mosi")
     whole = Batch(*on_device.gather(torch.arange(64), trim=False), on_device.text_bert)

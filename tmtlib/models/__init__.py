@@ -1,4 +1,4 @@
-"""Models: TMT with or without a modality weighting, and baselines, built from a frozen config and a data set's shapes."""
+"""Models: TMT with or without a modality weighting, and baselines, each built from a config and data shapes."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def mmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
 
 
 def cmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"], moments: int = 5) -> Float[Tensor, ""]:
-    """Central moment discrepancy of values in [0, 1] (MISA, "Similarity Loss"): the distance |E x - E y| of the means, plus
-    those of the central moments E (x - E x)^k for k = 2 .. `moments`, each by feature. Zero for equal samples."""
+    """Central moment discrepancy of values in [0, 1] (MISA, "Similarity Loss"): the distance |E x - E y| of the means,
+    plus those of the central moments E (x - E x)^k for k = 2 .. `moments`, each by feature. Zero for equal samples."""
     distance = (x.mean(0) - y.mean(0)).norm()
     x, y = x - x.mean(0), y - y.mean(0)
     return distance + sum((x.pow(k).mean(0) - y.pow(k).mean(0)).norm() for k in range(2, moments + 1))

@@ -126,12 +126,20 @@ class MulT(Model):
         trace = Trace()
         maps = trace.attention if attention else None
         batch = without_padding(batch) if self.config.masked else batch
+        groups = [batch] if attention else batch.split()  # maps of groups would be of different sizes
+        last, means = zip(*(self._remembered(group, maps) for group in groups), strict=True)
+        last = torch.cat(last)
+        trace.projected = {m: torch.cat([mean[m] for mean in means]) for m in MODALITIES}
+        return read_out(self.head, last + self.residual(last), self.config.task), trace
+
+    def _remembered(
+        self, batch: Batch, maps: dict | None
+    ) -> tuple[Float[Tensor, "B six_d"], dict[str, Float[Tensor, "B d"]]]:
+        """The three memories' last frames side by side, and each X_m in the mean over time."""
         valid = {m: batch.valid(m) if self.config.masked else None for m in MODALITIES}
         frames = {m: self._convolved(m, batch.features[m]) for m in MODALITIES}
-        for m, x in frames.items():
-            trace.projected[m] = x.mean(1) if valid[m] is None else masked_mean(x, valid[m])
         last = torch.cat([self._last(m, frames, valid, batch, maps) for m in MODALITIES], dim=-1)
-        return read_out(self.head, last + self.residual(last), self.config.task), trace
+        return last, {m: x.mean(1) if valid[m] is None else masked_mean(x, valid[m]) for m, x in frames.items()}
 
     def _convolved(self, modality: str, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T d"]:
         x = self.text_dropout(x) if modality == "text" else x
@@ -156,7 +164,7 @@ class MulT(Model):
 
 
 def sinusoids(frames: int, width: int, device: torch.device) -> Float32[Tensor, "T d"]:
-    """PE[t, 2j] = sin(t / 10000^(2j / d)), PE[t, 2j + 1] = cos(t / 10000^(2j / d)), as in "Attention Is All You Need"."""
+    """PE[t, 2j] = sin(t / 10000^(2j / d)), PE[t, 2j + 1] = cos(t / 10000^(2j / d)) (Vaswani et al. 2017)."""
     column = torch.arange(width, device=device)
     rate = 10000.0 ** (-(column - column % 2) / width)
     angle = torch.arange(frames, device=device)[:, None] * rate

@@ -48,11 +48,12 @@ def noise(monkeypatch):
 
 
 def test_bonus_is_never_negative_and_positive_on_noise(own_results, noise):
-    todo = some_runs()
+    todo = some_runs(training=replace(TRAINING, epochs=12, learning_rate=1e-2))
     each = protocol.selection(todo, "cpu", 1)
-    assert set(each["metric"]) == {"acc5", "mae", "corr", "acc2_has0", "acc2_non0"} <= set(metrics.LABELS)
-    assert len(each) == 5 * len(todo) and (each["bonus"] >= 0).all()
-    assert each["test_epoch"].between(1, 4).all(), "all epochs, though the runs would stop early"
+    assert {"acc5", "mae", "corr", "acc2_has0", "acc2_non0"} <= set(each["metric"]) <= set(protocol.METRICS)
+    assert set(protocol.METRICS) <= set(metrics.LABELS)
+    assert (each.groupby("metric").size() == len(todo)).all() and (each["bonus"] >= 0).all()
+    assert each["test_epoch"].between(1, 12).all() and (each["test_epoch"] > 4).any(), "all epochs, though the runs would stop early"
     table = protocol.selection_bonus(todo, "cpu", 1).set_index("metric")
     wanted = "dataset source method selected_on_valid selected_on_test bonus low high n"
     assert list(table.columns) == wanted.split() and (table["n"] == 3).all()
@@ -64,7 +65,7 @@ def test_bonus_is_that_of_the_epochs_that_the_run_s_rule_picks(own_results):
     for rule in ("accuracy", "loss"):
         (run,) = some_runs(name="sims", seeds=(3,), training=replace(TRAINING, select_by=rule, patience=None))
         found = protocol.selection([run], "cpu", 1).set_index("metric")
-        assert set(found.index) == {"acc5", "mae", "corr", "acc2"}
+        assert {"acc5", "mae", "corr", "acc2"} <= set(found.index) <= set(protocol.METRICS)
         record = runs.ensure([run], "cpu", 1, progress=False).iloc[0]
         assert (found["valid_epoch"] == record["best_epoch"]).all()
         for metric in found.index:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tmtlib.model_config import ModelConfig, check_choice
 from tmtlib.hyperparameters import MISA_MODEL, MULT_MODEL
+from tmtlib.model_config import ModelConfig, check_choice
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Baseline(ModelConfig):
 
     @classmethod
     def published(cls, dataset: str, **changes) -> Baseline:
-        """The hyper-parameters published for "mosi", "mosei", "sims" or "simsv2" (`tmtlib.hyperparameters`), and `changes`.
+        """What is published for "mosi", "mosei", "sims" or "simsv2" (`tmtlib.hyperparameters`), and `changes`.
 
         Raises ValueError for another data set, or a model without any.
         """

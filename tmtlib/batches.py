@@ -33,9 +33,11 @@ class OnDevice:
         self.lengths = {m: n.to(device) for m, n in cut.lengths.items()}
         self.total = sum(self.lengths.values())
         self.text_bert = None if split.text_bert is None else torch.from_numpy(split.text_bert).to(device)
-        target = split.labels
+        target = split.labels_for(config.task)
         if config.task == "classification":
-            target = metrics.classes5(split.labels, family).astype(np.int64)
+            target = metrics.classes5(target, family).astype(np.int64)
+        elif config.task == "emotions":
+            target = (target > 0).astype(np.float32)
         self.targets = torch.from_numpy(np.ascontiguousarray(target)).to(device)
         self.trim = getattr(config, "masked", True) and device.type == "cpu"
         self.device = device
@@ -64,7 +66,7 @@ class OnDevice:
         return features, lengths
 
     def target(self, index: Int64[Tensor, "*S B"]) -> Tensor:
-        """Labels (*S, B), or their classes where the task is classification."""
+        """Labels (*S, B), or their classes where the task is classification; which emotions are there: (*S, B, 6)."""
         return self.targets[index]
 
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 
 from tmtlib.baselines import BertTextConfig, LateFusionConfig, MISAConfig, MulTConfig
-from tmtlib.model_config import MODALITIES, ModelConfig, check_choice
+from tmtlib.model_config import EMOTIONS, MODALITIES, TASKS, ModelConfig, check_choice
 
 __all__ = [
+    "EMOTIONS",
     "MODALITIES",
+    "TASKS",
     "BertTextConfig",
     "DataRef",
     "LateFusionConfig",
@@ -114,7 +116,7 @@ class Training:
     batch_size: int = 64
     epochs: int = 30
     patience: int | None = 8  # epochs without improvement on validation before stopping; None: never stop early
-    select_by: str = "accuracy"  # the best epoch is chosen on validation: "accuracy" (Acc-5) or "loss"
+    select_by: str = "accuracy"  # the best epoch on validation: "accuracy" (Acc-5; for emotions mean F1) or "loss"
     precision: str = "auto"  # "float32", "bfloat16" autocast, or "auto": bfloat16 on CUDA, float32 elsewhere
 
     def __post_init__(self):

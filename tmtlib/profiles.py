@@ -46,6 +46,9 @@ METHODS = {
     "audio_vision": {"modalities": ("audio", "vision")},
     "tmt_5class": {"weighting": "none", "task": "classification"},
     "tmt_amw_5class": {"weighting": "static", "task": "classification"},
+    "tmt_emotions": {"weighting": "none", "task": "emotions"},
+    "tmt_amw_emotions": {"weighting": "static", "task": "emotions"},
+    "tmt_uniform_emotions": {"weighting": "uniform", "task": "emotions"},
 }
 METHODS |= {"late_fusion": LateFusionConfig, "mult": MulTConfig, "misa": MISAConfig, "bert_text": BertTextConfig}
 METHOD_TITLES = {
@@ -72,11 +75,14 @@ METHOD_TITLES = {
     "audio_vision": "TMT, audio and vision",
     "tmt_5class": "TMT, 5-class head",
     "tmt_amw_5class": "TMT+AMW, 5-class head",
+    "tmt_emotions": "TMT, emotions",
+    "tmt_amw_emotions": "TMT+AMW, emotions",
+    "tmt_uniform_emotions": "TMT, uniform weights, emotions",
     "late_fusion": "late fusion",
     "mult": "MulT",
     "misa": "MISA",
     "bert_text": "BERT, text only",
-    # floors, see tmtlib.floors
+    # floors, see tmtlib.floors and tmtlib.emotions
     "constant": "constant (train median)",
     "train_mean": "constant (train mean)",
     "linear_text": "linear, text only",
@@ -84,6 +90,8 @@ METHOD_TITLES = {
     "linear_vision": "linear, vision only",
     "linear_all": "linear, all modalities",
     "oracle": "best possible (oracle)",
+    "majority": "majority (absent or present)",
+    "always": "every emotion, always",
 }
 FIVE_CLASS = ("tmt_5class", "tmt_amw_5class")
 

@@ -20,6 +20,7 @@ from tmtlib.config import MODALITIES, Run, digest
 from tmtlib.data.corrupt import add_noise, keep_only, noise_scale
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
+from tmtlib.emotions import scores_of
 from tmtlib.training import pick_device, predict
 
 SUBSETS = tuple(s for k in (3, 2, 1) for s in combinations(MODALITIES, k))
@@ -91,9 +92,8 @@ def _computed(run: Run, grid: tuple[Corruption, ...], device: str, data: Dataset
         for corruption in grid:
             key = None if corruption.changes_nothing else corruption  # the clean split is looked at once
             if key not in known:
-                known[key] = metrics.evaluate(
-                    predict(model, corruption(data), run.training, device), data.test.labels, card.family
-                )
+                values, task = predict(model, corruption(data), run.training, device), run.model.task
+                known[key] = scores_of(task, values, data.test.labels_for(task), card.family)
             names = "+".join(corruption.modalities)
             noisy = "all" if corruption.modalities == MODALITIES else names
             where = {"present": names} if corruption.missing else {"modality": noisy, "snr_db": corruption.snr_db}

@@ -26,10 +26,11 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 from tqdm.auto import tqdm
 
-from tmtlib import __version__, metrics, paths
+from tmtlib import __version__, paths
 from tmtlib.config import Run, as_json
 from tmtlib.data.loading import load
 from tmtlib.data.schema import SPLITS, Dataset, DataShape
+from tmtlib.emotions import scores_of
 from tmtlib.models import Model, build_model, count_parameters
 from tmtlib.models.weighting import WEIGHTINGS
 from tmtlib.training import Fit, fit, pick_device, precision_on, predict
@@ -43,13 +44,14 @@ class Record:
     """What one finished run left on disk."""
 
     meta: dict  # run, card, provenance and history, as JSON types
-    predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,)
-    labels: dict[str, np.ndarray]  # by split (N,)
+    predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or chances of emotions (N, 6)
+    labels: dict[str, np.ndarray]  # by split, of the run's task: (N,) or (N, 6)
     weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
 
     def scores(self, split: str = "test") -> dict[str, float]:
         """All metrics of one split."""
-        return metrics.evaluate(self.predictions[split], self.labels[split], self.meta["card"]["family"])
+        task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
+        return scores_of(task, self.predictions[split], self.labels[split], family)
 
     def history(self) -> pd.DataFrame:
         """One row an epoch: losses, validation metrics, learning rate."""
@@ -139,7 +141,7 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
     model = build_model(run.model, data.shape)
     model.load_state_dict(done.state)
     arrays = {f"prediction_{s}": predict(model, data[s], run.training, device) for s in SPLITS}
-    arrays |= {f"label_{s}": data[s].labels for s in SPLITS}
+    arrays |= {f"label_{s}": data[s].labels_for(run.model.task) for s in SPLITS}
     if done.weights is not None:
         arrays["weights"] = done.weights
     meta = {
@@ -270,7 +272,7 @@ def commit() -> str:
 # The sources that a trained result depends on
 RESULT_CODE = (
     *("baselines.py", "batches.py", "config.py", "learners.py", "metrics.py", "model_config.py", "hyperparameters.py"),
-    *("text.py", "training.py", "models/*.py", "data/*.py"),
+    *("emotions.py", "text.py", "training.py", "models/*.py", "data/*.py"),
 )
 
 

@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tmtlib import metrics
 from tmtlib.batches import OnDevice
 from tmtlib.config import ModelConfig, Run, Training
-from tmtlib.data.schema import DataShape, Split
+from tmtlib.data.schema import DataError, DataShape, Split
+from tmtlib.emotions import scores_of
 from tmtlib.learners import Alone, Learner, Stacked
 from tmtlib.models import Batch, Model, build_model, model_class
 
@@ -65,16 +65,19 @@ def fit(
 ) -> list[Fit]:
     """Trains the run's method once per seed (default: the run's own) and keeps the best validation epoch of each.
 
-    The protocol is `run.training`: Adam, the best epoch by validation Acc-5 (ties: lower loss) or by loss, early
-    stopping after `patience` epochs without a better one. The same seed gives the same result on the same CPU (on a
-    GPU, to rounding), whatever seeds are trained beside it. `on_fit` is called with each as soon as it is finished,
-    so that a caller can save it. `stacked` trains all seeds as one program (default: on a GPU), as many at a time as
-    its memory holds; a model with an LSTM or a BERT is always trained alone. Raises ValueError for a protocol under
-    which nothing would be learned.
+    The protocol is `run.training`: Adam, the best epoch by validation Acc-5 (of emotions: mean F1; ties: lower loss)
+    or by loss, early stopping after `patience` epochs without a better one. The same seed gives the same result on the
+    same CPU (on a GPU, to rounding), whatever seeds are trained beside it. `on_fit` is called with each as soon as it
+    is finished, so that a caller can save it. `stacked` trains all seeds as one program (default: on a GPU), as many
+    at a time as its memory holds; a model with an LSTM or a BERT is always trained alone. Raises ValueError for a
+    protocol under which nothing would be learned, DataError for data without the labels of the task.
     """
     _check_protocol(run.training)
     where = pick_device(device)
-    data = [OnDevice(split, where, run.model, shape.family) for split in (train, valid)]
+    try:
+        data = [OnDevice(split, where, run.model, shape.family) for split in (train, valid)]
+    except DataError as error:
+        raise DataError(f"{run.data.name}: {error}") from None
     seeds = (run.seed,) if seeds is None else tuple(seeds)
     possible = model_class(run.model).stackable and data[0].text_bert is None
     stacked = (where.type == "cuda" if stacked is None else stacked) and possible
@@ -82,7 +85,7 @@ def fit(
     while waiting and seeds:
         group = waiting.pop(0)
         try:
-            done = _fit_group(run, *data, valid.labels, shape, group, stacked)
+            done = _fit_group(run, *data, valid.labels_for(run.model.task), shape, group, stacked)
         except torch.OutOfMemoryError:
             if len(group) == 1:
                 raise
@@ -121,8 +124,10 @@ class Progress:
         """Takes in the next epoch's row of the history; `state` is asked for the parameters if it is the best."""
         self.history.append(row)
         self.weights.append(weights)
-        by_accuracy = self.training.select_by == "accuracy"
-        rank = (row["valid_acc5"], -row["valid_loss"]) if by_accuracy else (-row["valid_loss"],)
+        rank = (-row["valid_loss"],)
+        if self.training.select_by == "accuracy":
+            best = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
+            rank = (0.0 if math.isnan(best) else best, *rank)  # NaN: no validation utterance has any emotion
         if self.rank is None or rank > self.rank:
             self.rank, self.best_epoch, self.state = rank, row["epoch"], state()
 
@@ -156,7 +161,8 @@ def _fit_group(
                 if one.stopped:
                     continue
                 row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss[i], "valid_loss": valid_loss[i]}
-                row |= {f"valid_{k}": v for k, v in metrics.score(values[i], labels, shape.family).items()}
+                scores = scores_of(run.model.task, values[i], labels, shape.family, every=False)
+                row |= {f"valid_{k}": v for k, v in scores.items()}
                 one.add(row, weights[i], lambda i=i: learner.state(i))
             if all(one.stopped for one in seen):
                 break
@@ -277,13 +283,14 @@ def autocast(training: Training, device: torch.device) -> torch.autocast:
 def evaluate(
     learner: Learner, data: OnDevice, training: Training
 ) -> tuple[list[np.ndarray], list[float], list[np.ndarray | None]]:
-    """For each seed: values on the label scale (N,), mean task loss, mean weights (M, d) or None; evaluation mode."""
+    """For each seed: `Model.values`, (N,) or (N, 6), mean task loss, mean weights (M, d) or None; evaluation mode."""
     learner.train(False)
     look = partial(_look, training=training)
     order = data.by_length(torch.arange(len(data), device=data.device))
     parts = [learner(look, data, i.expand(learner.count, -1)) for i in order.split(4 * training.batch_size)]
-    values = torch.empty(learner.count, len(data))
-    values[:, order.cpu()] = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
+    found = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
+    values = torch.empty_like(found)
+    values[:, order.cpu()] = found
     losses = sum(part["loss"] for part in parts) / len(data)
     weights = [None] * learner.count
     if "weights" in parts[0]:
@@ -292,7 +299,7 @@ def evaluate(
 
 
 def _look(model: Model, batch: Batch, target: Tensor, *, training: Training) -> dict[str, Tensor]:
-    """Values (B,), and sums over the batch of the task loss and, where there are any, of the weights (M, d)."""
+    """Values (B,) or (B, 6), and sums over the batch of the task loss and of the weights (M, d), if there are any."""
     with autocast(training, target.device):
         prediction, trace = model(batch)
     prediction, size = prediction.float(), len(target)
@@ -303,7 +310,7 @@ def _look(model: Model, batch: Batch, target: Tensor, *, training: Training) -> 
 
 
 def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:
-    """The model's values on the label scale, (N,), for any split."""
+    """The model's values for any split: on the label scale (N,), or chances of emotions (N, 6)."""
     where = pick_device(device)
     values, _, _ = evaluate(Alone(model.to(where)), OnDevice(split, where, model.config, model.family), training)
     return values[0]

@@ -94,6 +94,7 @@ def splits_table(dataset: Dataset) -> pd.DataFrame:
         row |= {"negative": (labels < 0).sum(), "zero": (labels == 0).sum(), "positive": (labels > 0).sum()}
         row |= {m: f"({t}, {d})" for m, (t, d) in split.shapes.items()}
         more = {"unimodal labels": split.unimodal_labels, "text_bert": split.text_bert is not None}
+        more["emotion labels"] = split.emotion_labels is not None
         row["also"] = ", ".join(what for what, there in more.items() if there)
         rows.append(row)
     return pd.DataFrame(rows)

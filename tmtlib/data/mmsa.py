@@ -5,6 +5,9 @@
     MMSA-FET   the same with text_lengths, float64, and a `config` beside the splits
     MulT       {train, valid, test} of {text, audio, vision, labels (N, 1, 1), id}
 
+Any of them may hold `emotion_labels` besides, in every split or in none: (N, 6) or (N, 1, 6), happy, sad, anger,
+surprise, disgust, fear, each from 0 (absent) to 3.
+
 Files differ from their description, so nothing is repaired in silence: each departure becomes an `Oddity` with
 its count and what was done about it.
 """
@@ -107,7 +110,8 @@ def _as_mmsa(split: Split) -> dict[str, np.ndarray]:
     for m in MODALITIES:
         arrays |= {m: split.features[m], f"{m}_lengths": split.lengths[m]}
     arrays |= {UNIMODAL[m]: labels for m, labels in split.unimodal_labels.items()}
-    return arrays if split.text_bert is None else arrays | {"text_bert": split.text_bert}
+    more = {"text_bert": split.text_bert, "emotion_labels": split.emotion_labels}
+    return arrays | {key: x for key, x in more.items() if x is not None}
 
 
 def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], dict]:

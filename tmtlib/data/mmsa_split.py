@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from tmtlib.config import MODALITIES
+from tmtlib.config import EMOTIONS, MODALITIES
 from tmtlib.data.lengths import Note, move_padding_to_end, settle, stated_lengths
 from tmtlib.data.schema import DataError, Split
 
@@ -42,6 +42,7 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
         raw_text=("",) * n if transcripts is None else transcripts,
         unimodal_labels=_unimodal_labels(raw, n, note),
         text_bert=bert,
+        emotion_labels=_emotion_labels(raw.get("emotion_labels"), n),
     )
 
 
@@ -118,6 +119,22 @@ def _unimodal_labels(raw: Mapping[str, object], n: int, note: Note) -> dict[str,
             if not bad:
                 kept[m] = labels
     return kept
+
+
+def _emotion_labels(values: object, n: int) -> Float32[np.ndarray, "N 6"] | None:
+    """Strengths 0..3 in the order of EMOTIONS, from numbers (N, 6) or (N, 1, 6), as arrays or lists.
+
+    Raises DataError for another shape. The seven columns of CMU-MOSEI's own label file begin with the sentiment, and a
+    column too many is not taken off by guess.
+    """
+    if values is None:
+        return None
+    found, k = _numbers(values, "emotion_labels"), len(EMOTIONS)
+    if found.shape not in ((n, k), (n, 1, k)):
+        hint = "; leave out the first column, the sentiment" if found.shape[-1:] == (k + 1,) else ""
+        wanted = f"({n}, {k}) or ({n}, 1, {k}), the columns {', '.join(EMOTIONS)}"
+        raise DataError(f"emotion_labels is {found.shape}; wanted {wanted}{hint}")
+    return found.reshape(n, k)
 
 
 def _features(values: object, modality: str, n: int, note: Note) -> Float32[np.ndarray, "N T D"]:

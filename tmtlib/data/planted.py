@@ -19,7 +19,8 @@ shown: with o the sum of the shown parts and v its variance, y given the feature
 
 so Q(Phi(o)) is a median and reaches the least possible MAE, and the likeliest of the five classes the best Acc-5.
 Global importance is the Shapley value of the variance of y that a subset of modalities explains; per-utterance
-importance divides the shown parts among the modalities in the same way.
+importance divides the shown parts among the modalities in the same way. The planted CMU-MOSEI has emotion labels too,
+of the same latents: see `planted_emotions`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from scipy.special import ndtr, ndtri
 
 from tmtlib import metrics
 from tmtlib.config import MODALITIES, PlantedSize
+from tmtlib.data import planted_emotions
 from tmtlib.data.schema import SPLITS, Card, Dataset, Split
 
 VERSION = 1  # part of every planted data set's hash: raise it when the generator changes
@@ -164,7 +166,7 @@ def generate(name: str, size: PlantedSize | None = None, seed: int = 0) -> Datas
     streams = np.random.SeedSequence([seed, list(RECIPES).index(name)]).spawn(4)
     bases = _bases(recipe, np.random.default_rng(streams[3]))
     made = {
-        s: _split(recipe, s, n, frames, bases, np.random.default_rng(stream))
+        s: _split(recipe, s, n, frames, bases, stream, planted_emotions.LOADINGS.get(name))
         for s, n, stream in zip(SPLITS, utterances, streams, strict=False)
     }
     card = Card(
@@ -300,7 +302,8 @@ def _bases(recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
     return bases
 
 
-def _split(recipe, split, n, frames, bases, rng) -> tuple[Split, SplitTruth]:
+def _split(recipe, split, n, frames, bases, stream, loadings) -> tuple[Split, SplitTruth]:
+    rng = np.random.default_rng(stream)
     u0, p, noise = (rng.standard_normal(n) for _ in range(3))
     specific = rng.standard_normal((n, 3))
     q = rng.choice([-1.0, 1.0], n)
@@ -319,6 +322,10 @@ def _split(recipe, split, n, frames, bases, rng) -> tuple[Split, SplitTruth]:
         m: quantile(recipe, (np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]) / np.sqrt(recipe.shared + w[i] ** 2))
         for i, m in enumerate(MODALITIES)
     }
+    emotions = None
+    if loadings is not None:  # from a stream of their own, so that they change nothing else
+        latents, own = np.column_stack([u0, specific, p * q]), np.random.default_rng(stream.spawn(1)[0])
+        emotions = planted_emotions.labels(loadings, latents, own)
     made = Split(
         features=features,
         lengths=lengths,
@@ -326,6 +333,7 @@ def _split(recipe, split, n, frames, bases, rng) -> tuple[Split, SplitTruth]:
         ids=_ids(recipe, split, n),
         raw_text=tuple(f"planted utterance of {k} words" for k in lengths["text"]),
         unimodal_labels=unimodal if recipe.family == "sims" else {},
+        emotion_labels=emotions,
     )
     return made, _split_truth(recipe, reliable, u0, specific, p, q)
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from tmtlib.config import MODALITIES, DataRef
+from tmtlib.config import EMOTIONS, MODALITIES, DataRef
 
 SPLITS = ("train", "valid", "test")
 FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
@@ -42,6 +42,7 @@ class Split:
     raw_text: tuple[str, ...]
     unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=lambda: NOTHING)
     text_bert: Int64[np.ndarray, "N 3 T"] | None = None  # token ids, mask, segments
+    emotion_labels: Float32[np.ndarray, "N 6"] | None = None  # strength 0..3 of each of EMOTIONS; above 0: present
 
     def __post_init__(self):
         if set(self.features) != set(MODALITIES) or set(self.lengths) != set(MODALITIES):
@@ -68,6 +69,8 @@ class Split:
                 raise DataError(f"unimodal labels of {m} are {labels.shape}; wanted {n} finite values of a modality")
         if self.text_bert is not None and self.text_bert.shape != (n, 3, self.shapes["text"][0]):
             raise DataError(f"text_bert is {self.text_bert.shape}; wanted ({n}, 3, {self.shapes['text'][0]})")
+        if self.emotion_labels is not None:
+            _check_emotions(self.emotion_labels, n)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,7 +92,20 @@ class Split:
             raw_text=tuple(self.raw_text[i] for i in index),
             unimodal_labels={m: x[index] for m, x in self.unimodal_labels.items()},
             text_bert=None if self.text_bert is None else self.text_bert[index],
+            emotion_labels=None if self.emotion_labels is None else self.emotion_labels[index],
         )
+
+    def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
+        """What a task's predictions are scored against: sentiment (N,) or, for "emotions", their strengths (N, 6).
+
+        Raises DataError for emotions where the data have none.
+        """
+        if task != "emotions":
+            return self.labels
+        if self.emotion_labels is None:
+            wanted = f"'emotion_labels' (N, {len(EMOTIONS)}) in each split: {', '.join(EMOTIONS)}, each 0 to 3"
+            raise DataError(f"no emotion labels, so the task 'emotions' cannot be trained; wanted {wanted}")
+        return self.emotion_labels
 
 
 @dataclass(frozen=True)
@@ -160,6 +176,10 @@ class Dataset:
                         f"{m} is {split.shapes[m][1]} wide in {name} but {self.train.shapes[m][1]} in train"
                     )
 
+        without = [s for s in SPLITS if self[s].emotion_labels is None]
+        if 0 < len(without) < len(SPLITS):
+            raise DataError(f"no emotion labels in {', '.join(without)}; wanted them in every split or in none")
+
     def __getitem__(self, split: str) -> Split:
         if split not in SPLITS:
             raise KeyError(f"no split {split!r}; wanted one of {SPLITS}")
@@ -203,6 +223,16 @@ def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarra
         features[m] = np.zeros_like(split.features[m])
         features[m][valid] = (split.features[m][valid] - mean) / std
     return replace(split, features=features)
+
+
+def _check_emotions(labels: np.ndarray, n: int) -> None:
+    """Raises DataError unless the labels are float32 (n, 6) within 0..3."""
+    if labels.shape != (n, len(EMOTIONS)) or labels.dtype != np.float32:
+        raise DataError(f"emotion_labels are {labels.dtype} {labels.shape}; wanted float32 ({n}, {len(EMOTIONS)})")
+    bad = np.flatnonzero(~((labels >= 0) & (labels <= 3 + 1e-4)).all(1))  # NaN is on neither side
+    if len(bad):
+        what = f"the first in row {bad[0]}: {labels[bad[0]].tolist()}"
+        raise DataError(f"emotion_labels of {len(bad)} of {n} rows are not within 0..3 ({what}); repair or remove them")
 
 
 def _all_finite(x: np.ndarray) -> bool:

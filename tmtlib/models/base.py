@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 
-from tmtlib.config import ModelConfig
+from tmtlib.config import EMOTIONS, ModelConfig
 from tmtlib.metrics import CLASS_CENTRES5
 
 
@@ -59,7 +59,7 @@ class Trace:
 
 
 class Model(nn.Module):
-    """Base of every model. `prediction` is (B,) for regression and (B, 5) logits for classification."""
+    """Base of every model. `prediction` is (B,) for regression, or logits: (B, 5) of classes, (B, 6) of emotions."""
 
     stackable = True  # whether seeds can be trained as one program; vmap has neither LSTMs nor BERTs
 
@@ -71,22 +71,29 @@ class Model(nn.Module):
 
     @property
     def outputs(self) -> int:
-        return 5 if self.config.task == "classification" else 1
+        return {"regression": 1, "classification": 5, "emotions": len(EMOTIONS)}[self.config.task]
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
         """What training minimises; a model adds its auxiliary losses here."""
         return self.task_loss(prediction, target)
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
-        """The task's loss: mean absolute error, or cross-entropy for 5 classes (target: (B,) values or classes)."""
+        """The task's loss: mean absolute error, or cross-entropy of 5 classes or of 6 emotions, present or not.
+
+        target: (B,) values or classes; for emotions (B, 6), 0 or 1.
+        """
         if self.config.task == "classification":
             return cross_entropy(prediction, target)
         if prediction.shape != target.shape:  # (B, 1) against (B,) would broadcast to B x B and train a constant
             raise ValueError(f"prediction is {tuple(prediction.shape)}, target {tuple(target.shape)}; wanted equal")
+        if self.config.task == "emotions":
+            return binary_cross_entropy_with_logits(prediction, target)
         return l1_loss(prediction, target)
 
-    def values(self, prediction: Tensor) -> Float[Tensor, " B"]:
-        """A prediction on the label scale; a class is represented by its centre."""
+    def values(self, prediction: Tensor) -> Float[Tensor, "B ..."]:
+        """A prediction on the label scale, (B,), where a class is its centre; for emotions their chances (B, 6)."""
+        if self.config.task == "emotions":
+            return prediction.sigmoid()
         if self.config.task == "classification":
             return self.class_centres[prediction.argmax(-1)]
         return prediction

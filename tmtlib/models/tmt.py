@@ -96,7 +96,7 @@ class TMT(Model):
         self.weighting = build_weighting(c)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
-        """Prediction, (B,) or (B, 5), and trace; attention maps are formed only when asked for."""
+        """Prediction, (B,), (B, 5) or (B, 6), and trace; attention maps are formed only when asked for."""
         trace = Trace()
         maps = trace.attention if attention else None
         batch = windowed(self._text_encoded(batch), self.config.window)
@@ -110,7 +110,7 @@ class TMT(Model):
         f2 = self.shared_from_specific(trace.tokens["shared"], specific, maps, "shared_from_specific")
         with torch.autocast(f1.device.type, enabled=False):  # a bfloat16 prediction is too coarse near class edges
             output = self.head(f1.mean(1) + f2.mean(1))
-        return (output if self.config.task == "classification" else output.squeeze(-1)), trace
+        return (output.squeeze(-1) if self.outputs == 1 else output), trace
 
     def _text_encoded(self, batch: Batch) -> Batch:
         if self.bert is None:

@@ -21,11 +21,12 @@ from tmtlib.data import check, mmsa
 from tmtlib.data.loading import load, load_dataset, resolve
 from tmtlib.data.planted import VERSION, generate
 from tmtlib.data.schema import SPLITS, DataError, Dataset, normalize, normalizer
+from tmtlib.profiles import EMOTION_METHODS as METHODS
 from tmtlib.profiles import METHOD_TITLES, PROFILES, method_config, planted_sizes
+from tmtlib.study import open_study
 from tmtlib.training import fit, predict
 
 CPU = torch.device("cpu")
-METHODS = ("tmt_emotions", "tmt_amw_emotions", "tmt_uniform_emotions")
 TASK = replace(SMALL, task="emotions", weighting="static")
 TRAINING = Training(learning_rate=3e-3, batch_size=16, epochs=2, patience=None, precision="float32")
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no fused attention there
@@ -349,6 +350,15 @@ def test_runs_records_and_rows(own_results):
 
 def test_default_methods_have_no_emotions():
     assert not any(set(METHODS) & {*p.methods, *p.five_class} for p in PROFILES.values())
+
+
+def test_a_study_runs_emotions_where_there_are_labels(own_results):
+    study = open_study("smoke", device="cpu")
+    found = study.runs("tmt_amw_emotions", "tmt")
+    assert [(r.data.name, r.method) for r in found if "emotions" in r.method] == [("mosei", "tmt_amw_emotions")] * 2
+    assert len(found) == 2 + 3 * 2
+    with pytest.raises(DataError, match=r"tmt_emotions needs emotion labels, which none .* \(mosi, sims\)"):
+        replace(study, refs=(study.refs[0], study.refs[2])).runs("tmt_emotions")
 
 
 def test_data_without_emotion_labels_say_so_before_any_training(own_results, tmp_path):

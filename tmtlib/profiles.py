@@ -94,6 +94,7 @@ METHOD_TITLES = {
     "always": "every emotion, always",
 }
 FIVE_CLASS = ("tmt_5class", "tmt_amw_5class")
+EMOTION_METHODS = ("tmt_emotions", "tmt_amw_emotions", "tmt_uniform_emotions")
 
 
 def method_config(method: str, base: TMTConfig) -> ModelConfig:

@@ -16,7 +16,17 @@ from test_readers import content, good_split
 
 from tmtlib import emotions, metrics, robustness, runs
 from tmtlib.batches import OnDevice
-from tmtlib.config import EMOTIONS, DataRef, ModelConfig, PlantedSize, Run, Training
+from tmtlib.config import (
+    EMOTIONS,
+    DataRef,
+    LateFusionConfig,
+    MISAConfig,
+    ModelConfig,
+    MulTConfig,
+    PlantedSize,
+    Run,
+    Training,
+)
 from tmtlib.data import check, mmsa
 from tmtlib.data.loading import load, load_dataset, resolve
 from tmtlib.data.planted import VERSION, generate
@@ -275,6 +285,16 @@ def test_the_model_gives_logits_a_loss_and_chances():
         model.task_loss(prediction, target[:, 0])
     on_device = OnDevice(data.valid, CPU, TASK, "mosi")
     assert torch.equal(on_device.target(torch.tensor([3, 1])), target[[3, 1]].float())
+
+
+@pytest.mark.parametrize("config", [LateFusionConfig(), MulTConfig(), MISAConfig()], ids=lambda c: type(c).__name__)
+def test_the_baselines_have_the_task_too(config):
+    data = planted("mosei")
+    model, batch = make(replace(config, task="emotions"), data), batch_of(data.valid)
+    prediction, trace = model(batch)
+    assert prediction.shape == model.values(prediction).shape == (24, 6)
+    target = torch.from_numpy((data.valid.emotion_labels > 0).astype(float))
+    assert torch.isfinite(model.loss(prediction, target, trace))
 
 
 def test_the_task_is_a_choice():

@@ -16,16 +16,27 @@ from test_readers import content, good_split
 
 from tmtlib import emotions, metrics, robustness, runs
 from tmtlib.batches import OnDevice
-from tmtlib.config import EMOTIONS, DataRef, ModelConfig, PlantedSize, Run, Training
+from tmtlib.config import (
+    EMOTIONS,
+    DataRef,
+    LateFusionConfig,
+    MISAConfig,
+    ModelConfig,
+    MulTConfig,
+    PlantedSize,
+    Run,
+    Training,
+)
 from tmtlib.data import check, mmsa
 from tmtlib.data.loading import load, load_dataset, resolve
 from tmtlib.data.planted import VERSION, generate
 from tmtlib.data.schema import SPLITS, DataError, Dataset, normalize, normalizer
+from tmtlib.profiles import EMOTION_METHODS as METHODS
 from tmtlib.profiles import METHOD_TITLES, PROFILES, method_config, planted_sizes
+from tmtlib.study import open_study
 from tmtlib.training import fit, predict
 
 CPU = torch.device("cpu")
-METHODS = ("tmt_emotions", "tmt_amw_emotions", "tmt_uniform_emotions")
 TASK = replace(SMALL, task="emotions", weighting="static")
 TRAINING = Training(learning_rate=3e-3, batch_size=16, epochs=2, patience=None, precision="float32")
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no fused attention there
@@ -276,6 +287,16 @@ def test_the_model_gives_logits_a_loss_and_chances():
     assert torch.equal(on_device.target(torch.tensor([3, 1])), target[[3, 1]].float())
 
 
+@pytest.mark.parametrize("config", [LateFusionConfig(), MulTConfig(), MISAConfig()], ids=lambda c: type(c).__name__)
+def test_the_baselines_have_the_task_too(config):
+    data = planted("mosei")
+    model, batch = make(replace(config, task="emotions"), data), batch_of(data.valid)
+    prediction, trace = model(batch)
+    assert prediction.shape == model.values(prediction).shape == (24, 6)
+    target = torch.from_numpy((data.valid.emotion_labels > 0).astype(float))
+    assert torch.isfinite(model.loss(prediction, target, trace))
+
+
 def test_the_task_is_a_choice():
     with pytest.raises(ValueError, match="task is 'moods'; wanted one of 'regression', 'classification', 'emotions'"):
         ModelConfig(task="moods")
@@ -349,6 +370,15 @@ def test_runs_records_and_rows(own_results):
 
 def test_default_methods_have_no_emotions():
     assert not any(set(METHODS) & {*p.methods, *p.five_class} for p in PROFILES.values())
+
+
+def test_a_study_runs_emotions_where_there_are_labels(own_results):
+    study = open_study("smoke", device="cpu")
+    found = study.runs("tmt_amw_emotions", "tmt")
+    assert [(r.data.name, r.method) for r in found if "emotions" in r.method] == [("mosei", "tmt_amw_emotions")] * 2
+    assert len(found) == 2 + 3 * 2
+    with pytest.raises(DataError, match=r"tmt_emotions needs emotion labels, which none .* \(mosi, sims\)"):
+        replace(study, refs=(study.refs[0], study.refs[2])).runs("tmt_emotions")
 
 
 def test_data_without_emotion_labels_say_so_before_any_training(own_results, tmp_path):

@@ -17,7 +17,9 @@ from tmtlib.baselines import BertTextConfig, LateFusionConfig, MISAConfig, MulTC
 from tmtlib.model_config import EMOTIONS, MODALITIES, TASKS, ModelConfig, check_choice
 
 __all__ = [
+    "EMOTIONS",
     "MODALITIES",
+    "TASKS",
     "BertTextConfig",
     "EMOTIONS",
     "TASKS",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")  # the order of CMU-MOSEI's own label columns
 TASKS = ("regression", "classification", "emotions")
 MODALITIES = ("text", "audio", "vision")  # the one order used everywhere: tokens, weights, colours
+EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")  # the order of CMU-MOSEI's own label columns
+TASKS = ("regression", "classification", "emotions")
 
 
 def check_choice(name: str, value: object, allowed: tuple) -> None:

@@ -75,13 +75,13 @@ METHOD_TITLES = {
     "audio_vision": "TMT, audio and vision",
     "tmt_5class": "TMT, 5-class head",
     "tmt_amw_5class": "TMT+AMW, 5-class head",
+    "tmt_emotions": "TMT, emotions",
+    "tmt_amw_emotions": "TMT+AMW, emotions",
+    "tmt_uniform_emotions": "TMT, uniform weights, emotions",
     "late_fusion": "late fusion",
     "mult": "MulT",
     "misa": "MISA",
     "bert_text": "BERT, text only",
-    "tmt_emotions": "TMT, emotions",
-    "tmt_amw_emotions": "TMT+AMW, emotions",
-    "tmt_uniform_emotions": "TMT, uniform weights, emotions",
     # floors, see tmtlib.floors and tmtlib.emotions
     "constant": "constant (train median)",
     "train_mean": "constant (train mean)",
@@ -94,6 +94,7 @@ METHOD_TITLES = {
     "always": "every emotion, always",
 }
 FIVE_CLASS = ("tmt_5class", "tmt_amw_5class")
+EMOTION_METHODS = ("tmt_emotions", "tmt_amw_emotions", "tmt_uniform_emotions")
 
 
 def method_config(method: str, base: TMTConfig) -> ModelConfig:

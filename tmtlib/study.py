@@ -12,8 +12,8 @@ import pandas as pd
 from tmtlib import paths, runs
 from tmtlib.config import DataRef, Profile, Run, as_json, check_choice
 from tmtlib.data.loading import load, resolve_all
-from tmtlib.data.schema import Dataset
-from tmtlib.profiles import FIVE_CLASS, PROFILES, method_config
+from tmtlib.data.schema import DataError, Dataset
+from tmtlib.profiles import EMOTION_METHODS, FIVE_CLASS, PROFILES, method_config
 from tmtlib.training import pick_device
 
 
@@ -46,17 +46,28 @@ class Study:
     def runs(self, *methods: str) -> list[Run]:
         """All runs of some methods: data set by data set, method by method, seed by seed.
 
-        A 5-class method has runs only on the data sets that the profile names for it, an ablation on the first.
+        A 5-class method has runs only on the data sets that the profile names for it, one of emotions only where there
+        are emotion labels, an ablation on the first. Raises DataError where no data set has emotion labels.
         """
         model, training = self.profile.model, self.profile.training
+        for method in methods:
+            if method in EMOTION_METHODS and not any(self._suits(method, ref) for ref in self.refs):
+                names = ", ".join(ref.name for ref in self.refs)
+                raise DataError(f"{method} needs emotion labels, which none of the study's data sets has ({names})")
         return [
             Run(ref, method, method_config(method, model), training, seed)
             for ref in self.refs
             for method in methods
-            if method not in FIVE_CLASS or ref.name in self.profile.five_class
-            if method not in self.profile.ablations or ref == self.refs[0]
+            if self._suits(method, ref)
             for seed in self.profile.seeds
         ]
+
+    def _suits(self, method: str, ref: DataRef) -> bool:
+        if method in EMOTION_METHODS:
+            return load(ref).train.emotion_labels is not None
+        if method in FIVE_CLASS:
+            return ref.name in self.profile.five_class
+        return method not in self.profile.ablations or ref == self.refs[0]
 
     def ensure(self, *methods: str) -> pd.DataFrame:
         """Trains what is missing of some methods (default: all of the profile) and returns one row a run."""

@@ -166,7 +166,7 @@ def generate(name: str, size: PlantedSize | None = None, seed: int = 0) -> Datas
     streams = np.random.SeedSequence([seed, list(RECIPES).index(name)]).spawn(4)
     bases = _bases(recipe, np.random.default_rng(streams[3]))
     made = {
-        s: _split(recipe, s, n, frames, bases, stream, planted_emotions.LOADINGS.get(name))
+        s: _split(recipe, s, n, frames, bases, np.random.default_rng(stream), planted_emotions.LOADINGS.get(name))
         for s, n, stream in zip(SPLITS, utterances, streams, strict=False)
     }
     card = Card(
@@ -302,8 +302,7 @@ def _bases(recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
     return bases
 
 
-def _split(recipe, split, n, frames, bases, stream, loadings) -> tuple[Split, SplitTruth]:
-    rng = np.random.default_rng(stream)
+def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, SplitTruth]:
     u0, p, noise = (rng.standard_normal(n) for _ in range(3))
     specific = rng.standard_normal((n, 3))
     q = rng.choice([-1.0, 1.0], n)
@@ -324,8 +323,7 @@ def _split(recipe, split, n, frames, bases, stream, loadings) -> tuple[Split, Sp
     }
     emotions = None
     if loadings is not None:  # from a stream of their own, so that they change nothing else
-        latents, own = np.column_stack([u0, specific, p * q]), np.random.default_rng(stream.spawn(1)[0])
-        emotions = planted_emotions.labels(loadings, latents, own)
+        emotions = planted_emotions.labels(loadings, np.column_stack([u0, specific, p * q]), rng.spawn(1)[0])
     made = Split(
         features=features,
         lengths=lengths,

@@ -38,13 +38,26 @@ METHOD_COLOURS = {
     "misa": "#117733",
     "tmt_5class": "#A0A0A0",
     "tmt_amw_5class": "#DD99BB",
+    "tmt_emotions": "#333333",
+    "tmt_amw_emotions": "#882255",
+    "tmt_uniform_emotions": "#3388BB",
 }
-METHOD_DASHES = {"tmt": "-", "tmt_amw": "-", "tmt_amw_fast": "--", "tmt_uniform": "-."}  # others: ":"
+METHOD_DASHES = {  # others: ":"
+    "tmt": "-",
+    "tmt_amw": "-",
+    "tmt_amw_fast": "--",
+    "tmt_uniform": "-.",
+    "tmt_emotions": "-",
+    "tmt_amw_emotions": "-",
+    "tmt_uniform_emotions": "-.",
+}
 ACCENT, NEUTRAL = METHOD_COLOURS["tmt_amw"], "#777777"
 AXIS_LABELS = {
     "acc5": "Acc-5 (fraction)",
     "f1_5class": "F1, 5-class (fraction)",
     "train_loss": "training loss",
+    "wa_mean": "weighted accuracy, mean over emotions (fraction)",
+    "f1_mean": "F1, mean over emotions (fraction)",
 }
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates: the same figure, the same bytes
 NO_SPREAD = "n = 1 seed: no spread is known"

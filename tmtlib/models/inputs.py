@@ -88,7 +88,7 @@ def groups_with_bert(model: nn.Module, learning_rate: float) -> list[dict]:
 
 
 def read_out(head: nn.Module, hidden: Float[Tensor, "B e"], task: str) -> Tensor:
-    """A head's prediction, (B,) for regression or (B, 5), in full precision: bfloat16 is too coarse near edges."""
+    """A head's prediction, (B,) for regression or logits, in full precision: bfloat16 is too coarse near edges."""
     with torch.autocast(hidden.device.type, enabled=False):
         output = head(hidden.to(next(head.parameters()).dtype))
-    return output if task == "classification" else output.squeeze(-1)
+    return output.squeeze(-1) if task == "regression" else output

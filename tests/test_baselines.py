@@ -24,7 +24,7 @@ from baseline_helpers import (
 from model_helpers import change, make, planted
 from torch import nn
 
-from tmtlib import published
+from tmtlib import hyperparameters
 from tmtlib.batches import OnDevice
 from tmtlib.config import (
     MODALITIES,
@@ -500,7 +500,7 @@ def test_published_hyper_parameters_by_data_set(kind):
         kind.published("meld")
     with pytest.raises(ValueError, match="no hyper-parameters by data set are published for a LateFusionConfig"):
         LateFusionConfig.published("mosi")
-    table = published.MULT_TRAINING if kind is MulTConfig else published.MISA_TRAINING
+    table = hyperparameters.MULT_TRAINING if kind is MulTConfig else hyperparameters.MISA_TRAINING
     assert set(table) == set(configs) and all(Training(**row).patience == 8 for row in table.values())
 
 

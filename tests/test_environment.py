@@ -26,7 +26,7 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
 
 PIP_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}  # by conda-forge name
 IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "py-rattler": "rattler"}  # by package name
-OUR_OWN = {"tmtlib", "setup_environment", "conftest"}
+OUR_OWN = {"benchmarks", "tmtlib", "setup_environment", "conftest"}
 
 
 # --- Reading -------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def imports(source: str) -> set[str]:
 
 
 def sources() -> Iterable[tuple[Path, str]]:
-    for folder in ("tmtlib", "tests"):
+    for folder in ("benchmarks", "tmtlib", "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield path, path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):

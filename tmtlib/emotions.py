@@ -57,11 +57,11 @@ def score(chance: ArrayLike, label: ArrayLike) -> dict[str, float]:
     }
 
 
-def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: str, every: bool = True) -> dict[str, float]:
-    """A task's metrics of what `Model.values` gives; without `every`, those of a training's history."""
+def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: str) -> dict[str, float]:
+    """A task's metrics of what `Model.values` gives."""
     if task == "emotions":
         return score(values, labels)
-    return (metrics.evaluate if every else metrics.score)(values, labels, family)
+    return metrics.evaluate(values, labels, family)
 
 
 def floors(dataset: Dataset) -> pd.DataFrame:

@@ -161,7 +161,7 @@ def _fit_group(
                 if one.stopped:
                     continue
                 row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss[i], "valid_loss": valid_loss[i]}
-                scores = scores_of(run.model.task, values[i], labels, shape.family, every=False)
+                scores = scores_of(run.model.task, values[i], labels, shape.family)
                 row |= {f"valid_{k}": v for k, v in scores.items()}
                 one.add(row, weights[i], lambda i=i: learner.state(i))
             if all(one.stopped for one in seen):

@@ -125,11 +125,7 @@ def hierarchical_bootstrap(
         y = np.asarray(labels)
         if y.shape != a.shape[1:]:
             raise ValueError(f"labels have shape {y.shape}; wanted {a.shape[1:]}, one an utterance")
-        mean = float(np.mean(metric(a, y) - metric(b, y)))
-        drawn = np.empty(resamples)
-        for r in range(resamples):
-            seeds, some = (rng.integers(size, size=size) for size in a.shape)
-            drawn[r] = np.mean(metric(a[np.ix_(seeds, some)], y[some]) - metric(b[np.ix_(seeds, some)], y[some]))
+        mean, drawn = float(np.mean(metric(a, y) - metric(b, y))), _resampled_metric(a, b, y, metric, resamples, rng)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(mean, float(low), float(high), len(a))
 
@@ -148,6 +144,18 @@ def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generato
         columns = rng.multinomial(utterances, np.full(utterances, 1 / utterances), size) / utterances
         found.append(np.einsum("rn,rn->r", rows @ values, columns))
     return np.concatenate(found)
+
+
+def _resampled_metric(
+    after: np.ndarray, before: np.ndarray, labels: np.ndarray, metric: Metric, resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Mean differences of a metric with seeds and utterances drawn with replacement: (resamples,)."""
+    drawn = np.empty(resamples)
+    for r in range(resamples):
+        seeds, some = (rng.integers(size, size=size) for size in after.shape)
+        a, b = (predictions[np.ix_(seeds, some)] for predictions in (after, before))
+        drawn[r] = np.mean(metric(a, labels[some]) - metric(b, labels[some]))
+    return drawn
 
 
 def probability_of_improvement(

@@ -39,7 +39,7 @@ METHOD_COLOURS = {
     "tmt_5class": "#A0A0A0",
     "tmt_amw_5class": "#DD99BB",
     "tmt_emotions": "#333333",
-    "tmt_amw_emotions": "#882255",
+    "tmt_amw_emotions": "#6E1E4A",
     "tmt_uniform_emotions": "#3388BB",
 }
 METHOD_DASHES = {  # others: ":"

@@ -13,14 +13,15 @@ README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_tables_are_those_of_the_committed_results(committed):
     readme = (committed / "README.md").read_text(encoding="utf-8")
-    assert report.readme(readme, *report.shown_tables(committed / "results")) == readme, "run: tmt report --readme"
+    assert report.readme(readme, report.shown(committed / "results")) == readme, "run: tmt report --readme"
 
 
 def test_a_changed_result_would_change_the_readme(committed):
-    planted, claims, *others = report.shown_tables(committed / "results")
-    assert claims.loc[0, "verdict"] in README
-    planted.loc[(planted["method"] == "tmt") & (planted["metric"] == "mae"), "mean"] += 0.01
-    assert report.readme(README, planted, claims, *others) != README
+    found = report.shown(committed / "results")
+    assert found.claims.loc[0, "verdict"] in README
+    table = found.planted
+    table.loc[(table["method"] == "tmt") & (table["metric"] == "mae"), "mean"] += 0.01
+    assert report.readme(README, found) != README
 
 
 def test_floor_sentences_follow_the_numbers():
@@ -32,9 +33,9 @@ def test_floor_sentences_follow_the_numbers():
 
 
 def test_readme_without_marks_is_refused(committed):
-    found = report.shown_tables(committed / "results")
+    found = report.shown(committed / "results")
     with pytest.raises(ValueError, match="no pair of lines <!-- begin real -->"):
-        report.readme(README.replace("<!-- end real -->", ""), *found)
+        report.readme(README.replace("<!-- end real -->", ""), found)
 
 
 def test_links_and_pictures_exist():

@@ -1,0 +1,54 @@
+"""Utterance-level comparisons are those of the records' own predictions."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tmtlib import evidence
+from tmtlib.config import DataRef, Run, TMTConfig, Training
+from tmtlib.runs import Record
+
+RNG = np.random.default_rng(0)
+LABEL = RNG.choice(np.arange(-3, 4), 300).astype(np.float32)
+
+
+def runs(*methods, seeds=(0, 1, 2)):
+    return [Run(DataRef("mosi"), m, TMTConfig(), Training(), s) for m in methods for s in seeds]
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """TMT errs by sd 1; TMT+AMW by `spread` in the same directions."""
+    setting = SimpleNamespace(spread=1.0)
+
+    def read(run):
+        error = np.random.default_rng(run.seed).normal(0, 1, len(LABEL))
+        scale = setting.spread if run.method == "tmt_amw" else 1.0
+        meta = {"card": {"name": "mosi", "source": "planted", "family": "mosi"}}
+        return Record(meta, {"test": (LABEL + scale * error).astype(np.float32)}, {"test": LABEL}, None)
+
+    monkeypatch.setattr(evidence, "read_record", read)
+    return setting
+
+
+def test_a_better_method_is_seen_in_every_column(records):
+    records.spread = 0.5
+    row = evidence.by_utterance(runs("tmt", "tmt_amw")).iloc[0]
+    assert (row["dataset"], row["n_seeds"], row["n_utterances"]) == ("mosi", 3, 300)
+    assert row["low"] < row["mae_difference"] < row["high"] < 0
+    assert row["mae_difference"] == pytest.approx(-0.5 * np.sqrt(2 / np.pi), abs=0.03)
+    assert row["gained"] > row["lost"] and row["mcnemar_p"] < 0.001
+    assert row["p_better"] == 1 and row["permutation_p"] == pytest.approx(2 / 2**3)
+
+
+def test_equal_methods_differ_in_nothing(records):
+    row = evidence.by_utterance(runs("tmt", "tmt_amw")).iloc[0]
+    assert row["mae_difference"] == row["gained"] == row["lost"] == 0 and row["mcnemar_p"] == 1
+    assert row["p_better"] == 0.5
+
+
+def test_only_seeds_of_both_count(records):
+    some = runs("tmt") + runs("tmt_amw", seeds=(1, 2, 7))
+    assert evidence.by_utterance(some)["n_seeds"].item() == 2
+    assert evidence.by_utterance(runs("tmt")).empty

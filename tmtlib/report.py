@@ -125,7 +125,7 @@ def findings(found: Shown) -> str:
         f"A gain that learned weights bring would also have to show over the controls: of {counts['tmt_uniform']} over "
         f"uniform weights, and of {counts['tmt_random']} over random ones.",
         f"The weights move from 1/3 to {_span(own)} at the training's learning rate, and to {_span(fast)} at one of "
-        "their own; but they are the same for every utterance, so claims about single samples are impossible as written.",
+        "their own; but they are the same for every utterance: claims about single samples are impossible as written.",
         f"Picking epochs on test, as the original TMT's code does, would have added {acc5['bonus']:+.3f} "
         f"[{acc5['low']:+.3f}, {acc5['high']:+.3f}] to TMT's Acc-5 on {dataset_title(acc5['dataset'], acc5['source'])} "
         "(n = {:.0f}), where the largest gain the paper prints is +0.007.".format(acc5["n"]),

@@ -161,8 +161,8 @@ PROFILES = {
         model=replace(SMALL, schedule="warmup_cosine"),  # few epochs end better with a falling learning rate
         training=Training(learning_rate=1e-3, epochs=8, patience=5),
         planted=planted_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
-        methods=MAIN[:5],
-        ablations=(*MAIN[5:], "tmt_amw_r2", "mult_mmsa", "misa_mmsa"),
+        methods=("tmt", "tmt_amw", "tmt_uniform", "tmt_random"),
+        ablations=("tmt_amw_fast", *MAIN[5:], "tmt_amw_r2", "mult_mmsa", "misa_mmsa"),
         snr_db=(10.0, 0.0, -10.0),
     ),
     # For small files of one's own: profile quick with ten seeds and all that is cheap to train

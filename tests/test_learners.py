@@ -122,6 +122,15 @@ def test_dropout_acts_in_a_stack_and_differs_between_seeds_and_steps():
     assert [row["valid_loss"] for row in a.history] == pytest.approx([row["valid_loss"] for row in c.history])
 
 
+def test_evaluating_leaves_no_trace_in_training():
+    """Dropout goes on where it was, whatever is evaluated between epochs."""
+    data = planted("mosi", (37, 24, 8))
+    few = data.valid.take(np.arange(3))
+    run = run_of(AMW, batch_size=2)  # so that the larger split is evaluated in more batches
+    (a,), (b,) = (fit(run, data.train, v, data.shape, (0,), "cpu", stacked=True) for v in (data.valid, few))
+    assert [row["train_loss"] for row in a.history] == [row["train_loss"] for row in b.history]
+
+
 def test_a_seed_that_stops_early_stops_alone():
     """Each stops where it would alone, and its history ends there."""
     protocol = {"epochs": 12, "patience": 2, "learning_rate": 1e-2}

@@ -1,8 +1,8 @@
 """What a result depends on, as frozen dataclasses: model, training, data, `Run` (one training) and `Profile` (a study).
 
 Nothing here imports torch, so `tmt --help` stays quick. A `Run` is the only key to a result: its id is a hash of its
-fields, so a finished run is found again and a changed one is trained anew. The device is no part of it (a result is
-the same to rounding wherever it was trained) and is stated in the record.
+fields, so a finished run is found again and a changed one is trained anew. The device is no part of it and is
+stated in the record: a run is trained once, wherever that is, and a table with runs of several devices says so.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ __all__ = [
     "MODALITIES",
     "TASKS",
     "BertTextConfig",
-    "EMOTIONS",
-    "TASKS",
     "DataRef",
     "LateFusionConfig",
     "MISAConfig",

@@ -5,6 +5,7 @@ Seconds on a shared machine mean little, so times are ratios of interleaved meas
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -49,8 +50,9 @@ def extra_time(
                 start = time.perf_counter()
                 train_epoch(learners[k], data, optimisers[k], training, [torch.Generator().manual_seed(i)])
                 seconds[k] = time.perf_counter() - start  # its return value waited for the device
-            extra.append(seconds[1] / seconds[0] - 1)
-    return t_interval(extra[1:])
+            extra.append(math.log(seconds[1] / seconds[0]))
+    mean, low, high, n = t_interval(extra[1:])
+    return Interval(*(math.expm1(x) for x in (mean, low, high)), n)  # a mean of ratios would be too large
 
 
 def table(

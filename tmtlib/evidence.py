@@ -9,6 +9,7 @@ import pandas as pd
 
 from tmtlib import metrics
 from tmtlib.config import Run
+from tmtlib.data.schema import FAMILY_RANGE
 from tmtlib.runs import Record, read_record
 from tmtlib.significance import mcnemar, permutation_p
 from tmtlib.statistics import hierarchical_bootstrap, probability_of_improvement
@@ -19,9 +20,10 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
 
     Columns: dataset, source, n_seeds, n_utterances; mae_difference (after - before, label units) with low and high
     (95 % bootstrap over seeds and utterances at once); permutation_p (paired signs of the seeds' differences); gained
-    and lost (utterances whose class of Acc-5 only `after`, or only `before`, has right: means over seeds), mcnemar_p
-    (exact, the median over seeds); p_better with p_low and p_high (probability that a seed of `after` has a lower MAE
-    than a seed of `before`, bootstrap). Raises FileNotFoundError for a run that was not trained.
+    and lost (utterances whose class of Acc-5 only `after`, or only `before`, has right: means over seeds);
+    mcnemar_p_median (exact, of each seed; their median is a summary and no p itself); p_better with p_low and p_high
+    (probability that a seed of `after` has a lower MAE than a seed of `before`, bootstrap). Raises FileNotFoundError
+    for a run that was not trained.
     """
     grouped: dict[tuple, dict[str, dict[int, Run]]] = {}
     for run in todo:
@@ -38,7 +40,7 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
 
 def _compared(after: list[Record], before: list[Record]) -> dict:
     card, label = after[0].meta["card"], after[0].labels["test"]
-    errors = [np.stack([np.abs(r.predictions["test"] - label) for r in records]) for records in (after, before)]
+    errors = [np.stack([_error(r, label, card["family"]) for r in records]) for records in (after, before)]
     right = [[_right(r, label, card["family"]) for r in records] for records in (after, before)]
     mean, low, high, n = hierarchical_bootstrap(*errors)
     mae = [x.mean(1) for x in errors]
@@ -55,11 +57,17 @@ def _compared(after: list[Record], before: list[Record]) -> dict:
         "permutation_p": permutation_p(*mae),
         "gained": float(np.mean([t.gained for t in tests])),
         "lost": float(np.mean([t.lost for t in tests])),
-        "mcnemar_p": float(np.median([t.p for t in tests])),
+        "mcnemar_p_median": float(np.median([t.p for t in tests])),
         "p_better": better.mean,
         "p_low": better.low,
         "p_high": better.high,
     }
+
+
+def _error(record: Record, label: np.ndarray, family: str) -> np.ndarray:
+    """(N,) absolute error as MAE has it: predictions of the family "sims" are clipped to the label range."""
+    value = record.predictions["test"]
+    return np.abs((np.clip(value, *FAMILY_RANGE[family]) if family == "sims" else value) - label)
 
 
 def _right(record: Record, label: np.ndarray, family: str) -> np.ndarray:

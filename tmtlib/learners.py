@@ -96,7 +96,9 @@ class Stacked:
 
     def _bits(self, function: Callable, data: OnDevice, index: Tensor, rest: Sequence[Tensor]) -> Int16[Tensor, "S n"]:
         """Random bits for every dropout of one step: each seed's from its own generator."""
-        count = self._count(function, data, index, rest) if self.one.training else 1
+        if not self.one.training:  # nothing is dropped, and nothing drawn: evaluating leaves no trace in training
+            return torch.zeros(len(self.generators), 1, dtype=torch.int16, device=self.device)
+        count = self._count(function, data, index, rest)
         return torch.stack([random_bits(count, self.device, g) for g in self.generators])
 
     @torch.no_grad()

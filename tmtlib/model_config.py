@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")  # the order of CMU-MOSEI's own label columns
-TASKS = ("regression", "classification", "emotions")
 MODALITIES = ("text", "audio", "vision")  # the one order used everywhere: tokens, weights, colours
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")  # the order of CMU-MOSEI's own label columns
 TASKS = ("regression", "classification", "emotions")

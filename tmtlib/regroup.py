@@ -120,7 +120,7 @@ def _joined(parts: Sequence[Split]) -> Split:
     """One split of several, padded to the longest T."""
     longest = {m: max(p.shapes[m][0] for p in parts) for m in MODALITIES}
     whole = {m: _stacked([p.features[m] for p in parts], 1, longest[m]) for m in MODALITIES}
-    bert = [p.text_bert for p in parts]
+    bert, felt = [p.text_bert for p in parts], [p.emotion_labels for p in parts]
     shared = [m for m in MODALITIES if all(m in p.unimodal_labels for p in parts)]
     return Split(
         features=whole,
@@ -130,6 +130,7 @@ def _joined(parts: Sequence[Split]) -> Split:
         raw_text=tuple(t for p in parts for t in p.raw_text),
         unimodal_labels={m: np.concatenate([p.unimodal_labels[m] for p in parts]) for m in shared},
         text_bert=None if any(b is None for b in bert) else _stacked(bert, 2, longest["text"]),
+        emotion_labels=None if any(e is None for e in felt) else np.concatenate(felt),
     )
 
 

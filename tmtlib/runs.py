@@ -77,7 +77,7 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
             tasks, jobs = list(groups.items()), 1
         for done in in_parallel(train, ((*task, device, load(task[0].data)) for task in tasks), jobs):
             bar.update(done)
-    _warn_of_other_code(runs)
+    _warn_of_others(runs)
     return pd.DataFrame([row(run) for run in runs])
 
 
@@ -125,9 +125,13 @@ def one_thread(device: str) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _warn_of_other_code(runs: list[Run]) -> None:
-    """Records are found by settings; a change of the code itself does not change those, so it is said."""
-    other = sum(read_record(run).meta["code"] != code_sha256() for run in runs)
+def _warn_of_others(runs: list[Run]) -> None:
+    """Records are found by settings; a change of code or device does not change those, so it is said."""
+    metas = [read_record(run).meta for run in runs]
+    devices = {meta["device"] for meta in metas}
+    if len(devices) > 1:
+        warnings.warn(f"these runs were trained on different devices ({', '.join(sorted(devices))})", stacklevel=3)
+    other = sum(meta["code"] != code_sha256() for meta in metas)
     if other:
         warnings.warn(
             f"{other} of {len(runs)} runs were trained by another version of the code and are used as they are; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -81,22 +81,29 @@ def fit(
     seeds = (run.seed,) if seeds is None else tuple(seeds)
     possible = model_class(run.model).stackable and data[0].text_bert is None
     stacked = (where.type == "cuda" if stacked is None else stacked) and possible
-    waiting, fits = [seeds] if stacked else [(seed,) for seed in seeds], []
-    while waiting and seeds:
-        group = waiting.pop(0)
+    labels, fits = valid.labels_for(run.model.task), []
+    for done in _in_groups(seeds, stacked, lambda group: _fit_group(run, *data, labels, shape, group, stacked)):
+        fits.append(done)
+        if on_fit is not None:
+            on_fit(done)
+    return fits
+
+
+def _in_groups(seeds: tuple, stacked: bool, train: Callable[[tuple], list[Fit]]) -> Iterator[Fit]:
+    """Fits in the order of the seeds: one by one, or stacked, with stacks halved until they fit the memory."""
+    waiting = [seeds] if stacked and seeds else [(seed,) for seed in seeds]
+    while waiting:
+        group, done = waiting.pop(0), None
         try:
-            done = _fit_group(run, *data, valid.labels_for(run.model.task), shape, group, stacked)
+            done = train(group)
         except torch.OutOfMemoryError:
             if len(group) == 1:
                 raise
-            torch.cuda.empty_cache()
-            waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
+        if done is not None:
+            yield from done
             continue
-        for one in done:
-            fits.append(one)
-            if on_fit is not None:
-                on_fit(one)
-    return fits
+        torch.cuda.empty_cache()  # here, as within `except` the models are still held
+        waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
 
 
 def _check_protocol(training: Training) -> None:

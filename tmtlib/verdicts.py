@@ -75,6 +75,8 @@ def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
     for control in paper.CONTROLS if rule.startswith("learned") else ():
         verdicts = list(compared[control]["verdict"])
         found += verdicts if len(verdicts) == len(compared["tmt"]) else [*verdicts, "cannot tell"]
+    if ":all:" in rule and compared["tmt"]["dataset"].nunique() < 2:
+        found.append("cannot tell")  # one data set cannot support what is said of several
     return paper.combined_verdict(found)
 
 

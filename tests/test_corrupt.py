@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmtlib.config import MODALITIES, PlantedSize
-from tmtlib.data.corrupt import add_noise, keep_only, noise_scale
+from tmtlib.data.corrupt import (
+    add_noise,
+    drop_block,
+    drop_frames,
+    keep_only,
+    noise_scale,
+    shift,
+    swap_utterances,
+)
 from tmtlib.data.planted import generate
 from tmtlib.data.schema import valid_frames
 
@@ -81,6 +89,115 @@ def test_corruptions_compose():
     assert not alone.features["text"].any(), "an absent modality has no frame to put noise on"
 
 
+# --- P1: random feature missing --------------------------------------------------------------------------------------
+
+
+def missing(split, modality):
+    """(N, T) valid frames that were not all zero and now are."""
+    return DATA.test.features[modality].any(2) & ~split.features[modality].any(2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(rate=st.floats(0, 1), modality=st.sampled_from(MODALITIES), seed=st.integers(0, 99))
+def test_frames_are_missing_at_the_rate_asked_for(rate, modality, seed):
+    dropped = drop_frames(DATA.test, rate, (modality,), seed)
+    valid = valid_frames(DATA.test, modality)
+    n = int(valid.sum())
+    assert missing(dropped, modality)[valid].mean() == pytest.approx(rate, abs=5 * (0.25 / n) ** 0.5 + 1e-9)
+    kept = ~missing(dropped, modality)
+    assert np.array_equal(dropped.features[modality][kept], DATA.test.features[modality][kept])
+    assert not dropped.features[modality][~valid].any() and dropped.lengths == DATA.test.lengths
+
+
+def test_missing_frames_grow_with_the_rate_and_differ_between_modalities_and_seeds():
+    low, high = (missing(drop_frames(DATA.test, r, seed=3), "audio") for r in (0.3, 0.6))
+    assert (high | ~low).all() and high.sum() > low.sum()
+    other = missing(drop_frames(DATA.test, 0.3, seed=4), "audio")
+    assert (low != other).any()
+    text = missing(drop_frames(DATA.test, 0.3, seed=3), "text")
+    assert (text[:, :12] != low[:, :12]).any()
+
+
+def test_severity_zero_is_the_identity_and_one_takes_all():
+    for corrupt in (drop_frames, drop_block):
+        for m in MODALITIES:
+            assert corrupt(DATA.test, 0.0).features[m] is DATA.test.features[m]
+            assert not corrupt(DATA.test, 1.0).features[m].any()
+    assert np.array_equal(shift(DATA.test, 0, "text").features["text"], DATA.test.features["text"])
+
+
+# --- P8: blocks and shifts -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(share=st.floats(0, 1), modality=st.sampled_from(MODALITIES), seed=st.integers(0, 99))
+def test_a_block_is_contiguous_and_as_long_as_asked_for(share, modality, seed):
+    gone = missing(drop_block(DATA.test, share, (modality,), seed), modality)
+    assert np.array_equal(gone.sum(1), np.rint(share * DATA.test.lengths[modality]))
+    starts = (np.diff(gone.astype(int), axis=1, prepend=0) == 1).sum(1)
+    assert (starts <= 1).all()
+
+
+def test_blocks_reach_both_ends():
+    firsts, lasts = [], []
+    for seed in range(30):
+        gone = missing(drop_block(DATA.test, 0.4, ("audio",), seed), "audio")
+        some = gone.any(1)
+        firsts.append(gone.argmax(1)[some])
+        lasts.append((gone.shape[1] - gone[:, ::-1].argmax(1))[some])
+    length = DATA.test.lengths["audio"][DATA.test.lengths["audio"] > 1]
+    assert min(map(min, firsts)) == 0 and max(map(max, lasts)) == length.max()
+
+
+@settings(max_examples=15, deadline=None)
+@given(frames=st.integers(-40, 40), modality=st.sampled_from(MODALITIES))
+def test_a_shift_moves_valid_frames_and_nothing_else(frames, modality):
+    moved = shift(DATA.test, frames, modality)
+    x, length = DATA.test.features[modality], DATA.test.lengths[modality]
+    for i in (0, 7, 100):
+        wanted = np.zeros_like(x[i])
+        for t in range(length[i]):
+            if 0 <= t - frames < length[i]:
+                wanted[t] = x[i, t - frames]
+        assert np.array_equal(moved.features[modality][i], wanted)
+    assert moved.lengths == DATA.test.lengths
+    others = [m for m in MODALITIES if m != modality]
+    assert all(moved.features[m] is DATA.test.features[m] for m in others)
+
+
+# --- P9: wrong modality ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modalities", [("text",), ("audio", "vision"), MODALITIES])
+def test_every_utterance_gets_another_ones_modality(modalities):
+    swapped = swap_utterances(DATA.test, modalities, seed=2)
+    for m in MODALITIES:
+        same = [np.array_equal(a, b) for a, b in zip(swapped.features[m], DATA.test.features[m], strict=True)]
+        assert not any(same) if m in modalities else all(same)
+        assert sorted(swapped.lengths[m]) == sorted(DATA.test.lengths[m])
+        assert not swapped.features[m][~valid_frames(swapped, m)].any(), "padding stays padding"
+    assert np.array_equal(swapped.labels, DATA.test.labels)
+    assert sorted(x.sum() for x in swapped.features["text"]) == sorted(x.sum() for x in DATA.test.features["text"])
+
+
+def test_modalities_that_are_swapped_together_stay_together():
+    swapped = swap_utterances(DATA.test, ("audio", "vision"), seed=2)
+    for i in range(5):
+        audio = swapped.features["audio"][i]
+        (source,) = [j for j, x in enumerate(DATA.test.features["audio"]) if np.array_equal(x, audio)]
+        assert np.array_equal(swapped.features["vision"][i], DATA.test.features["vision"][source])
+
+
+def test_same_seed_same_corruption():
+    for corrupt in (
+        lambda seed: drop_frames(DATA.test, 0.5, seed=seed),
+        lambda seed: drop_block(DATA.test, 0.5, seed=seed),
+        lambda seed: swap_utterances(DATA.test, MODALITIES, seed=seed),
+    ):
+        a, b, c = (corrupt(seed).features["vision"] for seed in (1, 1, 2))
+        assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -88,6 +205,9 @@ def test_corruptions_compose():
         (lambda: add_noise(DATA.test, SCALE, float("nan")), "snr_db is nan; wanted"),
         (lambda: keep_only(DATA.test, ()), "no modality is kept"),
         (lambda: keep_only(DATA.test, ("language",)), "modality is 'language'"),
+        (lambda: drop_frames(DATA.test, 1.2), "rate is 1.2; wanted 0 to 1"),
+        (lambda: drop_block(DATA.test, -0.1), "share is -0.1; wanted 0 to 1"),
+        (lambda: swap_utterances(DATA.test.take([0]), ("text",)), "1 utterances; wanted at least two"),
     ],
 )
 def test_unusable_requests_are_refused(call, message):

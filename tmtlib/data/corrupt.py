@@ -1,4 +1,10 @@
-"""Corruptions of a split: noise at a signal-to-noise ratio, and modalities that are missing.
+"""Corruptions of a split, by the names of the field's protocols:
+
+    P1  drop_frames      each valid frame is missing with a probability (random feature missing, as in TFR-Net)
+    P3  keep_only        whole modalities are missing
+    P7  add_noise        Gaussian noise at a signal-to-noise ratio
+    P8  drop_block       a contiguous share of the frames is missing; `shift` moves a modality against the others
+    P9  swap_utterances  a modality comes from other utterances
 
 Each returns a new split and leaves the given one as it was. Padding stays padding, and the same seed gives the same
 corruption for every model.
@@ -70,6 +76,84 @@ def keep_only(split: Split, present: Collection[str]) -> Split:
     features = dict(split.features) | {m: np.zeros_like(split.features[m]) for m in gone}
     lengths = dict(split.lengths) | {m: np.zeros_like(split.lengths[m]) for m in gone}
     return replace(split, features=features, lengths=lengths)
+
+
+def drop_frames(split: Split, rate: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
+    """P1: each valid frame of each modality by itself becomes zero (the training mean of normalised features) with
+    probability `rate`.
+
+    With one seed, what is missing at a rate is missing at every higher one too. Lengths stay. Raises ValueError for a
+    rate outside [0, 1].
+    """
+    _check(modalities)
+    _check_share("rate", rate)
+    features = dict(split.features)
+    for m in modalities if rate else ():
+        draw = np.random.default_rng([seed, MODALITIES.index(m)]).random(features[m].shape[:2])
+        features[m] = _without(features[m], draw < rate)
+    return replace(split, features=features)
+
+
+def drop_block(split: Split, share: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
+    """P8: a contiguous block of `share` of each utterance's valid frames (rounded) becomes zero, at a random place.
+
+    Raises ValueError for a share outside [0, 1].
+    """
+    _check(modalities)
+    _check_share("share", share)
+    features = dict(split.features)
+    for m in modalities if share else ():
+        length = split.lengths[m]
+        size = np.rint(share * length).astype(np.int64)
+        place = np.random.default_rng([seed, MODALITIES.index(m)]).random(len(length))
+        first = np.floor(place * (length - size + 1)).astype(np.int64)
+        frame = np.arange(features[m].shape[1])
+        inside = (frame >= first[:, None]) & (frame < (first + size)[:, None])
+        features[m] = _without(features[m], inside)
+    return replace(split, features=features)
+
+
+def shift(split: Split, frames: int, modality: str) -> Split:
+    """P8: one modality comes `frames` later than it should (earlier where negative): its valid frames move within its
+    length, what leaves at one end is lost, and zeros enter at the other. The length stays.
+    """
+    _check((modality,))
+    x = split.features[modality]
+    moved = np.zeros_like(x)
+    steps = min(abs(frames), x.shape[1])
+    if frames >= 0:
+        moved[:, steps:] = x[:, : x.shape[1] - steps]
+    else:
+        moved[:, : x.shape[1] - steps] = x[:, steps:]
+    moved[~valid_frames(split, modality)] = 0
+    return replace(split, features={**split.features, modality: moved})
+
+
+def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) -> Split:
+    """P9: each utterance gets the modality of another one, its length too: a random cycle through all utterances, so
+    that none keeps its own. Several modalities come from the same other utterance. Labels stay.
+
+    Raises ValueError for fewer than two utterances.
+    """
+    _check(modalities)
+    if len(split) < 2:
+        raise ValueError(f"{len(split)} utterances; wanted at least two to swap")
+    order = np.random.default_rng(seed).permutation(len(split))
+    source = np.empty(len(split), np.int64)
+    source[order] = np.roll(order, 1)
+    features = {m: x[source] if m in modalities else x for m, x in split.features.items()}
+    lengths = {m: n[source] if m in modalities else n for m, n in split.lengths.items()}
+    return replace(split, features=features, lengths=lengths)
+
+
+def _without(x: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """A copy (N, T, D) with zeros where `gone` (N, T)."""
+    return np.where(gone[..., None], np.float32(0), x)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}; wanted 0 to 1")
 
 
 def _check(modalities: Collection[str]) -> None:

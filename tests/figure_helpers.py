@@ -118,6 +118,16 @@ def differences(names=("mosi", "mosei", "sims"), source="planted") -> pd.DataFra
     return frame.assign(low=frame["difference"] - 0.02, high=frame["difference"] + 0.02)
 
 
+def importances(source="planted") -> pd.DataFrame:
+    keys = itertools.product(
+        ("mosi", "mosei", "sims"), ("weight", "shapley_absent", "mae_absent", "occlusion"), MODALITIES
+    )
+    frame = pd.DataFrame(list(keys), columns=["dataset", "measure", "modality"]).assign(source=source, n=3)
+    frame["mean"] = np.random.default_rng(4).uniform(0.2, 0.5, len(frame))
+    truth = frame["modality"].map({"text": 0.5, "audio": 0.3, "vision": 0.2}) if source == "planted" else np.nan
+    return frame.assign(low=frame["mean"] - 0.05, high=frame["mean"] + 0.05, truth=truth)
+
+
 def reach() -> pd.DataFrame:
     rows = itertools.product(("mosi", "sims"), (("tmt_amw_slow", 0.02), ("tmt_amw", 0.2), ("tmt_amw_fast", 2.0)))
     rows = [{"dataset": d, "source": "planted", "method": m, "move_bound": b, "w_max": 0.8 * b} for d, (m, b) in rows]
@@ -151,6 +161,7 @@ DRAWINGS = {
     "missing_one": lambda: figures.missing_bars(missing_frame(names=("mosei",))),
     "forest": lambda: figures.forest(differences()),
     "forest_one": lambda: figures.forest(differences(("sims",))),
+    "importance": lambda: figures.importance(importances()),
     "reach": lambda: figures.weight_reach(reach()),
     "speed": lambda: figures.throughput(
         pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"

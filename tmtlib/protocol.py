@@ -9,19 +9,17 @@ What was computed is kept beside the runs, so that a second look costs nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from tmtlib import metrics, paths, runs
-from tmtlib.config import Run, digest
-from tmtlib.data.loading import load
+from tmtlib import metrics, runs
+from tmtlib.config import Run
 from tmtlib.data.schema import Dataset
+from tmtlib.looks import kept, together
 from tmtlib.models import build_model
 from tmtlib.regroup import regrouped, with_speakers
 from tmtlib.statistics import Interval, paired_interval, t_interval
@@ -29,6 +27,7 @@ from tmtlib.training import Fit, fit, pick_device, predict
 
 METRICS = ("acc5", "f1_5class", "mae", "corr", "acc2", "acc2_has0", "acc2_non0")  # those that a data set has
 LOWER_IS_BETTER = ("mae",)
+CODE = ("protocol.py", "regroup.py")  # what the checks depend on beside the runs
 
 
 def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
@@ -62,11 +61,11 @@ def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None
     trainings did not take the same path.
     """
     todo = [replace(run, training=replace(run.training, patience=None)) for run in todo]
-    return _together(_selection, [(run,) for run in todo], device, jobs, "selection on test")
+    return together(_selection, [(run,) for run in todo], device, jobs, "selection on test")
 
 
 def _selection(run: Run, device: str, data: Dataset) -> list[dict]:
-    return _kept(run, ("selection",), lambda: _selected(run, device, data))
+    return kept(run, ("selection",), CODE, lambda: _selected(run, device, data))
 
 
 def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
@@ -108,7 +107,7 @@ def split_comparison(
     interval, paired by seed), n. Raises ValueError as `regrouped` and `with_speakers` do.
     """
     tasks = [(run, float(effect)) for effect in effects for run in todo]
-    scores = _together(_splits, tasks, device, jobs, "official and grouped splits")
+    scores = together(_splits, tasks, device, jobs, "official and grouped splits")
     keys, rows = ["dataset", "source", "method", "effect", "metric"], []
     for key, group in scores.groupby(keys, sort=False):
         sign = -1 if key[-1] in LOWER_IS_BETTER else 1
@@ -126,7 +125,7 @@ def _splits(run: Run, effect: float, device: str, data: Dataset) -> list[dict]:
         both = {m: {"official": official[m], "grouped": grouped[m]} for m in ("mae", "acc5")}
         return [{"effect": effect, "metric": m} | values for m, values in both.items()]
 
-    return _kept(run, ("splits", effect), compute)
+    return kept(run, ("splits", effect), CODE, compute)
 
 
 def _test_scores(run: Run, data: Dataset, device: str) -> dict[str, float]:
@@ -180,35 +179,6 @@ def _check_pairs(todo: Sequence[Run], methods: tuple[str, str]) -> None:
             f"{len(first)} runs of {methods[0]} and {len(second)} of {methods[1]}, {len(first & second)} of them in "
             "pairs; wanted at least one pair, and both methods on the same data with the same seeds"
         )
-
-
-def _together(function: Callable, tasks: list[tuple], device: str, jobs: int | None, what: str) -> pd.DataFrame:
-    """Rows of every task (a run, then what else `function` wants), in order, each begun with what was run."""
-    cpu = pick_device(device).type == "cpu"
-    jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
-    arguments = ((i, function, task, device, load(task[0].data)) for i, task in enumerate(tasks))
-    found = {}
-    with tqdm(total=len(tasks), desc=what, unit="run") as bar:
-        for i, rows in runs.in_parallel(_numbered, arguments, jobs):
-            found[i] = rows
-            bar.update()
-    return pd.DataFrame([row for i in range(len(tasks)) for row in found[i]])
-
-
-def _numbered(i: int, function: Callable, task: tuple, device: str, data: Dataset) -> tuple[int, list[dict]]:
-    run = task[0]
-    start = {"dataset": data.card.name, "source": data.card.source, "method": run.method, "seed": run.seed}
-    return i, [start | row for row in function(*task, device, data)]
-
-
-def _kept(run: Run, what: tuple, compute: Callable[[], list[dict]]) -> list[dict]:
-    """The rows of a check, read back where this code computed them before."""
-    code = runs.code_sha256("protocol.py", "regroup.py", *runs.RESULT_CODE)
-    path = paths.results() / "runs" / f"{run.id}.{digest((*what, code))[:8]}.json"
-    if not path.exists():
-        rows = compute()
-        runs.write_aside(path, lambda file: file.write(json.dumps(rows).encode()))
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _named(found: Interval, name: str) -> dict[str, float | int]:

@@ -28,7 +28,7 @@ from tmtlib.figures.style import (
     metric_label,
     save,
 )
-from tmtlib.figures.weights import weight_heatmap, weight_trajectories, weights_against_truth
+from tmtlib.figures.weights import importance, weight_heatmap, weight_trajectories, weights_against_truth
 
 __all__ = [
     "METHOD_COLOURS",
@@ -42,6 +42,7 @@ __all__ = [
     "figure4_datasets",
     "figure5_comparison",
     "forest",
+    "importance",
     "learning_curves",
     "mae_against_accuracy",
     "method_colour",

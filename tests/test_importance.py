@@ -1,0 +1,133 @@
+"""Importance by taking modalities away: exact for games and models whose answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from model_helpers import SMALL, planted
+from torch import nn
+
+from tmtlib import importance, runs
+from tmtlib.config import MODALITIES, PlantedSize, Run, Training
+from tmtlib.data.loading import resolve
+from tmtlib.data.schema import valid_frames
+from tmtlib.models import Model, Trace, build_model
+from tmtlib.profiles import PROFILES, method_config
+
+SPLIT, TRAIN = planted().valid, planted().train
+EXACT = Training(precision="float32")
+
+
+class Additive(Model):
+    """Predicts a weighted sum of the modalities' means over valid frames (absent: 0): its Shapley values are known."""
+
+    weights = {"text": 2.0, "audio": -1.0, "vision": 0.0}
+
+    def __init__(self):
+        super().__init__(SMALL, "mosi")
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def parts(self, batch):
+        found = {}
+        for m, w in self.weights.items():
+            valid = batch.valid(m)[..., None]
+            mean = (batch.features[m] * valid).sum(1) / valid.sum(1).clamp_min(1)
+            found[m] = w * mean.mean(1)
+        return found
+
+    def forward(self, batch, attention=False):
+        return sum(self.parts(batch).values()), Trace()
+
+
+class Product(Additive):
+    """Text times audio: an interaction, which the two share."""
+
+    def forward(self, batch, attention=False):
+        parts = self.parts(batch)
+        return parts["text"] * parts["audio"], Trace()
+
+
+def alone(modality):
+    valid = valid_frames(SPLIT, modality)[..., None]
+    mean = np.where(valid, SPLIT.features[modality], 0).sum(1) / np.maximum(valid.sum(1), 1)
+    return Additive.weights[modality] * mean.mean(1)
+
+
+def values(model, removal="absent"):
+    return importance.subset_values(model, SPLIT, removal, TRAIN, EXACT, "cpu")
+
+
+def test_an_additive_model_gives_each_modality_its_own_part():
+    found = importance.per_utterance(values(Additive()))
+    for m in MODALITIES:
+        np.testing.assert_allclose(found[m], alone(m), atol=1e-5)
+    once = importance.occlusion(values(Additive()))
+    for m in MODALITIES:
+        np.testing.assert_allclose(once[m], alone(m), atol=1e-5)
+
+
+def test_an_interaction_is_shared_by_those_who_make_it():
+    found = importance.per_utterance(values(Product()))
+    whole = alone("text") * alone("audio")
+    np.testing.assert_allclose(found["text"], whole / 2, atol=1e-5)
+    np.testing.assert_allclose(found["audio"], whole / 2, atol=1e-5)
+    np.testing.assert_allclose(found["vision"], 0, atol=1e-6)
+    np.testing.assert_allclose(importance.occlusion(values(Product()))["text"], whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("removal", importance.REMOVALS)
+def test_values_sum_to_what_all_add_over_none(removal):
+    torch.manual_seed(0)
+    model = build_model(SMALL, planted())
+    found = values(model, removal)
+    total = sum(importance.per_utterance(found).values())
+    np.testing.assert_allclose(total, found[MODALITIES] - found[()], atol=1e-5)
+    error = importance.of_the_error(found, SPLIT.labels)
+    mae = {s: np.abs(v - SPLIT.labels).mean() for s, v in found.items()}
+    assert sum(error.values()) == pytest.approx(mae[()] - mae[MODALITIES], abs=1e-6)
+
+
+def test_each_removal_is_what_it_says():
+    absent = importance.taken_away(SPLIT, ("audio",), "absent", TRAIN)
+    assert not absent.features["audio"].any() and not absent.lengths["audio"].any()
+    mean = importance.taken_away(SPLIT, ("audio",), "mean", TRAIN)
+    frames = TRAIN.features["audio"][valid_frames(TRAIN, "audio")].mean(0)
+    valid = valid_frames(SPLIT, "audio")
+    np.testing.assert_allclose(mean.features["audio"][valid], np.tile(frames, (valid.sum(), 1)), rtol=1e-5)
+    assert not mean.features["audio"][~valid].any()
+    permuted = importance.taken_away(SPLIT, ("audio", "text"), "permuted", TRAIN)
+    assert not np.array_equal(permuted.features["audio"], SPLIT.features["audio"])
+    for changed in (absent, mean, permuted):
+        assert changed.features["vision"] is SPLIT.features["vision"]
+    for removal in importance.REMOVALS:
+        kept = importance.taken_away(SPLIT, (), removal, TRAIN)
+        assert all(np.array_equal(kept.features[m], SPLIT.features[m]) for m in MODALITIES)
+    with pytest.raises(ValueError, match="removal is 'zero'; wanted one of 'absent', 'mean', 'permuted'"):
+        importance.taken_away(SPLIT, ("audio",), "zero", TRAIN)
+
+
+def test_shares_sum_to_one_and_nothing_is_shared_equally():
+    assert importance.shares({"text": np.array([2.0, -2.0]), "audio": 1.0, "vision": -1.0}) == pytest.approx(
+        {"text": 0.5, "audio": 0.25, "vision": 0.25}
+    )
+    assert set(importance.shares(dict.fromkeys(MODALITIES, 0.0)).values()) == {1 / 3}
+
+
+def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_results):
+    """Planted CMU-MOSI's text carries most; weights, which are the same for all, say a third."""
+    profile = PROFILES["quick"]
+    ref = resolve("mosi", planted_size=PlantedSize((500, 100, 200), (10, 10, 10)))
+    training = replace(profile.training, epochs=6)
+    todo = [Run(ref, m, method_config(m, profile.model), training, s) for m in ("tmt", "tmt_amw") for s in (0, 1)]
+    runs.ensure(todo, "cpu", jobs=1, progress=False)
+    table = importance.table(todo, "cpu", jobs=1)
+    assert list(table.columns) == "dataset source method measure modality mean low high n truth".split()
+    sums = table.groupby(["method", "measure"])["mean"].sum()
+    np.testing.assert_allclose(sums, 1, atol=1e-6)
+    assert sums.index.get_level_values("method").value_counts().to_dict() == {"tmt": 7, "tmt_amw": 9}
+    by_text = table[table["modality"] == "text"].set_index(["method", "measure"])["mean"]
+    assert by_text["tmt", "shapley_absent"] > 0.45 and by_text["tmt_amw", "mae_permuted"] > 0.45
+    assert by_text["tmt_amw", "weight"] == pytest.approx(1 / 3, abs=0.02)
+    pd.testing.assert_frame_equal(importance.table(todo, "cpu", jobs=1), table)  # read back

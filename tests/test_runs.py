@@ -62,7 +62,7 @@ def test_record_says_how_it_was_made(own_results):
     assert record.meta["device"] == "cpu" and record.meta["seconds"] > 0 and record.meta["peak_memory_mb"] > 0
     assert len(record.history()) == 2 and {"train_loss", "valid_loss", "valid_acc5"} <= set(record.history())
     data = load(run.data)
-    for split in ("train", "valid", "test"):
+    for split in runs.JUDGED:
         assert record.predictions[split].shape == data[split].labels.shape
         assert np.array_equal(record.labels[split], data[split].labels)
     assert record.weights.shape == (3, 3, MODEL.width)

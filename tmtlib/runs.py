@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from tmtlib import __version__, paths
 from tmtlib.config import Run, as_json
 from tmtlib.data.loading import load
-from tmtlib.data.schema import SPLITS, Dataset, DataShape
+from tmtlib.data.schema import Dataset, DataShape
 from tmtlib.emotions import scores_of
 from tmtlib.models import Model, build_model, count_parameters
 from tmtlib.models.weighting import WEIGHTINGS
@@ -37,6 +37,9 @@ from tmtlib.training import Fit, fit, pick_device, precision_on, predict
 
 # Workers keep the data they have loaded, which joblib takes for a leak: it replaces such a worker, and no run is lost
 warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
+
+
+JUDGED = ("valid", "test")  # the splits whose predictions a record keeps
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,8 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
     """Writes a finished run: parameters first, then the record, each by writing aside and renaming."""
     model = build_model(run.model, data.shape)
     model.load_state_dict(done.state)
-    arrays = {f"prediction_{s}": predict(model, data[s], run.training, device) for s in SPLITS}
-    arrays |= {f"label_{s}": data[s].labels_for(run.model.task) for s in SPLITS}
+    arrays = {f"prediction_{s}": predict(model, data[s], run.training, device) for s in JUDGED}
+    arrays |= {f"label_{s}": data[s].labels_for(run.model.task) for s in JUDGED}
     if done.weights is not None:
         arrays["weights"] = done.weights
     meta = {
@@ -188,8 +191,8 @@ def read_record(run: Run) -> Record:
         arrays = dict(file)
     return Record(
         meta=json.loads(str(arrays["meta"])),
-        predictions={s: arrays[f"prediction_{s}"] for s in SPLITS},
-        labels={s: arrays[f"label_{s}"] for s in SPLITS},
+        predictions={s: arrays[f"prediction_{s}"] for s in JUDGED},
+        labels={s: arrays[f"label_{s}"] for s in JUDGED},
         weights=arrays.get("weights"),
     )
 

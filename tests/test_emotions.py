@@ -354,7 +354,7 @@ def test_runs_records_and_rows(own_results):
     assert rows["method"].tolist() == list(METHODS) and set(emotions.METRICS) <= set(rows) and "mae" not in rows
     for run, (_, row) in zip(todo, rows.iterrows(), strict=True):
         record, data = runs.read_record(run), load(run.data)
-        for s in SPLITS:
+        for s in runs.JUDGED:
             assert record.predictions[s].shape == (len(data[s]), 6)
             np.testing.assert_array_equal(record.labels[s], data[s].emotion_labels)
         assert record.scores() == pytest.approx({name: row[name] for name in emotions.METRICS}, nan_ok=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tmtlib import metrics, protocol, runs
+from tmtlib import looks, metrics, protocol, runs
 from tmtlib.config import MODALITIES, PlantedSize, Run, Training
 from tmtlib.data.check import leakage_table
 from tmtlib.data.loading import load, resolve
@@ -44,7 +44,7 @@ def noise(monkeypatch):
         splits = {s: replace(data[s], labels=rng.permutation(data[s].labels)) for s in SPLITS}
         return replace(data, truth=None, **splits)
 
-    monkeypatch.setattr(protocol, "load", shuffled)
+    monkeypatch.setattr(looks, "load", shuffled)
 
 
 def test_bonus_is_never_negative_and_positive_on_noise(own_results, noise):

@@ -76,7 +76,7 @@ def run(profile: str, data: str | None = None, device: str = "auto", only: str |
                 return 1
             line.end("ok")
     print(f"{len(todo)} notebooks in {_clock(time.monotonic() - started)}\n")
-    if todo[-1].name.startswith("06"):
+    if any(path.name.startswith("06") for path in todo):
         from tmtlib import report
 
         print(report.read(profile, brief=True))

@@ -14,7 +14,7 @@ from tmtlib.profiles import PROFILES
 QUICK = PROFILES["quick"]
 STUDIES = (
     *("quick", "mosi_dev229_aligned/quick", "simsv2_expert_scores/quick"),
-    *("mosei_video893/ten",),
+    *("mosei_video893/ten", "mosi_glove_covarep/ten"),
 )
 
 

@@ -74,6 +74,14 @@ def test_groups_change_neither_prediction_nor_loss_nor_gradient(groups, placemen
     torch.testing.assert_close(gradients_by_group, gradients, rtol=1e-4, atol=1e-6)
 
 
+def test_attention_maps_are_of_all_utterances_whatever_the_groups():
+    model, batch = make(NO_DROPOUT), batch_of()
+    expected = model(batch, attention=True)[1].attention
+    found = model(replace(batch, groups=3), attention=True)[1].attention
+    assert found["encoder.0"].shape[0] == 24
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_groups_hold_every_utterance_once_and_save_padding():
     data = OnDevice(planted("mosi", (64, 8, 8), (40, 40, 40)).train, CPU, SMALL, "mosi")
     order = data.by_length(torch.arange(64))

@@ -128,3 +128,11 @@ def test_equal_differences_are_no_evidence_and_print_no_nan():
     found = verdicts.gain_verdicts(rows)
     assert {verdict for verdict, _ in found.values()} == {"cannot tell"}
     assert "nan" not in " ".join(words for _, words in found.values())
+
+
+@pytest.mark.parametrize(("datasets", "verdict"), [(("mosi", "sims"), "supported"), (("mosi",), "cannot tell")])
+def test_one_data_set_supports_nothing_that_is_said_of_several(datasets, verdict):
+    better = pd.DataFrame({"dataset": datasets, "verdict": "supported"})
+    compared = dict.fromkeys(("tmt", *paper.CONTROLS), better)
+    assert verdicts.judged(compared, "amw_gain:all:all") == verdicts.judged(compared, "learned_gain:all:mae") == verdict
+    assert verdicts.judged(compared, "amw_gain:mosi:all") == "supported", "of one data set it may"

@@ -101,7 +101,7 @@ class TMT(Model):
         maps = trace.attention if attention else None
         batch = windowed(self._text_encoded(batch), self.config.window)
         self._check(batch)
-        groups = batch.split()
+        groups = [batch] if attention else batch.split()  # a map of all utterances, not of the last group
         projected = self._projected(groups, batch, trace)
         tokens = torch.cat([self._disentangled(x, group, maps) for x, group in zip(projected, groups, strict=True)])
         trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))

@@ -1,13 +1,17 @@
 """Corruptions on planted data: exact about valid frames, strength and what stays as it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmtlib.config import MODALITIES, PlantedSize
+from tmtlib.corruption import PROTOCOLS, Corruption
 from tmtlib.data.corrupt import (
     add_noise,
+    corrupt,
     drop_block,
     drop_frames,
     keep_only,
@@ -119,10 +123,10 @@ def test_missing_frames_grow_with_the_rate_and_differ_between_modalities_and_see
 
 
 def test_severity_zero_is_the_identity_and_one_takes_all():
-    for corrupt in (drop_frames, drop_block):
+    for drop in (drop_frames, drop_block):
         for m in MODALITIES:
-            assert corrupt(DATA.test, 0.0).features[m] is DATA.test.features[m]
-            assert not corrupt(DATA.test, 1.0).features[m].any()
+            assert drop(DATA.test, 0.0).features[m] is DATA.test.features[m]
+            assert not drop(DATA.test, 1.0).features[m].any()
     assert np.array_equal(shift(DATA.test, 0, "text").features["text"], DATA.test.features["text"])
 
 
@@ -189,13 +193,106 @@ def test_modalities_that_are_swapped_together_stay_together():
 
 
 def test_same_seed_same_corruption():
-    for corrupt in (
+    for hurt in (
         lambda seed: drop_frames(DATA.test, 0.5, seed=seed),
         lambda seed: drop_block(DATA.test, 0.5, seed=seed),
         lambda seed: swap_utterances(DATA.test, MODALITIES, seed=seed),
     ):
-        a, b, c = (corrupt(seed).features["vision"] for seed in (1, 1, 2))
+        a, b, c = (hurt(seed).features["vision"] for seed in (1, 1, 2))
         assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+# --- By name ---------------------------------------------------------------------------------------------------------
+
+KINDS = [
+    Corruption("missing_frames", level=0.4),
+    Corruption("missing_frames", ("audio",)),
+    Corruption("missing_modalities", ("text", "vision")),
+    Corruption("noise", ("vision",), 3.0),
+    Corruption("missing_block", level=0.5),
+    Corruption("shift", ("audio",), 3.0),
+    Corruption("swapped", ("text",)),
+]
+
+
+def test_a_named_corruption_is_the_function_of_its_kind():
+    by_hand = [
+        drop_frames(DATA.test, 0.4, seed=5),
+        None,
+        keep_only(DATA.test, ("text", "vision")),
+        add_noise(DATA.test, SCALE, 3.0, ("vision",), 5),
+        drop_block(DATA.test, 0.5, seed=5),
+        shift(DATA.test, 3, "audio"),
+        swap_utterances(DATA.test, ("text",), 5),
+    ]
+    assert {how.kind for how in KINDS} == set(PROTOCOLS)
+    for how, wanted in zip(KINDS, by_hand, strict=True):
+        found = corrupt(DATA.test, how, SCALE, 5)
+        for m in MODALITIES if wanted is not None else ():
+            assert np.array_equal(found.features[m], wanted.features[m])
+            assert np.array_equal(found.lengths[m], wanted.lengths[m])
+
+
+@settings(max_examples=20, deadline=None)
+@given(how=st.sampled_from(KINDS), seed=st.integers(0, 99))
+def test_every_kind_keeps_padding_labels_and_the_other_modalities(how, seed):
+    found = corrupt(DATA.test, how, SCALE, seed)
+    assert np.array_equal(found.labels, DATA.test.labels) and found.ids == DATA.test.ids
+    for m in MODALITIES:
+        assert not found.features[m][~valid_frames(found, m)].any()
+        untouched = m not in how.modalities if how.kind != "missing_modalities" else m in how.modalities
+        assert not untouched or np.array_equal(found.features[m], DATA.test.features[m])
+    again, other = (corrupt(DATA.test, how, SCALE, s) for s in (seed, seed + 1))
+    pairs = [(found.features[m], again.features[m], other.features[m]) for m in MODALITIES]
+    assert all(np.array_equal(a, b) for a, b, _ in pairs)
+    assert any(not np.array_equal(a, c) for a, _, c in pairs) == how.is_random
+
+
+@pytest.mark.parametrize("kind", ["missing_frames", "missing_block", "shift", "noise"])
+def test_severity_zero_by_name_is_the_split_itself(kind):
+    how = Corruption(kind, ("text",), np.inf if kind == "noise" else 0.0)
+    assert how.changes_nothing and corrupt(DATA.test, how, SCALE) is DATA.test
+
+
+def test_each_utterance_has_a_rate_of_its_own_where_none_is_given():
+    gone = missing(corrupt(DATA.test, Corruption("missing_frames"), SCALE, 3), "audio").sum(1)
+    share = gone / DATA.test.lengths["audio"]
+    assert 0.4 < share.mean() < 0.6 and 0.2 < share.std() < 0.45, "uniform: mean 1/2, sd about .29"
+
+
+def test_named_corruptions_compose():
+    both = corrupt(corrupt(DATA.test, KINDS[0], SCALE, 1), KINDS[4], SCALE, 1)
+    gone = missing(both, "vision")
+    alone = [missing(corrupt(DATA.test, how, SCALE, 1), "vision") for how in (KINDS[0], KINDS[4])]
+    assert np.array_equal(gone, alone[0] | alone[1])
+
+
+def test_tokens_of_missing_text_become_unknown_but_for_the_marks():
+    n, t = DATA.test.features["text"].shape[:2]
+    length = np.clip(DATA.test.lengths["text"], 3, t)
+    mask = (np.arange(t) < length[:, None]).astype(np.int64)
+    ids = np.where(mask, 7 + np.arange(t), 0)
+    split = replace(DATA.test, text_bert=np.stack([ids, mask, np.zeros_like(ids)], 1))
+    found = drop_frames(split, 1.0, ("text",)).text_bert
+    inner = (np.arange(t) > 0) & (np.arange(t) < length[:, None] - 1)
+    assert (found[:, 0][inner] == 100).all() and np.array_equal(found[:, 0][~inner], ids[~inner])
+    assert np.array_equal(found[:, 1:], split.text_bert[:, 1:]) and (split.text_bert[:, 0] != 100).all()
+    some = drop_frames(split, 0.5, ("text",))
+    both = inner & valid_frames(DATA.test, "text")
+    lost = missing(some, "text")
+    assert np.array_equal((some.text_bert[:, 0] == 100)[both], lost[both]), "tokens and frames are lost together"
+    assert drop_frames(split, 0.5, ("audio",)).text_bert is split.text_bert
+
+
+@pytest.mark.parametrize("bad", [{"kind": "fog"}, {"kind": "noise", "modalities": ("video",)}])
+def test_unknown_names_are_refused(bad):
+    with pytest.raises(ValueError, match="wanted one of"):
+        Corruption(**bad)
+
+
+def test_a_kind_with_levels_wants_one():
+    with pytest.raises(ValueError, match="no level for shift; wanted a number"):
+        corrupt(DATA.test, Corruption("shift", ("text",)), SCALE)
 
 
 @pytest.mark.parametrize(

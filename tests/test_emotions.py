@@ -14,7 +14,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from test_learners import assert_alike
 from test_readers import content, good_split
 
-from tmtlib import emotions, metrics, robustness, runs
+from tmtlib import corruption, emotions, metrics, robustness, runs
 from tmtlib.batches import OnDevice
 from tmtlib.config import (
     EMOTIONS,
@@ -362,8 +362,8 @@ def test_runs_records_and_rows(own_results):
         again = predict(runs.load_model(run), data.test, run.training, "cpu")
         np.testing.assert_allclose(again, record.predictions["test"], atol=1e-5)
     assert set(emotions.table(rows)["n"]) == {1}
-    reduced = robustness.sweep(todo[:1], robustness.missing_grid(), "cpu", jobs=1)
-    complete = reduced[reduced["present"] == "text+audio+vision"].iloc[0]
+    reduced = robustness.sweep(todo[:1], corruption.missing_modalities(), device="cpu", jobs=1)
+    complete = reduced[reduced["modality"] == "all"].iloc[0]
     assert complete["wa_mean"] == pytest.approx(rows.iloc[0]["wa_mean"])
 
 

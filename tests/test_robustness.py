@@ -1,63 +1,179 @@
 """Sweeps over corrupted test data, learned weights and planted truth, on the trained smoke study."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tmtlib import costs, robustness, runs, truth, weights
+from tmtlib import corruption, costs, robustness, runs, truth, weights
 from tmtlib.config import MODALITIES
 from tmtlib.data.corrupt import keep_only
 from tmtlib.data.loading import load
-from tmtlib.profiles import method_config
+from tmtlib.profiles import PROFILES, method_config
+
+GRID = [*corruption.noise((20.0, -40.0)), *corruption.missing_modalities()]
 
 
 @pytest.fixture(scope="module")
-def noisy(smoke):
-    return robustness.sweep(smoke.runs("tmt", "tmt_amw"), robustness.noise_grid((20.0, -40.0)), "cpu", 1)
+def hurt(smoke):
+    return robustness.sweep(smoke.runs("tmt", "tmt_amw"), GRID, 2, "cpu", 1)
 
 
-def test_noise_grid_is_each_modality_and_all_from_clean(noisy, smoke):
-    assert set(noisy["modality"]) == {*MODALITIES, "all"} and set(noisy["snr_db"]) == {np.inf, 20, -40}
-    assert len(noisy) == len(smoke.runs("tmt", "tmt_amw")) * 4 * 3
-    assert not noisy.duplicated(["dataset", "method", "seed", "modality", "snr_db"]).any()
+@pytest.fixture(scope="module")
+def noisy(hurt):
+    return hurt[hurt["kind"] == "noise"]
+
+
+def test_noise_is_each_modality_and_all_from_clean(noisy, smoke):
+    assert set(noisy["modality"]) == {*MODALITIES, "all"} and set(noisy["level"]) == {np.inf, 20, -40}
+    assert len(noisy) == len(smoke.runs("tmt", "tmt_amw")) * 4 * (1 + 2 * 2), "two masks but where nothing is drawn"
+    assert not noisy.duplicated(["dataset", "method", "seed", "modality", "level", "mask"]).any()
 
 
 def test_clean_level_is_the_test_result(noisy, smoke):
-    clean = noisy[np.isinf(noisy["snr_db"])].groupby(["dataset", "method", "seed"])["mae"].agg(["min", "max"])
+    clean = noisy[np.isinf(noisy["level"])].groupby(["dataset", "method", "seed"])["mae"].agg(["min", "max"])
     rows = smoke.ensure("tmt", "tmt_amw").set_index(["dataset", "method", "seed"])["mae"]
     assert np.abs(clean["min"] - rows).max() < 1e-5 and np.abs(clean["max"] - rows).max() < 1e-5
 
 
-def test_noise_changes_predictions_and_seeds_of_training_do_not_change_it(noisy):
-    loud = noisy[(noisy["snr_db"] == -40) & (noisy["modality"] == "all")]
-    clean = noisy[np.isinf(noisy["snr_db"]) & (noisy["modality"] == "all")]
-    assert (np.abs(loud["mae"].to_numpy() - clean["mae"].to_numpy()) > 1e-6).all()
+def test_noise_changes_predictions_and_another_mask_changes_them_again(noisy):
+    loud = noisy[(noisy["level"] == -40) & (noisy["modality"] == "all")]
+    clean = noisy[np.isinf(noisy["level"]) & (noisy["modality"] == "all")]
+    first, second = (loud[loud["mask"] == i]["mae"].to_numpy() for i in (0, 1))
+    assert (np.abs(first - clean["mae"].to_numpy()) > 1e-6).all() and (np.abs(first - second) > 1e-6).all()
 
 
-def test_missing_modalities_are_the_seven_subsets(smoke):
-    some = smoke.runs("tmt")[:1]
-    reduced = robustness.sweep(some, robustness.missing_grid(), "cpu", 1)
-    assert sorted(reduced["present"]) == sorted(
-        ["text+audio+vision", "text+audio", "text+vision", "audio+vision", "text", "audio", "vision"]
-    )
-    data = load(some[0].data)
-    predicted = runs.predict(runs.load_model(some[0]), keep_only(data.test, ("audio",)), some[0].training, "cpu")
+def test_missing_modalities_are_the_seven_subsets(hurt, smoke):
+    run = smoke.runs("tmt")[0]
+    reduced = hurt[(hurt["kind"] == "missing_modalities") & (hurt["method"] == "tmt") & (hurt["seed"] == run.seed)]
+    reduced = reduced[reduced["dataset"] == "mosi"]
+    wanted = ["all", "text+audio", "text+vision", "audio+vision", *MODALITIES]
+    assert sorted(reduced["modality"]) == sorted(wanted) and set(reduced["protocol"]) == {"P3"}
+    data = load(run.data)
+    predicted = runs.predict(runs.load_model(run), keep_only(data.test, ("audio",)), run.training, "cpu")
     wanted = np.abs(predicted - data.test.labels).mean()
-    assert reduced.set_index("present").loc["audio", "mae"] == pytest.approx(wanted, abs=1e-5)
+    assert reduced.set_index("modality").loc["audio", "mae"] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_second_sweep_computes_nothing(smoke, noisy, monkeypatch):
+def test_many_splits_at_once_are_the_splits_one_by_one(hurt, smoke, monkeypatch):
+    run = smoke.runs("tmt")[0]
+    monkeypatch.setattr(robustness, "BYTES", 1)
+    alone = robustness._computed(run, tuple(GRID), 2, "cpu", load(run.data))
+    together = hurt[(hurt["dataset"] == "mosi") & (hurt["method"] == "tmt") & (hurt["seed"] == run.seed)]
+    np.testing.assert_allclose([row["mae"] for row in alone], together["mae"], atol=1e-5)
+
+
+def test_second_sweep_computes_nothing(smoke, hurt, monkeypatch):
     monkeypatch.setattr(robustness, "_computed", None)
-    again = robustness.sweep(smoke.runs("tmt", "tmt_amw"), robustness.noise_grid((20.0, -40.0)), "cpu", 1)
-    assert again.equals(noisy)
+    again = robustness.sweep(smoke.runs("tmt", "tmt_amw"), GRID, 2, "cpu", 1)
+    assert again.equals(hurt)
 
 
-def test_summary_has_one_row_a_method_corruption_and_metric(smoke, noisy):
-    reduced = robustness.sweep(smoke.runs("tmt"), robustness.missing_grid(), "cpu", 1)
-    table = robustness.summary(noisy, reduced)
-    wanted = "dataset source method regime protocol modality level metric mean sd n"
+def test_summary_has_one_row_a_method_corruption_and_metric(hurt):
+    table = robustness.summary(hurt)
+    wanted = "dataset source method regime protocol kind modality level metric mean sd n"
     assert list(table.columns) == wanted.split()
-    assert set(table["protocol"]) == {"P3", "P7"} and (table["n"] == 2).all() and table["mean"].notna().all()
+    assert set(table["protocol"]) == {"P3", "P7"} and (table["n"] == 2).all(), "seeds, whatever the number of masks"
+    assert table["mean"].notna().all()
     assert not table.duplicated([c for c in table if c not in ("mean", "sd", "n")]).any()
+
+
+def test_a_profile_s_grid_holds_every_protocol():
+    for profile in PROFILES.values():
+        whole, part = robustness.grid(profile), robustness.grid(profile, everything=False)
+        assert {how.protocol for how in whole} == {"P1", "P3", "P7", "P8", "P9"}
+        assert {how.protocol for how in part} == {"P1", "P3", "P7"} and len(set(whole)) == len(whole)
+
+
+def test_the_constant_feels_nothing(hurt, smoke):
+    rows = robustness.constant_rows(hurt, smoke.runs("tmt"))
+    assert list(rows.columns) == list(hurt.columns) and set(rows["method"]) == {"constant"}
+    assert (rows.groupby("dataset")["mae"].nunique() == 1).all() and set(rows["dataset"]) == set(hurt["dataset"])
+
+
+# --- Trained on data with frames missing -----------------------------------------------------------------------------
+
+
+def test_masked_training_changes_train_and_valid_and_never_test(smoke):
+    (run, *_) = smoke.runs("tmt", regime="masked")
+    masked, clean = load(run.data), load(run.data.clean)
+    assert run.data.regime == "masked" and run.id != smoke.runs("tmt")[0].id
+    for m in MODALITIES:
+        assert np.array_equal(masked.test.features[m], clean.test.features[m])
+        for s in ("train", "valid"):
+            there = clean[s].features[m].any(2)
+            lost = there & ~masked[s].features[m].any(2)
+            share = lost.sum(1) / np.maximum(1, there.sum(1))
+            assert 0.35 < lost.sum() / there.sum() < 0.65 and share.std() > 0.2, "a rate of each utterance's own"
+            kept = there & ~lost
+            assert np.array_equal(masked[s].features[m][kept], clean[s].features[m][kept])
+
+
+def test_a_masked_study_trains_models_of_its_own_and_looks_at_clean_test_data(smoke):
+    rows = smoke.ensure("tmt", regime="masked")
+    clean = smoke.ensure("tmt")
+    assert set(rows["regime"]) == {"masked"} and set(rows["dataset"]) == {"mosi"} and len(rows) == 2
+    assert set(clean["regime"]) == {"clean"}
+    assert (np.abs(rows["mae"].to_numpy() - clean[clean["dataset"] == "mosi"]["mae"].to_numpy()) > 1e-6).all()
+    swept = robustness.sweep(smoke.runs("tmt", regime="masked"), corruption.missing_frames((0.0, 1.0)), 2, "cpu", 1)
+    assert set(swept["regime"]) == {"masked"} and len(swept) == 4
+    np.testing.assert_allclose(swept[swept["level"] == 0]["mae"], rows["mae"], atol=1e-5)
+
+
+# --- Curves, on rows made by hand ------------------------------------------------------------------------------------
+
+
+def curve(levels, values, kind="missing_frames", method="tmt", seed=0, **more):
+    """Rows of a sweep with one metric."""
+    frame = pd.DataFrame({"level": levels, "mae": values}).assign(kind=kind, method=method, seed=seed, modality="all")
+    protocol = corruption.PROTOCOLS[kind]
+    return frame.assign(dataset="mosi", source="planted", regime="clean", protocol=protocol, mask=0, n_test=9, **more)
+
+
+def test_auilc_is_the_trapezoid_over_uneven_levels():
+    found = robustness.auilc(curve([0.0, 0.5, 0.2], [1.0, 4.0, 2.0])).iloc[0]
+    assert found["auilc"] == pytest.approx(1.5 * 0.2 + 3 * 0.3)
+    assert found["auilc_normalised"] == pytest.approx(1.2 / 0.5)
+    assert found["clean"] == 1 and found["worst"] == 4 and found["relative_drop"] == pytest.approx(1.4)
+    assert found["n"] == 1 and np.isnan(found["low"])
+
+
+def test_noise_levels_are_equal_steps_from_clean():
+    found = robustness.auilc(curve([0.0, np.inf, 10.0], [3.0, 1.0, 2.0], "noise")).iloc[0]
+    assert found["auilc"] == found["auilc_normalised"] == pytest.approx(2.0) and found["clean"] == 1
+
+
+def test_masks_are_averaged_before_seeds():
+    some = [curve([0.0, 1.0], [1.0, v], seed=s).assign(mask=k) for s, k, v in ((0, 0, 2.0), (0, 1, 4.0), (1, 0, 5.0))]
+    table = robustness.summary(pd.concat(some))
+    hurt = table[table["level"] == 1].iloc[0]
+    assert hurt["mean"] == 4.0 and hurt["n"] == 2 and hurt["sd"] == pytest.approx(np.std([3, 5], ddof=1))
+
+
+def test_area_under_curve_and_what_corruption_adds():
+    area = robustness.area_under_curve(curve([0.0, 1.0], [1.0, 2.0]), kind="missing_frames").iloc[0]
+    assert area["area"] == 1.5 and area["clean"] == 1 and area["beyond"] == 0.5
+
+
+def test_worst_case_is_the_worst_over_all_protocols():
+    rows = [curve([0.0, 1.0], [1.0, 2.0]), curve([np.inf, 0.0], [1.0, 3.0], "noise")]
+    rows.append(curve([np.nan], [1.0], "missing_modalities"))
+    found = robustness.worst_case(pd.concat(rows)).iloc[0]
+    assert found["worst"] == 3 and found["protocol"] == "P7" and found["level"] == 0 and found["clean"] == 1
+
+
+def test_ranking_is_stable_where_areas_follow_clean_values_and_not_where_they_are_reversed():
+    def areas(of_method):
+        rows = [
+            {"method": m, "seed": s, "clean": c + 0.01 * s, "area": a + 0.01 * s}
+            for m, (c, a) in of_method.items()
+            for s in range(4)
+        ]
+        return pd.DataFrame(rows).assign(dataset="mosi", source="planted", regime="clean", modality="all")
+
+    same = robustness.ranking_stability(areas({"a": (1, 2), "b": (2, 3), "c": (3, 4)})).iloc[0]
+    assert same["tau"] == 1 and same["low"] == 1 and same["best"] == "a" and same["best_again"] == 1
+    turned = robustness.ranking_stability(areas({"a": (1, 4), "b": (2, 3), "c": (3, 2)})).iloc[0]
+    assert turned["tau"] == -1 and turned["best"] == "c" and turned["n"] == 4 and turned["methods"] == 3
 
 
 # --- Weights --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 
 from tmtlib import floors, paper, report, tables, verdicts
-from tmtlib.robustness import area_under_curve
 from tmtlib.statistics import Interval
 
 
@@ -231,9 +230,3 @@ def test_report_reads_back_brief_and_whole(own_results):
     assert report.read("smoke") == text and "PLANTED" in text and "n = 5 seeds" in text
     brief = report.read("smoke", brief=True)
     assert "| gain_mosi" in brief and "n = 5 seeds" not in brief
-
-
-def test_area_is_the_mean_over_levels():
-    frame = pd.DataFrame({"snr_db": [0.0, float("inf"), 10.0], "mae": [3.0, 1.0, 2.0]})
-    frame = frame.assign(dataset="mosi", source="planted", method="tmt", seed=0, modality="all")
-    assert area_under_curve(frame)["area"].tolist() == [2.0]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 
 from tmtlib.baselines import BertTextConfig, LateFusionConfig, MISAConfig, MulTConfig
+from tmtlib.corruption import REGIMES, Corruption
 from tmtlib.model_config import EMOTIONS, MODALITIES, TASKS, ModelConfig, check_choice
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MODALITIES",
     "TASKS",
     "BertTextConfig",
+    "Corruption",
     "DataRef",
     "LateFusionConfig",
     "MISAConfig",
@@ -142,6 +144,19 @@ class DataRef:
     path: str | None = field(default=None, metadata={"identity": False})  # a moved file is the same data
     planted: PlantedSize | None = None
     normalize: bool = True  # per-feature z-score from the training split's valid frames
+    training_corruption: Corruption | None = None  # what train and valid have gone through; test is never changed
+
+    @property
+    def clean(self) -> DataRef:
+        """The same data with nothing done to train and valid."""
+        return replace(self, training_corruption=None)
+
+    @property
+    def regime(self) -> str:
+        """What a model is trained on: "clean", "masked" (see `corruption.REGIMES`), or the corruption in words."""
+        how = self.training_corruption
+        known = {c: name for name, c in REGIMES.items()}
+        return known[how] if how in known else f"{how.kind} {how.where} {how.level:g}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +189,12 @@ class Profile:
     ablations: tuple[str, ...] = ()  # on the first data set only
     five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
     normalize: bool = True
+    masked: tuple[str, ...] = ()  # methods that are also trained with frames missing, on the first data set
     snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels
+    missing_rates: tuple[float, ...] = tuple(i / 10 for i in range(11))  # its rates of missing frames
+    blocks: tuple[float, ...] = (0.2, 0.4, 0.6)  # its shares of frames in a missing block
+    shifts: tuple[int, ...] = (2, 4, 8)  # its delays of a modality, in frames
+    masks: int = 3  # how many times each random corruption is drawn, the same for every model
     jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
 
 

@@ -18,12 +18,13 @@ from tmtlib.training import pick_device
 def together(function: Callable, tasks: list[tuple], device: str, jobs: int | None, what: str) -> pd.DataFrame:
     """Rows of every task in order, each begun with dataset, source, method and seed of its run.
 
-    A task is a run and what else `function(run, ..., device, data) -> list of rows` wants. On a CPU `jobs` processes
-    (default: one a core) do a task each.
+    A task is a run and what else `function(run, ..., device, data) -> list of rows` wants. `data` are the run's, with
+    nothing done to train and valid, whatever the run was trained on. On a CPU `jobs` processes (default: one a core) do
+    a task each.
     """
     cpu = pick_device(device).type == "cpu"
     jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
-    arguments = ((i, function, task, device, load(task[0].data)) for i, task in enumerate(tasks))
+    arguments = ((i, function, task, device, load(task[0].data.clean)) for i, task in enumerate(tasks))
     found = {}
     with tqdm(total=len(tasks), desc=what, unit="run") as bar:
         for i, rows in runs.in_parallel(_numbered, arguments, jobs):

@@ -154,7 +154,12 @@ PROFILES = {
         training=Training(learning_rate=3e-3, epochs=2, patience=None),
         planted=planted_sizes((96, 32, 64), aligned=8, unaligned=(8, 12, 10)),
         methods=("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "text_only", "mult"),
+        masked=("tmt", "tmt_amw"),
         snr_db=(10.0, 0.0),
+        missing_rates=(0.0, 0.5, 1.0),
+        blocks=(0.4,),
+        shifts=(2,),
+        masks=2,
         jobs=1,
     ),
     "quick": Profile(
@@ -165,7 +170,10 @@ PROFILES = {
         planted=planted_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
         methods=("tmt", "tmt_amw", "tmt_uniform", "tmt_random"),
         ablations=("tmt_amw_fast", *MAIN[5:], "mult_mmsa"),
+        masked=("tmt", "tmt_amw", "tmt_uniform", "tmt_gated", "tmt_token"),
         snr_db=(10.0, 0.0, -10.0),
+        missing_rates=(0.0, 0.25, 0.5, 0.75, 1.0),
+        masks=2,
     ),
     "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS),
 }

@@ -1,134 +1,235 @@
-"""Trained models on corrupted test data: noise by signal-to-noise ratio, and missing modalities.
+"""Trained models on corrupted test data, by the protocols of `tmtlib.corruption`, and what can be said of the curves.
 
-Corruptions act on the test split alone, after training, and are the same for every model. Scores are kept beside the
-run's record, so that a second look costs nothing.
+Corruptions act on the test split alone, after training, and are the same for every model and training seed: a
+corruption that is drawn is drawn `masks` times, from seeds of its own. Scores are kept beside the run's record, so that
+a second look costs nothing.
+
+`sweep` has a row a run, corruption and mask; everything else is a pure function of its rows. Means are over masks
+first, so n always counts training seeds.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from scipy.stats import kendalltau
 
-from tmtlib import metrics, paths, runs
-from tmtlib.config import MODALITIES, Run, digest
-from tmtlib.data.corrupt import add_noise, keep_only, noise_scale
+from tmtlib import corruption, floors, looks, metrics, runs
+from tmtlib.config import Profile, Run
+from tmtlib.corruption import CURVES, Corruption
+from tmtlib.data.corrupt import corrupt, noise_scale
+from tmtlib.data.joined import joined
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.emotions import scores_of
-from tmtlib.training import pick_device, predict
+from tmtlib.models import Model
+from tmtlib.statistics import t_interval
+from tmtlib.training import predict
 
-SUBSETS = tuple(s for k in (3, 2, 1) for s in combinations(MODALITIES, k))
-
-
-@dataclass(frozen=True)
-class Corruption:
-    """Noise of `snr_db` on `modalities`, or, with `missing`, only `modalities` present."""
-
-    modalities: tuple[str, ...]
-    snr_db: float = float("inf")
-    missing: bool = False
-
-    @property
-    def changes_nothing(self) -> bool:
-        return self.modalities == MODALITIES if self.missing else self.snr_db == float("inf")
-
-    def __call__(self, dataset: Dataset, seed: int = 0) -> Split:
-        """The corrupted test split."""
-        if self.missing:
-            return keep_only(dataset.test, self.modalities)
-        return add_noise(dataset.test, noise_scale(dataset.train), self.snr_db, self.modalities, seed)
+BYTES = 2**27  # about so much corrupted data goes through a model at once
+METHOD = ["dataset", "source", "method", "regime"]
+WHAT = ["protocol", "kind", "modality", "level"]
+LOWER_IS_BETTER = ("mae",)
 
 
-def noise_grid(snr_db: Sequence[float]) -> list[Corruption]:
-    """Each modality alone, then all together, from clean (infinity) to each ratio in decibels."""
-    groups = [(m,) for m in MODALITIES] + [MODALITIES]
-    return [Corruption(g, level) for g in groups for level in (float("inf"), *snr_db)]
+def grid(profile: Profile, everything: bool = True) -> list[Corruption]:
+    """The corruptions of a profile: P1, P3 and P7, and with `everything` P8 and P9 too."""
+    found = [
+        *corruption.missing_frames(profile.missing_rates),
+        *corruption.missing_modalities(),
+        *corruption.noise(profile.snr_db),
+    ]
+    if everything:
+        found += [*corruption.in_time(profile.blocks, profile.shifts), *corruption.swapped()]
+    return found
 
 
-def missing_grid() -> list[Corruption]:
-    """The seven non-empty subsets of the modalities."""
-    return [Corruption(s, missing=True) for s in SUBSETS]
+def sweep(
+    todo: Sequence[Run], grid: Sequence[Corruption], masks: int = 1, device: str = "auto", jobs: int | None = None
+) -> pd.DataFrame:
+    """Test metrics of finished runs under each corruption: a row a run, corruption and mask.
 
-
-def sweep(todo: Sequence[Run], grid: Sequence[Corruption], device: str = "auto", jobs: int | None = None):
-    """Test metrics of finished runs under each corruption: a DataFrame with one row a run and corruption.
-
-    Columns: dataset, source, method, seed, modality ("text", .., "all") and snr_db for noise, present
-    ("text+audio") for missing modalities, n_test, and the metrics. Raises FileNotFoundError for a run that was not
-    trained.
+    Columns: dataset, source, method, regime ("clean" or "masked": what it was trained on), seed, protocol, kind,
+    modality (see `corruption`; "all", or names such as "text+audio"), level (NaN where a kind has none), mask, n_test,
+    and the metrics. Raises FileNotFoundError for a run that was not trained.
     """
-    todo = list(todo)
-    jobs = min(jobs or runs.cpu_count(), max(1, len(todo))) if pick_device(device).type == "cpu" else 1
-    arguments = ((run, tuple(grid), device, load(run.data)) for run in todo)
-    bar = tqdm(total=len(todo), desc="corrupted test data", unit="model")
-    found = {}
-    with bar:
-        for run, rows in runs.in_parallel(scores, arguments, jobs):
-            found[run] = rows
-            bar.update()
-    return pd.DataFrame([row for run in todo for row in found[run]])
-
-
-def scores(run: Run, grid: tuple[Corruption, ...], device: str, data: Dataset) -> tuple[Run, list[dict]]:
-    """The rows of one run, read back where this code computed them before."""
-    code = runs.code_sha256("robustness.py", *runs.RESULT_CODE)
-    path = paths.results() / "runs" / f"{run.id}.{digest((grid, code))[:8]}.json"
-    if not path.exists():
-        rows = _computed(run, grid, device, data)
-        runs.write_aside(path, lambda file: file.write(json.dumps(rows).encode()))
-    return run, json.loads(path.read_text(encoding="utf-8"))
-
-
-def _computed(run: Run, grid: tuple[Corruption, ...], device: str, data: Dataset) -> list[dict]:
-    model, card, rows, known = runs.load_model(run, data.shape), data.card, [], {}
-    start = {"dataset": card.name, "source": card.source, "method": run.method, "seed": run.seed}
-    with runs.one_thread(device):
-        for corruption in grid:
-            key = None if corruption.changes_nothing else corruption  # the clean split is looked at once
-            if key not in known:
-                values, task = predict(model, corruption(data), run.training, device), run.model.task
-                known[key] = scores_of(task, values, data.test.labels_for(task), card.family)
-            names = "+".join(corruption.modalities)
-            noisy = "all" if corruption.modalities == MODALITIES else names
-            where = {"present": names} if corruption.missing else {"modality": noisy, "snr_db": corruption.snr_db}
-            rows.append(start | where | {"n_test": len(data.test)} | known[key])
+    rows = looks.together(_scores, [(run, tuple(grid), masks) for run in todo], device, jobs, "corrupted test data")
+    if rows.empty:
+        return rows
+    rows["level"] = rows["level"].astype(float)
     return rows
 
 
-def area_under_curve(frame: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
-    """Mean of a metric over the noise levels, one row a data set, method, seed and modality.
+def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:
+    """What the constant of `floors` scores under each corruption of `rows`: always the same, as it sees no features."""
+    found = []
+    for ref in dict.fromkeys(run.data.clean for run in todo):
+        data = load(ref)
+        known = floors.rows(data).set_index("method").loc[["constant"]].reset_index()
+        here = rows[(rows["dataset"] == data.card.name) & (rows["regime"] == "clean")]
+        cases = here[[*WHAT, "mask"]].drop_duplicates().assign(regime="clean", seed=0, n_test=len(data.test))
+        found.append(cases.merge(known, how="cross"))
+    return pd.concat(found, ignore_index=True).reindex(columns=rows.columns)
 
-    The trapezoid rule over equally spaced levels, divided by their span: so it has the metric's own unit. Decibel
-    steps differ, so levels count as equally spaced steps from clean to the noisiest.
+
+def _scores(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
+    code = "robustness.py", "looks.py"
+    return looks.kept(run, ("robustness", grid, masks), code, lambda: _computed(run, grid, masks, device, data))
+
+
+def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
+    todo = [(how, mask) for how in grid for mask in range(masks if how.is_random else 1)]
+    # What changes nothing is looked at once
+    distinct = {(None, 0) if how.changes_nothing else (how, mask): None for how, mask in todo}
+    model, task = runs.load_model(run, data.shape), run.model.task
+    found = {}
+    with runs.one_thread(device):
+        for case, values in _predictions(model, data, list(distinct), run, device):
+            found[case] = scores_of(task, values, data.test.labels_for(task), data.family)
+    rows = []
+    for how, mask in todo:
+        what = {"protocol": how.protocol, "kind": how.kind, "modality": how.where, "level": how.level, "mask": mask}
+        known = found[(None, 0) if how.changes_nothing else (how, mask)]
+        rows.append({"regime": run.data.regime} | what | {"n_test": len(data.test)} | known)
+    return rows
+
+
+def _predictions(
+    model: Model, data: Dataset, cases: list[tuple[Corruption | None, int]], run: Run, device: str
+) -> Iterator[tuple[tuple, np.ndarray]]:
+    """Each case with its predictions; several corrupted splits go through the model as one."""
+    scale, n = noise_scale(data.train), len(data.test)
+    size = max(1, BYTES // sum(x.nbytes for x in data.test.features.values()))
+    for start in range(0, len(cases), size):
+        some = cases[start : start + size]
+        splits = [_corrupted(data.test, how, scale, mask) for how, mask in some]
+        values = predict(model, joined(splits) if len(splits) > 1 else splits[0], run.training, device)
+        yield from zip(some, values.reshape(len(some), n, *values.shape[1:]), strict=True)
+
+
+def _corrupted(split: Split, how: Corruption | None, scale: dict, mask: int) -> Split:
+    return split if how is None else corrupt(split, how, scale, mask)
+
+
+# --- Curves ----------------------------------------------------------------------------------------------------------
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """One long table of means over training seeds (of means over masks), sd (ddof 1) and n.
+
+    Columns: dataset, source, method, regime, protocol, kind, modality, level, metric, mean, sd, n.
     """
-
-    def area(values: pd.Series) -> float:
-        return float(np.trapezoid(values) / (len(values) - 1)) if len(values) > 1 else float(values.iloc[0])
-
-    ordered = frame.sort_values("snr_db", ascending=False, kind="stable")
-    keys = ["dataset", "source", "method", "seed", "modality"]
-    return ordered.groupby(keys, sort=False)[metric].apply(area).rename("area").reset_index()
-
-
-def summary(noisy: pd.DataFrame, reduced: pd.DataFrame) -> pd.DataFrame:
-    """Both sweeps as one long table of means over seeds, sd (ddof 1) and n, for models trained on clean data.
-
-    Columns: dataset, source, method, regime, protocol ("P7" noise by ratio, "P3" missing modalities), modality (which
-    is corrupted, or which are present), level (decibels; NaN for P3), metric, mean, sd, n.
-    """
-    parts = [
-        noisy.assign(protocol="P7", level=noisy["snr_db"]),
-        reduced.assign(protocol="P3", level=float("nan"), modality=reduced["present"]),
-    ]
-    long = pd.concat(parts, ignore_index=True).assign(regime="clean")
-    keys = ["dataset", "source", "method", "regime", "protocol", "modality", "level", "metric"]
-    measured = [m for m in metrics.LABELS if m in long]
-    long = long.melt(keys[:-1], measured, "metric", "value").dropna(subset="value")
-    grouped = long.groupby(keys, sort=False, dropna=False)["value"]
+    seeds = by_seed(rows)
+    grouped = seeds.groupby([*METHOD, *WHAT, "metric"], sort=False, dropna=False)["value"]
     return grouped.agg(mean="mean", sd=lambda v: v.std(ddof=1), n="count").reset_index()
+
+
+def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over masks in long form: METHOD, seed, WHAT, metric, value; without what is undefined."""
+    measured = [m for m in metrics.LABELS if m in rows]
+    keys = [*METHOD, "seed", *WHAT]
+    means = rows.groupby(keys, sort=False, dropna=False)[measured].mean().reset_index()
+    return means.melt(keys, measured, "metric", "value").dropna(subset="value")
+
+
+def area_under_curve(rows: pd.DataFrame, metric: str = "mae", kind: str = "noise") -> pd.DataFrame:
+    """Mean of a metric over the levels of one kind of corruption: a row a run and modality.
+
+    Columns: dataset, source, method, regime, seed, modality, area (the metric's own unit: the normalised AUILC), clean
+    (the metric where nothing is corrupted) and beyond (area minus clean: what the corruption adds).
+    """
+    some = rows[rows["kind"] == kind].rename(columns={metric: "value"})
+    seeds = some.groupby([*METHOD, "seed", *WHAT], sort=False, dropna=False)["value"].mean().reset_index()
+    found = _areas(seeds, [*METHOD, "seed", "modality"])
+    return found.assign(area=found["auilc_normalised"], beyond=found["auilc_normalised"] - found["clean"])[
+        [*METHOD, "seed", "modality", "area", "clean", "beyond"]
+    ]
+
+
+def auilc(rows: pd.DataFrame, measured: Sequence[str] = ("mae", "acc5", "f1_5class", "corr")) -> pd.DataFrame:
+    """The area under each curve of a metric over levels, AUILC (Yuan et al. 2021): one row a method and curve.
+
+    AUILC = sum over neighbouring levels of (x_i + x_{i+1}) / 2 (r_{i+1} - r_i), where r is the rate of missing frames
+    (P1), the share of a block or the frames of a shift (P8), and for noise (P7), where decibels from infinity have no
+    width, equal steps from 0 (clean) to 1 (the noisiest).
+
+    Columns: dataset, source, method, regime, protocol, kind, modality, metric, auilc (mean over seeds),
+    auilc_normalised (divided by the range of r: the metric's own unit), low, high (95 % t interval of
+    auilc_normalised), clean (the metric where nothing is corrupted), relative_drop ((auilc_normalised - clean) /
+    |clean|: a loss is positive for MAE and negative for all others), worst (over levels, of the means) and n.
+    """
+    seeds = by_seed(rows)
+    seeds = seeds[seeds["kind"].isin(CURVES) & seeds["metric"].isin(measured)]
+    areas = _areas(seeds, [*METHOD, "seed", "protocol", "kind", "modality", "metric"])
+    keys, found = [*METHOD, "protocol", "kind", "modality", "metric"], []
+    for key, some in areas.groupby(keys, sort=False):
+        mean, low, high, n = t_interval(some["auilc_normalised"])
+        clean = some["clean"].mean()
+        found.append((*key, some["auilc"].mean(), mean, low, high, clean, (mean - clean) / abs(clean), n))
+    columns = [*keys, "auilc", "auilc_normalised", "low", "high", "clean", "relative_drop", "n"]
+    table = pd.DataFrame(found, columns=columns)
+    means = seeds.groupby([*keys, "level"], sort=False)["value"].mean().groupby(keys, sort=False)
+    worst = pd.concat([means.max(), means.min()], axis=1, keys=["max", "min"]).reset_index()
+    table = table.merge(worst, on=keys)
+    table["worst"] = np.where(table["metric"].isin(LOWER_IS_BETTER), table["max"], table["min"])
+    return table[[*columns[:-1], "worst", "n"]]
+
+
+def _areas(seeds: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """auilc, auilc_normalised and clean for each group of rows with `kind`, `level` and `value`."""
+    found = []
+    for key, some in seeds.groupby(keys, sort=False):
+        ordered = some.sort_values("level", ascending=some["kind"].iloc[0] != "noise", kind="stable")
+        value, level = ordered["value"].to_numpy(), ordered["level"].to_numpy()
+        if some["kind"].iloc[0] == "noise":
+            level = np.linspace(0, 1, len(level)) if len(level) > 1 else np.zeros(1)
+        span = level[-1] - level[0]
+        area = float(np.trapezoid(value, level))
+        found.append((*key, area, area / span if span else float(value[0]), float(value[0])))
+    return pd.DataFrame(found, columns=[*keys, "auilc", "auilc_normalised", "clean"])
+
+
+# --- Over all protocols ----------------------------------------------------------------------------------------------
+
+
+def worst_case(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
+    """Where each method is worst, over all corruptions: METHOD, metric, clean, worst (means over seeds and masks), n,
+    and the protocol, kind, modality and level of the worst."""
+    table = summary(rows)
+    table, found = table[table["metric"] == metric], []
+    for key, some in table.groupby(METHOD, sort=False):
+        at = some["mean"].idxmax() if metric in LOWER_IS_BETTER else some["mean"].idxmin()
+        clean = some[(some["kind"] == "missing_modalities") & (some["modality"] == "all")]["mean"]
+        place = some.loc[at]
+        known = clean.iloc[0] if len(clean) else float("nan")
+        found.append((*key, metric, known, place["mean"], int(place["n"]), *(place[w] for w in WHAT)))
+    return pd.DataFrame(found, columns=[*METHOD, "metric", "clean", "worst", "n", *WHAT])
+
+
+def ranking_stability(areas: pd.DataFrame, draws: int = 1000, seed: int = 0, confidence: float = 0.95) -> pd.DataFrame:
+    """Whether the methods' order by area under a curve is their order on clean data, and whether it can be relied on.
+
+    For each data set, regime and modality of `area_under_curve`'s rows (only methods that all have the same seeds):
+    tau, Kendall's rank correlation of the methods' mean clean values and mean areas; low and high, its percentiles over
+    bootstrap draws of seeds; best (method with the least mean area), best_again (share of draws in which it is best
+    again), methods and n (seeds). Areas must be of a metric where less is better.
+    """
+    rng, found = np.random.default_rng(seed), []
+    keys = ["dataset", "source", "regime", "modality"]
+    for key, some in areas.groupby(keys, sort=False):
+        wide = some.pivot(index="seed", columns="method", values=["clean", "area"]).dropna(axis=1)
+        clean, area = (wide[c] for c in ("clean", "area"))
+        names, n = list(area.columns), len(area)
+        if len(names) < 2:
+            continue
+        picks = rng.integers(0, n, (draws, n))
+        taus = [kendalltau(clean.iloc[p].mean(), area.iloc[p].mean()).statistic for p in picks]
+        best = area.mean().idxmin()
+        again = np.mean([area.iloc[p].mean().idxmin() == best for p in picks])
+        low, high = np.nanquantile(taus, [(1 - confidence) / 2, (1 + confidence) / 2])
+        tau = kendalltau(clean.mean(), area.mean()).statistic
+        found.append((*key, tau, low, high, best, again, len(names), n))
+    columns = [*keys, "tau", "low", "high", "best", "best_again", "methods", "n"]
+    return pd.DataFrame(found, columns=columns)

@@ -218,6 +218,7 @@ def row(run: Run) -> dict:
         "source": meta["card"]["source"],
         "alignment": meta["card"]["alignment"],
         "method": run.method,
+        "regime": run.data.regime,
         "seed": run.seed,
         **record.scores(),
         "n_test": len(record.labels["test"]),
@@ -278,7 +279,16 @@ def commit() -> str:
 
 # The sources that a trained result depends on
 RESULT_CODE = (
-    *("baselines.py", "batches.py", "config.py", "learners.py", "metrics.py", "model_config.py", "hyperparameters.py"),
+    *(
+        "baselines.py",
+        "batches.py",
+        "config.py",
+        "corruption.py",
+        "learners.py",
+        "metrics.py",
+        "model_config.py",
+        "hyperparameters.py",
+    ),
     *("emotions.py", "text.py", "training.py", "models/*.py", "data/*.py"),
 )
 

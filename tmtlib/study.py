@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from tmtlib import paths, runs
 from tmtlib.config import DataRef, Profile, Run, as_json, check_choice
+from tmtlib.corruption import REGIMES
 from tmtlib.data.loading import load, resolve_all
 from tmtlib.data.schema import DataError, Dataset
 from tmtlib.profiles import EMOTION_METHODS, FIVE_CLASS, PROFILES, method_config
@@ -43,20 +44,23 @@ class Study:
         """The study's data sets, one at a time; the last three stay in memory."""
         return (load(ref) for ref in self.refs)
 
-    def runs(self, *methods: str) -> list[Run]:
+    def runs(self, *methods: str, regime: str = "clean") -> list[Run]:
         """All runs of some methods: data set by data set, method by method, seed by seed.
 
-        A 5-class method has runs only on the data sets that the profile names for it, one of emotions only where there
-        are emotion labels, an ablation on the first. Raises DataError where no data set has emotion labels.
+        `regime` "masked" trains on the first data set with frames missing, see `corruption.REGIMES`. A 5-class method
+        has runs only on the data sets that the profile names for it, one of emotions only where there are emotion
+        labels, an ablation on the first. Raises DataError where no data set has emotion labels.
         """
         model, training = self.profile.model, self.profile.training
+        check_choice("regime", regime, tuple(REGIMES))
+        refs = self.refs if regime == "clean" else (replace(self.refs[0], training_corruption=REGIMES[regime]),)
         for method in methods:
             if method in EMOTION_METHODS and not any(self._suits(method, ref) for ref in self.refs):
                 names = ", ".join(ref.name for ref in self.refs)
                 raise DataError(f"{method} needs emotion labels, which none of the study's data sets has ({names})")
         return [
             Run(ref, method, method_config(method, model), training, seed)
-            for ref in self.refs
+            for ref in refs
             for method in methods
             if self._suits(method, ref)
             for seed in self.profile.seeds
@@ -67,11 +71,11 @@ class Study:
             return load(ref).train.emotion_labels is not None
         if method in FIVE_CLASS:
             return ref.name in self.profile.five_class
-        return method not in self.profile.ablations or ref == self.refs[0]
+        return method not in self.profile.ablations or ref.clean == self.refs[0]
 
-    def ensure(self, *methods: str) -> pd.DataFrame:
+    def ensure(self, *methods: str, regime: str = "clean") -> pd.DataFrame:
         """Trains what is missing of some methods (default: all of the profile) and returns one row a run."""
-        return runs.ensure(self.runs(*(methods or self.methods)), self.device, self.profile.jobs)
+        return runs.ensure(self.runs(*(methods or self.methods), regime=regime), self.device, self.profile.jobs)
 
     @property
     def methods(self) -> tuple[str, ...]:

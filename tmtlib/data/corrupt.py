@@ -7,7 +7,11 @@
     P9  swap_utterances  a modality comes from other utterances
 
 Each returns a new split and leaves the given one as it was. Padding stays padding, and the same seed gives the same
-corruption for every model.
+corruption for every model. `corrupt` does what a `Corruption` names.
+
+A frame that is missing is zero, which is the training mean where features are normalised. Where a split holds token ids
+(`text_bert`), tokens whose frames are missing become the unknown token as in TFR-Net (id 100 in BERT's vocabularies),
+but for [CLS] and [SEP]; precomputed text features cannot be made anew, and become zero like the others.
 """
 
 from __future__ import annotations
@@ -18,7 +22,32 @@ from dataclasses import replace
 import numpy as np
 
 from tmtlib.config import MODALITIES, check_choice
+from tmtlib.corruption import Corruption
 from tmtlib.data.schema import Split, valid_frames
+
+UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base-chinese)
+
+
+def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed: int = 0) -> Split:
+    """The split as a corruption leaves it; `scale` as for `add_noise`. Raises ValueError for a level out of range."""
+    if how.changes_nothing:
+        return split
+    if how.kind == "missing_frames":
+        own = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # a rate for each utterance
+        return drop_frames(split, own if how.level is None else how.level, how.modalities, seed)
+    if how.level is None and how.kind not in ("missing_modalities", "swapped"):
+        raise ValueError(f"no level for {how.kind}; wanted a number")
+    if how.kind == "missing_modalities":
+        return keep_only(split, how.modalities)
+    if how.kind == "noise":
+        return add_noise(split, scale, how.level, how.modalities, seed)
+    if how.kind == "missing_block":
+        return drop_block(split, how.level, how.modalities, seed)
+    if how.kind == "shift":
+        for m in how.modalities:
+            split = shift(split, int(how.level), m)
+        return split
+    return swap_utterances(split, how.modalities, seed)
 
 
 def add_noise(
@@ -78,20 +107,20 @@ def keep_only(split: Split, present: Collection[str]) -> Split:
     return replace(split, features=features, lengths=lengths)
 
 
-def drop_frames(split: Split, rate: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
-    """P1: each valid frame of each modality by itself becomes zero (the training mean of normalised features) with
-    probability `rate`.
+def drop_frames(
+    split: Split, rate: float | np.ndarray, modalities: Collection[str] = MODALITIES, seed: int = 0
+) -> Split:
+    """P1: each valid frame of each modality by itself goes missing with probability `rate`, a number or (N,).
 
     With one seed, what is missing at a rate is missing at every higher one too. Lengths stay. Raises ValueError for a
     rate outside [0, 1].
     """
     _check(modalities)
     _check_share("rate", rate)
-    features = dict(split.features)
-    for m in modalities if rate else ():
-        draw = np.random.default_rng([seed, MODALITIES.index(m)]).random(features[m].shape[:2])
-        features[m] = _without(features[m], draw < rate)
-    return replace(split, features=features)
+    if not np.any(rate):
+        return split
+    gone = {m: _draw(split, m, seed) < np.reshape(rate, (-1, 1)) for m in modalities}
+    return _losing(split, gone)
 
 
 def drop_block(split: Split, share: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
@@ -101,16 +130,15 @@ def drop_block(split: Split, share: float, modalities: Collection[str] = MODALIT
     """
     _check(modalities)
     _check_share("share", share)
-    features = dict(split.features)
+    gone = {}
     for m in modalities if share else ():
         length = split.lengths[m]
         size = np.rint(share * length).astype(np.int64)
         place = np.random.default_rng([seed, MODALITIES.index(m)]).random(len(length))
         first = np.floor(place * (length - size + 1)).astype(np.int64)
-        frame = np.arange(features[m].shape[1])
-        inside = (frame >= first[:, None]) & (frame < (first + size)[:, None])
-        features[m] = _without(features[m], inside)
-    return replace(split, features=features)
+        frame = np.arange(split.shapes[m][0])
+        gone[m] = (frame >= first[:, None]) & (frame < (first + size)[:, None])
+    return _losing(split, gone)
 
 
 def shift(split: Split, frames: int, modality: str) -> Split:
@@ -146,13 +174,25 @@ def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) ->
     return replace(split, features=features, lengths=lengths)
 
 
-def _without(x: np.ndarray, gone: np.ndarray) -> np.ndarray:
-    """A copy (N, T, D) with zeros where `gone` (N, T)."""
-    return np.where(gone[..., None], np.float32(0), x)
+def _draw(split: Split, modality: str, seed: int) -> np.ndarray:
+    """Uniform numbers (N, T), the same for one seed and modality."""
+    return np.random.default_rng([seed, MODALITIES.index(modality)]).random(split.features[modality].shape[:2])
 
 
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
+def _losing(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
+    """The split with zeros where `gone` (N, T) by modality, and unknown tokens for the text that is gone."""
+    hurt = {m: np.where(gone[m][..., None], np.float32(0), split.features[m]) for m in gone}
+    ids = split.text_bert
+    if "text" in gone and ids is not None:
+        length = ids[:, 1].sum(1, keepdims=True)
+        word = (np.arange(ids.shape[2]) > 0) & (np.arange(ids.shape[2]) < length - 1)  # not [CLS], [SEP] or padding
+        ids = ids.copy()
+        ids[:, 0][gone["text"] & word] = UNKNOWN
+    return replace(split, features=dict(split.features) | hurt, text_bert=ids)
+
+
+def _check_share(name: str, value: float | np.ndarray) -> None:
+    if not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
         raise ValueError(f"{name} is {value}; wanted 0 to 1")
 
 

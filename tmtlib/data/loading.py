@@ -14,6 +14,7 @@ from pathlib import Path
 from tmtlib import paths
 from tmtlib.config import DataRef, PlantedSize
 from tmtlib.data import catalog, mmsa, planted, schema
+from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.schema import DataError, Dataset
 
 
@@ -114,12 +115,20 @@ def _file_ref(path: Path, normalize: bool) -> DataRef:
     return DataRef(mmsa.name_of(path, sha256), "real", sha256, str(path), normalize=normalize)
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=4)
 def load(ref: DataRef) -> Dataset:
     """The data of a reference, as they were when it was made.
 
-    Raises DataError when the file has changed since, FileNotFoundError when it is gone.
+    Where the reference names a corruption, train and valid have gone through it, once for all runs (as in TFR-Net's
+    data loader): a model then meets the same masks in every epoch. Raises DataError when the file has changed since,
+    FileNotFoundError when it is gone.
     """
+    if ref.training_corruption is not None:
+        dataset = load(ref.clean)
+        scale = noise_scale(dataset.train)
+        seeds = {"train": 1001, "valid": 1002}  # of their own: masks at test time are drawn from 0 upwards
+        hurt = {s: corrupt(dataset[s], ref.training_corruption, scale, seed) for s, seed in seeds.items()}
+        return replace(dataset, ref=ref, **hurt)
     if ref.source == "planted":
         return _prepared(planted.generate(ref.name, ref.planted), ref, ref.normalize)
     if ref.path is None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tmtlib import audit, figures
+from tmtlib import audit, figures, robustness
 from tmtlib.batches import OnDevice
 from tmtlib.config import MODALITIES, Run
 from tmtlib.data import planted
@@ -84,12 +84,18 @@ def grid(
 
 def noise_frame(**options) -> pd.DataFrame:
     levels = [-10.0, 0.0, np.inf, 10.0, 20.0, 5.0, -5.0]
-    return grid({"modality": [*MODALITIES, "all"], "snr_db": levels}, **options)
+    frame = grid({"modality": [*MODALITIES, "all"], "level": levels, "mask": (0, 1)}, **options)
+    return frame.assign(kind="noise", protocol="P7", regime="clean")
+
+
+def frames_frame(**options) -> pd.DataFrame:
+    frame = grid({"regime": ("clean", "masked"), "level": (0.0, 0.2, 1.0)}, **options)
+    return frame.assign(kind="missing_frames", protocol="P1", modality="all", mask=0)
 
 
 def missing_frame(**options) -> pd.DataFrame:
-    subsets = ["+".join(s) for k in (1, 2, 3) for s in itertools.combinations(MODALITIES, k)]
-    return grid({"present": subsets}, **options)
+    subsets = ["all" if k == 3 else "+".join(s) for k in (1, 2, 3) for s in itertools.combinations(MODALITIES, k)]
+    return grid({"modality": subsets}, **options)
 
 
 def truth_frame(source="planted") -> pd.DataFrame:
@@ -155,8 +161,10 @@ DRAWINGS = {
     "figure5": lambda: figures.figure5_comparison(comparison()),
     "learning": lambda: figures.learning_curves(trained()["history"]),
     "learning_acc5": lambda: figures.learning_curves(trained()["history"], "valid_acc5"),
-    "noise": lambda: figures.noise_curves(noise_frame()),
-    "noise_one": lambda: figures.noise_curves(noise_frame(names=("mosei",), methods=tuple(METHODS))),
+    "noise": lambda: figures.degradation(noise_frame()),
+    "noise_one": lambda: figures.degradation(noise_frame(names=("mosei",), methods=tuple(METHODS))),
+    "frames": lambda: figures.degradation(frames_frame()),
+    "auilc": lambda: figures.auilc(robustness.auilc(pd.concat([noise_frame(), frames_frame()]), ("mae",))),
     "missing": lambda: figures.missing_bars(missing_frame()),
     "missing_one": lambda: figures.missing_bars(missing_frame(names=("mosei",))),
     "forest": lambda: figures.forest(differences()),

@@ -14,6 +14,7 @@ from figure_helpers import (
     comparison,
     datasets,
     drawing,
+    frames_frame,
     grid,
     missing_frame,
     noise_frame,
@@ -26,7 +27,7 @@ from figure_helpers import (
 from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
-from tmtlib import figures
+from tmtlib import figures, robustness
 from tmtlib.config import MODALITIES, PlantedSize
 from tmtlib.data import planted
 from tmtlib.data.schema import SPLITS
@@ -62,7 +63,7 @@ def test_planted_data_carry_the_word(name):
 def test_real_data_do_not_carry_the_word():
     for figure in (
         figures.figure5_comparison(comparison("real")),
-        figures.noise_curves(noise_frame(source="real")),
+        figures.degradation(noise_frame(source="real")),
         figures.missing_bars(missing_frame(source="real")),
     ):
         assert "CMU-MOSI" in text_of(figure) and "planted" not in text_of(figure)
@@ -164,7 +165,7 @@ def test_one_seed_says_that_no_spread_is_known():
     table = comparison().assign(sd=np.nan, n=1, paper=np.nan)
     text = text_of(figures.figure5_comparison(table))
     assert "no spread is known" in text and "±" not in text and "paper" not in text
-    assert "no spread is known" in text_of(figures.noise_curves(noise_frame(seeds=(0,))))
+    assert "no spread is known" in text_of(figures.degradation(noise_frame(seeds=(0,))))
 
 
 def test_learning_curves_are_means_and_sds_over_seeds():
@@ -195,10 +196,27 @@ def test_noise_runs_from_clean_to_noisy():
     labels = [t.get_text() for t in figure.axes[-1].get_xticklabels()]
     assert labels == ["clean", "20", "10", "5", "0", "−5", "−10"]
     some = frame.query("dataset == 'mosi' and modality == 'audio' and method == 'tmt_amw'")
-    wanted = some.groupby("snr_db")["mae"].mean().sort_index(ascending=False)
+    wanted = some.groupby("level")["mae"].mean().sort_index(ascending=False)
     line = figure.axes[1].lines[1]
     np.testing.assert_allclose(line.get_ydata(), wanted)
     assert to_hex(line.get_color()) == method_hex("tmt_amw")
+
+
+def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
+    figure, frame = drawing("frames"), frames_frame()
+    assert len(figure.axes) == 4 and "trained masked" in figure.axes[1].get_title()
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.2, 1])
+    some = frame.query("dataset == 'mosi' and regime == 'masked' and method == 'tmt'")
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), some.groupby("level")["mae"].mean())
+
+
+def test_areas_are_drawn_at_their_values_masked_ones_open():
+    figure = drawing("auilc")
+    table = robustness.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
+    dots = [line for line in figure.axes[0].lines + figure.axes[1].lines if line.get_marker() == "o"]
+    for row in table.itertuples():
+        at = [d for d in dots if d.get_xdata()[0] == pytest.approx(row.auilc_normalised)]
+        assert len(at) == 1 and (to_hex(at[0].get_markerfacecolor()) == "#ffffff") == (row.regime == "masked")
 
 
 def test_missing_bars_stand_over_their_subsets():
@@ -208,6 +226,7 @@ def test_missing_bars_stand_over_their_subsets():
     grey = "#e0e0e0"
     subsets = ["+".join(m for m, c in zip(MODALITIES, column, strict=True) if c != grey) for column in shown]
     assert len(set(subsets)) == 7 and subsets[0] == "text+audio+vision" and subsets[-1] == "vision"
+    frame = frame.assign(present=frame["modality"].replace("all", "text+audio+vision"))
     means = frame.query("dataset == 'mosi' and method == 'tmt'").groupby("present")["mae"].agg(["mean", "std"])
     assert [b.get_height() for b in bars.containers[1]] == pytest.approx(list(means["mean"].reindex(subsets)))
     ends = [np.ptp(s[:, 1]) / 2 for s in bars.containers[1].errorbar[2][0].get_segments()]

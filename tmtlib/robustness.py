@@ -26,12 +26,15 @@ from tmtlib.data.schema import Dataset, Split
 from tmtlib.emotions import scores_of
 from tmtlib.models import Model
 from tmtlib.statistics import t_interval
+from tmtlib.study import Study
 from tmtlib.training import predict
 
 BYTES = 2**27  # about so much corrupted data goes through a model at once
 METHOD = ["dataset", "source", "method", "regime"]
 WHAT = ["protocol", "kind", "modality", "level"]
 LOWER_IS_BETTER = ("mae",)
+EVERYWHERE = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random", "tmt_gated")
+ON_THE_FIRST = ("tmt_token", "text_only", "late_fusion", "mult", "misa")
 
 
 def grid(profile: Profile, everything: bool = True) -> list[Corruption]:
@@ -60,6 +63,26 @@ def sweep(
         return rows
     rows["level"] = rows["level"].astype(float)
     return rows
+
+
+def swept(study: Study) -> pd.DataFrame:
+    """`sweep` of a study, which trains what is missing, and the constant predictor.
+
+    All methods of `EVERYWHERE` go under P1, P3 and P7 on all data sets; on the first one those of `ON_THE_FIRST` and
+    what the profile trains with frames missing do too, and P8 and P9 are added.
+    """
+    profile, first = study.profile, study.refs[0]
+    methods = [m for m in (*EVERYWHERE, *ON_THE_FIRST) if m in study.methods]
+    study.ensure(*methods)
+    masked = study.runs(*profile.masked, regime="masked")
+    runs.ensure(masked, study.device, profile.jobs)
+    todo = study.runs(*methods)
+    here = [run for run in todo if run.data == first] + masked
+    rest = [run for run in todo if run.data != first and run.method in EVERYWHERE]
+    options = profile.masks, study.device, profile.jobs
+    parts = [sweep(here, grid(profile), *options), sweep(rest, grid(profile, everything=False), *options)]
+    rows = pd.concat([p for p in parts if len(p)], ignore_index=True)
+    return pd.concat([rows, constant_rows(rows, todo)], ignore_index=True)
 
 
 def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:

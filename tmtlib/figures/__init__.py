@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.data import figure4_datasets
-from tmtlib.figures.evidence import forest, weight_reach
+from tmtlib.figures.evidence import auilc, forest, weight_reach
 from tmtlib.figures.mechanism import figure3_amw
-from tmtlib.figures.results import figure5_comparison, learning_curves, mae_against_accuracy, missing_bars, noise_curves
+from tmtlib.figures.results import degradation, figure5_comparison, learning_curves, mae_against_accuracy, missing_bars
 from tmtlib.figures.schematics import figure1_fusion, figure2_tmt
 from tmtlib.figures.speed import throughput
 from tmtlib.figures.style import (
@@ -35,7 +35,9 @@ __all__ = [
     "MODALITY_COLOURS",
     "ONE_COLUMN",
     "TWO_COLUMNS",
+    "auilc",
     "dataset_title",
+    "degradation",
     "figure1_fusion",
     "figure2_tmt",
     "figure3_amw",
@@ -49,7 +51,6 @@ __all__ = [
     "method_title",
     "metric_label",
     "missing_bars",
-    "noise_curves",
     "save",
     "throughput",
     "weight_heatmap",

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tmtlib.corruption import TITLES
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.style import (
     NEUTRAL,
@@ -88,4 +89,38 @@ def weight_reach(moved: pd.DataFrame) -> Figure:
     titles = {row.dataset: dataset_title(row.dataset, row.source) for row in moved.itertuples()}
     handles += [Line2D([], [], color=NEUTRAL, marker=markers[d], linestyle="", label=t) for d, t in titles.items()]
     legend(figure, handles, "line: the bound; points: the greatest over features and seeds")
+    return figure
+
+
+@styled
+def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
+    """The normalised area under each degradation curve, a line a method: a row a data set, a column a kind.
+
+    table: `robustness.auilc`; only corruptions of all modalities are drawn. Filled: trained on clean data; open:
+    trained with frames missing. Small grey marks: the metric on clean data.
+    """
+    table = table[(table["metric"] == metric) & (table["modality"] == "all")]
+    datasets, kinds = by_dataset(table), list(table["kind"].unique())
+    heights = [some["method"].nunique() for some in datasets.values()]
+    options = {"height_ratios": heights, "sharex": False, "sharey": "row"}
+    figure, axes = panels(len(datasets), len(kinds), 0.14 * np.mean(heights) + 0.35, 0.9, **options)
+    for row, (key, here) in zip(axes, datasets.items(), strict=True):
+        methods = list(here["method"].unique())
+        for ax, kind in zip(row, kinds, strict=True):
+            for cell in here[here["kind"] == kind].itertuples():
+                masked = cell.regime != "clean"
+                y, colour = methods.index(cell.method) + 0.3 * masked, method_colour(cell.method)
+                ax.plot([cell.low, cell.high], [y, y], color=colour, linewidth=1)
+                ax.plot(cell.auilc_normalised, y, "o", color=colour, markersize=3.5, mfc="white" if masked else colour)
+                ax.plot(cell.clean, y, "|", color=NEUTRAL, markersize=5)
+            ax.set_xlabel(f"mean {metric_label(metric)} over levels")
+            ax.set_title(f"{dataset_title(*key)}\n{TITLES[kind]}", fontsize=7)
+        row[0].set_yticks(range(len(methods)), [method_title(m) for m in methods])
+        row[0].set_ylim(len(methods) - 0.3, -0.6)
+    handles = [
+        Line2D([], [], color=NEUTRAL, marker="o", markersize=3.5, label="trained on clean data"),
+        Line2D([], [], color=NEUTRAL, marker="o", markersize=3.5, mfc="white", label="trained with frames missing"),
+        Line2D([], [], color=NEUTRAL, marker="|", linestyle="", label="clean test data"),
+    ]
+    legend(figure, handles, f"lines: 95 % t intervals over seeds, {counted(table['n'])}; none where n = 1")
     return figure

@@ -31,6 +31,14 @@ from tmtlib.figures.style import (
 )
 
 COMPARED = ("acc5", "f1_5class", "mae")  # the panels of figure 5
+LEVEL_LABELS = {  # of x axes, by kind of corruption
+    "noise": "SNR (dB)",
+    "missing_frames": "rate of missing frames",
+    "missing_block": "share of frames in the block",
+    "shift": "delay (frames)",
+    "words_dropped": "rate of dropped words",
+    "words_substituted": "rate of substituted words",
+}
 DIAMOND = {"marker": "D", "linestyle": "", "color": "white", "markeredgecolor": "black", "markeredgewidth": 0.7}
 
 
@@ -118,38 +126,68 @@ def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure
 
 
 @styled
-def noise_curves(frame: pd.DataFrame, metric: str = "mae") -> Figure:
-    """A metric against the signal-to-noise ratio, clean first: a row a data set, a column a noisy modality.
+def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
+    """A metric against the level of one kind of corruption: a panel a data set, training regime and modality.
 
-    Columns: dataset, source, method, seed, modality ("text", "audio", "vision" or "all"), snr_db (inf: clean) and
-    the metric. Levels stand at equal distances.
+    rows: of `robustness.sweep`, all of one kind; means over masks first. Decibels stand at equal distances, clean
+    first; rates, shares and frames at their values.
     """
-    datasets = by_dataset(frame)
-    noisy = [m for m in (*MODALITIES, "all") if m in set(frame["modality"])]
-    levels = sorted(frame["snr_db"].unique(), reverse=True)
-    ticks = ["clean" if np.isinf(level) else f"{level:g}".replace("-", "−") for level in levels]
-    figure, axes = panels(len(datasets), len(noisy), height=1.35, sharey="row", sharex=True)
-    for row, (key, here) in zip(axes, datasets.items(), strict=True):
-        here = here.assign(level=here["snr_db"].map(levels.index))
-        for ax, modality in zip(row, noisy, strict=True):
-            for method, rows in here[here["modality"] == modality].groupby("method", sort=False):
-                draw_curve(ax, rows, "level", metric, marker="o", **method_look(method))
-        row[0].set_ylabel(f"{dataset_title(*key)}\n{metric_label(metric)}")
-    for ax, modality in zip(axes[0], noisy, strict=True):
-        ax.set_title("noise in all three" if modality == "all" else f"noise in {modality}")
-    for ax in axes[-1]:
-        ax.set_xticks(range(len(levels)), ticks, rotation=90 if len(levels) > 4 else 0)
-        ax.set_xlabel("SNR (dB)")
-    legend(figure, _method_lines(frame), bands_note(frame))
+    kind, columns = rows["kind"].iloc[0], ["dataset", "source", "regime", "modality"]
+    levels = sorted(rows["level"].unique(), reverse=kind == "noise")
+    place = {level: i if kind == "noise" else level for i, level in enumerate(levels)}
+    seeds = rows.groupby([*columns, "method", "seed", "level"], sort=False)[metric].mean().reset_index()
+    seeds["x"] = seeds["level"].map(place)
+    cells = dict(iter(seeds.groupby(columns, sort=False)))
+    across = min(4, len(cells))
+    figure, axes = panels(-(-len(cells) // across), across, height=1.6, extra=1.0, sharex=True)
+    for ax, (key, here) in zip(axes.flat, cells.items(), strict=False):
+        for method, some in here.groupby("method", sort=False):
+            draw_curve(ax, some, "x", metric, marker="o", **method_look(method))
+        ax.set_title(_panel_title(kind, *key), fontsize=7)
+        ax.set_xticks(list(place.values()), [_level_label(level) for level in levels])
+        ax.tick_params(axis="x", rotation=90 if len(levels) > 6 else 0)
+    _share_heights(dict(zip(cells, axes.flat, strict=False)))
+    for ax in axes.flat[len(cells) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(metric_label(metric))
+    for ax in axes.flat[max(0, len(cells) - across) : len(cells)]:
+        ax.set_xlabel(LEVEL_LABELS[kind])
+        ax.tick_params(labelbottom=True)
+    legend(figure, _method_lines(seeds), bands_note(seeds))
     return figure
+
+
+def _share_heights(panels_by_key: dict[tuple, Axes]) -> None:
+    """One scale for all panels of a data set."""
+    of_dataset: dict[tuple, list[Axes]] = {}
+    for key, ax in panels_by_key.items():
+        of_dataset.setdefault(key[:2], []).append(ax)
+    for group in of_dataset.values():
+        low, high = zip(*(ax.get_ylim() for ax in group), strict=True)
+        for ax in group:
+            ax.set_ylim(min(low), max(high))
+
+
+def _panel_title(kind: str, dataset: str, source: str, regime: str, modality: str) -> str:
+    where = {"noise": "noise in {}", "shift": "{} late"}.get(kind, "{}").format(modality)
+    parts = [where] if kind in ("noise", "shift") or modality != "all" else []
+    parts += [f"trained {regime}"] if regime != "clean" or not parts else []
+    return f"{dataset_title(dataset, source)}\n{', '.join(parts)}"
+
+
+def _level_label(level: float) -> str:
+    return "clean" if np.isinf(level) else f"{level:g}".replace("-", "−")
 
 
 @styled
 def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
     """A metric by the modalities that are present: bars by method, whiskers of one sd; dots show who is present.
 
-    Columns: dataset, source, method, seed, present (such as "text+audio") and the metric. A column a data set.
+    frame: rows of `robustness.sweep` of kind "missing_modalities", whose `modality` names those present. A column a
+    data set.
     """
+    frame = frame.assign(present=frame["modality"].replace("all", "+".join(MODALITIES)))
     datasets, methods = by_dataset(frame), list(frame["method"].unique())
     subsets = sorted(frame["present"].unique(), key=_subset_rank)
     figure, axes = panels(2, len(datasets), height=1.2, sharex=True, height_ratios=(1, 0.32))

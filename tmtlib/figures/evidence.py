@@ -107,13 +107,14 @@ def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
     for row, (key, here) in zip(axes, datasets.items(), strict=True):
         methods = list(here["method"].unique())
         for ax, kind in zip(row, kinds, strict=True):
+            ax.set_visible(kind in set(here["kind"]))
             for cell in here[here["kind"] == kind].itertuples():
                 masked = cell.regime != "clean"
                 y, colour = methods.index(cell.method) + 0.3 * masked, method_colour(cell.method)
                 ax.plot([cell.low, cell.high], [y, y], color=colour, linewidth=1)
                 ax.plot(cell.auilc_normalised, y, "o", color=colour, markersize=3.5, mfc="white" if masked else colour)
                 ax.plot(cell.clean, y, "|", color=NEUTRAL, markersize=5)
-            ax.set_xlabel(f"mean {metric_label(metric)} over levels")
+            ax.set_xlabel(f"mean {metric_label(metric)}")
             ax.set_title(f"{dataset_title(*key)}\n{TITLES[kind]}", fontsize=7)
         row[0].set_yticks(range(len(methods)), [method_title(m) for m in methods])
         row[0].set_ylim(len(methods) - 0.3, -0.6)

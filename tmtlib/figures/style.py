@@ -36,6 +36,7 @@ METHOD_COLOURS = {
     "late_fusion": "#882255",
     "mult": "#332288",
     "misa": "#117733",
+    "constant": "#000000",
     "tmt_5class": "#A0A0A0",
     "tmt_amw_5class": "#DD99BB",
     "tmt_emotions": "#333333",

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
+from tmtlib.audit import adam_bound
+from tmtlib.batches import sample_batch
 from tmtlib.config import MODALITIES, Run
-from tmtlib.runs import load_state, read_record
+from tmtlib.data.loading import load
+from tmtlib.data.schema import Dataset
+from tmtlib.runs import load_model, load_state, read_record
 
 KEYS = ["dataset", "source", "method", "seed"]
 
@@ -59,9 +64,6 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
     One row a data set and method: W's learning rate, steps (the most of any seed), the bound on |W| and on A
     (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A.
     """
-    from tmtlib.audit import adam_bound
-    from tmtlib.data.loading import load
-
     frame = chosen(todo)
     of: dict[tuple[str, str], list[Run]] = {}
     for r in todo:
@@ -77,3 +79,33 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
         rows.append((dataset, source, method, rate, steps, *bound, greatest, some["low"].min(), some["high"].max()))
     names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound w_max a_low a_high"
     return pd.DataFrame(rows, columns=names.split())
+
+
+@torch.no_grad()
+def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
+    """The weights of each test utterance: one row a run and utterance; runs without a weighting have none.
+
+    Columns: dataset, source, method, seed, utterance (its place in test), text, audio, vision (mean of A over features;
+    they sum to one), error (|prediction - label|, label units) and unreliable (planted data: the modalities that show
+    nothing, "none" or joined by "+"; real data: "unknown").
+    """
+    frames = []
+    for run in todo:
+        data, record, model = load(run.data.clean), read_record(run), load_model(run)
+        if record.weights is None:
+            continue
+        _, trace = model(sample_batch(model, data.test, len(data.test)))
+        a = trace.weights.mean(-1).expand(len(data.test), -1).numpy()
+        start = {"dataset": data.card.name, "source": data.card.source, "method": run.method, "seed": run.seed}
+        frame = pd.DataFrame(a, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
+        error = np.abs(record.predictions["test"] - data.test.labels)
+        frames.append(frame.assign(**start, error=error, unreliable=_unreliable(data)))
+    columns = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def _unreliable(data: Dataset) -> list[str]:
+    if data.truth is None:
+        return ["unknown"] * len(data.test)
+    reliable = data.truth.splits["test"].reliable
+    return ["+".join(m for m, r in zip(MODALITIES, row, strict=True) if not r) or "none" for row in reliable]

@@ -28,6 +28,8 @@ from tmtlib.figures.style import (
     metric_label,
     save,
 )
+from tmtlib.figures.ternary import ternary
+from tmtlib.figures.utterance import utterance
 from tmtlib.figures.weights import importance, weight_heatmap, weight_trajectories, weights_against_truth
 
 __all__ = [
@@ -52,7 +54,9 @@ __all__ = [
     "metric_label",
     "missing_bars",
     "save",
+    "ternary",
     "throughput",
+    "utterance",
     "weight_heatmap",
     "weight_reach",
     "weight_trajectories",

@@ -62,6 +62,15 @@ def test_many_splits_at_once_are_the_splits_one_by_one(hurt, smoke, monkeypatch)
     np.testing.assert_allclose([row["mae"] for row in alone], together["mae"], atol=1e-5)
 
 
+def test_one_model_s_corruptions_are_shared_out_among_cores(hurt, smoke):
+    run = smoke.runs("tmt")[0]
+    both = robustness.sweep([run], GRID, 2, "cpu", jobs=2)
+    alone = hurt[(hurt["dataset"] == "mosi") & (hurt["method"] == "tmt") & (hurt["seed"] == run.seed)]
+    keys = ["kind", "modality", "level", "mask"]
+    assert both[keys].equals(alone[keys].reset_index(drop=True))
+    np.testing.assert_allclose(both["mae"], alone["mae"], atol=1e-5)
+
+
 def test_second_sweep_computes_nothing(smoke, hurt, monkeypatch):
     monkeypatch.setattr(robustness, "_computed", None)
     again = robustness.sweep(smoke.runs("tmt", "tmt_amw"), GRID, 2, "cpu", 1)

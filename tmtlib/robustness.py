@@ -27,7 +27,7 @@ from tmtlib.emotions import scores_of
 from tmtlib.models import Model
 from tmtlib.statistics import t_interval
 from tmtlib.study import Study
-from tmtlib.training import predict
+from tmtlib.training import pick_device, predict
 
 BYTES = 2**27  # about so much corrupted data goes through a model at once
 METHOD = ["dataset", "source", "method", "regime"]
@@ -58,7 +58,11 @@ def sweep(
     modality (see `corruption`; "all", or names such as "text+audio"), level (NaN where a kind has none), mask, n_test,
     and the metrics. Raises FileNotFoundError for a run that was not trained.
     """
-    rows = looks.together(_scores, [(run, tuple(grid), masks) for run in todo], device, jobs, "corrupted test data")
+    # Where there are more cores than models, a model's corruptions are shared out among them
+    cores = (jobs or runs.cpu_count()) if pick_device(device).type == "cpu" else 1
+    size = -(-len(grid) // max(1, cores // max(1, len(todo))))
+    tasks = [(run, tuple(grid[i : i + size]), masks) for run in todo for i in range(0, len(grid), size)]
+    rows = looks.together(_scores, tasks, device, jobs, "corrupted test data")
     if rows.empty:
         return rows
     rows["level"] = rows["level"].astype(float)

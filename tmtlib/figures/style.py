@@ -31,6 +31,7 @@ METHOD_COLOURS = {
     "tmt_random": "#8C6D31",
     "tmt_gated": "#228833",
     "tmt_token": "#66CC88",
+    "tmt_temporal": "#009988",
     "tmt_scalar": "#CCBB44",
     "text_only": "#0072B2",
     "late_fusion": "#882255",

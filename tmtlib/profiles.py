@@ -166,7 +166,7 @@ PROFILES = {
         training=Training(learning_rate=1e-3, epochs=8, patience=5),
         planted=planted_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
         methods=("tmt", "tmt_amw", "tmt_uniform", "tmt_random"),
-        ablations=("tmt_amw_fast", *MAIN[5:], "mult_mmsa"),
+        ablations=("tmt_amw_fast", *MAIN[5:], *ABLATIONS[:-1]),  # misa_mmsa is in profile paper alone
         snr_db=(10.0, 0.0, -10.0),
     ),
     "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS),

@@ -50,12 +50,11 @@ def noise(monkeypatch):
 def test_bonus_is_never_negative_and_positive_on_noise(own_results, noise):
     todo = some_runs(training=replace(TRAINING, epochs=12, learning_rate=1e-2))
     each = protocol.selection(todo, "cpu", 1)
-    assert {"acc5", "mae", "corr", "acc2_has0", "acc2_non0"} <= set(each["metric"]) <= set(protocol.METRICS)
-    assert set(protocol.METRICS) <= set(metrics.LABELS)
+    assert set(each["metric"]) == {*metrics.METRICS["mosi"], "f1_5class", "f1_5class_swapped"}, "all of the family"
     assert (each.groupby("metric").size() == len(todo)).all() and (each["bonus"] >= 0).all()
     assert each["test_epoch"].between(1, 12).all()
     table = protocol.selection_bonus(todo, "cpu", 1).set_index("metric")
-    wanted = "dataset source method selected_on_valid selected_on_test bonus low high n"
+    wanted = "dataset source method paper selected_on_valid selected_on_test bonus low high n"
     assert list(table.columns) == wanted.split() and (table["n"] == 3).all()
     assert (table["bonus"] > 0).all()
     assert table.loc["mae", "selected_on_test"] < table.loc["mae", "selected_on_valid"]
@@ -65,7 +64,7 @@ def test_bonus_is_that_of_the_epochs_that_the_run_s_rule_picks(own_results):
     for rule in ("accuracy", "loss"):
         (run,) = some_runs(name="sims", seeds=(3,), training=replace(TRAINING, select_by=rule, patience=None))
         found = protocol.selection([run], "cpu", 1).set_index("metric")
-        assert {"acc5", "mae", "corr", "acc2"} <= set(found.index) <= set(protocol.METRICS)
+        assert set(found.index) == {*metrics.METRICS["sims"], "f1_5class", "f1_5class_swapped"}
         record = runs.ensure([run], "cpu", 1, progress=False).iloc[0]
         assert (found["valid_epoch"] == record["best_epoch"]).all()
         for metric in found.index:
@@ -81,6 +80,16 @@ def test_validation_or_test_beside_it_training_takes_the_same_path():
     other = fit(run, data.train, data.test, data.shape, seeds=(1,), device="cpu")[0]
     with pytest.raises(RuntimeError, match="wanted the same"):
         protocol.check_same_path(valid, other)
+
+
+def test_each_method_has_its_bonus_beside_the_paper_s_number(own_results):
+    todo = some_runs(seeds=(0, 1)) + some_runs("tmt_amw", seeds=(0, 1)) + some_runs("tmt_uniform", seeds=(0, 1))
+    table = protocol.selection_bonus(todo, "cpu", 1)
+    paper = table.set_index(["method", "metric"])["paper"]
+    assert paper[("tmt", "acc5")] == 0.43 and paper[("tmt_amw", "mae")] == 0.517
+    assert paper["tmt_uniform"].isna().all() and np.isnan(paper[("tmt", "acc7")])
+    one = protocol.selection_bonus(some_runs("tmt_amw", seeds=(0, 1)), "cpu", 1)
+    pd.testing.assert_frame_equal(table[table["method"] == "tmt_amw"].reset_index(drop=True), one)
 
 
 def test_undefined_metric_is_left_out_of_the_mean(monkeypatch):

@@ -15,7 +15,14 @@ from tmtlib.data.schema import dataset_title
 from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.evidence import forest, weight_reach
 from tmtlib.figures.mechanism import figure3_amw
-from tmtlib.figures.results import figure5_comparison, learning_curves, mae_against_accuracy, missing_bars, noise_curves
+from tmtlib.figures.results import (
+    family_curves,
+    figure5_comparison,
+    learning_curves,
+    mae_against_accuracy,
+    missing_bars,
+    noise_curves,
+)
 from tmtlib.figures.schematics import figure1_fusion, figure2_tmt
 from tmtlib.figures.speed import throughput
 from tmtlib.figures.style import (
@@ -36,6 +43,7 @@ __all__ = [
     "ONE_COLUMN",
     "TWO_COLUMNS",
     "dataset_title",
+    "family_curves",
     "figure1_fusion",
     "figure2_tmt",
     "figure3_amw",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -114,6 +115,37 @@ def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes[0, 0].set_ylabel(metric_label(metric))
     legend(figure, _method_lines(history), bands_note(history))
+    return figure
+
+
+@styled
+def family_curves(
+    history: pd.DataFrame, metric: str = "valid_loss", reference: str = "tmt", columns: int = 4
+) -> Figure:
+    """A metric over epochs on one data set, a panel a method, each beside the reference: for more methods than one
+    panel can hold. Columns and curves as for `learning_curves`. Raises ValueError for several data sets, for no method
+    beside the reference, and for none of the reference."""
+    titles = [dataset_title(*key) for key in by_dataset(history)]
+    parts = dict(iter(history.groupby("method", sort=False)))
+    methods = [m for m in parts if m != reference]
+    if len(titles) != 1 or not methods or reference not in parts:
+        found = f"{len(titles)} data sets and methods {', '.join(parts)}"
+        raise ValueError(f"{found}; wanted one data set, {reference} and at least one other method")
+    columns = min(columns, len(methods))
+    figure, axes = panels(-(-len(methods) // columns), columns, height=1.2, sharex=True, sharey=True)
+    for ax, method in zip(axes.flat, methods, strict=False):
+        for name in (reference, method):
+            draw_curve(ax, parts[name], "epoch", metric, **method_look(name) | {"linestyle": "-"})
+        ax.set_title(textwrap.fill(method_title(method), 24), fontsize=7, color=method_colour(method))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for ax in axes.flat[len(methods) :]:
+        ax.set_visible(False)
+    for ax in axes.flat[max(0, len(methods) - columns) : len(methods)]:  # the lowest of each column
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel("epoch")
+    figure.suptitle(titles[0], fontsize="medium")
+    figure.supylabel(metric_label(metric), fontsize="medium")
+    legend(figure, [Line2D([], [], **method_look(reference))], f"{bands_note(history)}; coloured: the panel's method")
     return figure
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from model_helpers import SMALL, batch_of, make, planted
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from test_learners import assert_alike
 from test_readers import content, good_split
@@ -141,6 +142,34 @@ def test_table_is_long_with_the_mean_over_runs():
     first, last = found.iloc[0], found.iloc[-1]
     assert (first["mean"], first["n"]) == (0.5, 2) and first["sd"] == pytest.approx(np.sqrt(0.5))
     assert (last["mean"], last["n"]) == (1, 1) and np.isnan(last["sd"])
+
+
+def test_differences_pair_seeds_and_have_t_intervals():
+    rng, names = np.random.default_rng(0), ["tmt_emotions", "tmt_amw_emotions"]
+    values = {m: rng.uniform(0.4, 0.8, (4, len(emotions.METRICS))) for m in names}
+    rows = pd.concat(
+        pd.DataFrame(v, columns=emotions.METRICS).assign(dataset="mosei", source="planted", method=m, seed=range(4))
+        for m, v in values.items()
+    )
+    found = emotions.differences(rows.sample(frac=1, random_state=0))
+    assert len(found) == len(emotions.METRICS) and (found["n"] == 4).all(), "no pairs of what did not run"
+    assert set(found["after"]) == {"tmt_amw_emotions"} and set(found["before"]) == {"tmt_emotions"}
+    gain = values["tmt_amw_emotions"] - values["tmt_emotions"]
+    np.testing.assert_allclose(found["difference"], gain.mean(0))
+    half = stats.t.ppf(0.975, 3) * gain.std(0, ddof=1) / 2
+    np.testing.assert_allclose(found["high"] - found["difference"], half)
+    np.testing.assert_allclose(found["difference"] - found["low"], half)
+    assert found.loc[0, ["metric", "emotion"]].tolist() == ["wa", "mean"]
+
+    unmeasured = rows.assign(f1_fear=rows["f1_fear"].where(rows["seed"] > 0))
+    assert not ((emotions.differences(unmeasured)[["metric", "emotion"]] == ["f1", "fear"]).all(axis=1)).any()
+    with pytest.raises(
+        ValueError, match=r"seeds of tmt_amw_emotions are \[0, 1, 2, 3\] and of tmt_emotions \[1, 2, 3\]"
+    ):
+        emotions.differences(rows[(rows["method"] != "tmt_emotions") | (rows["seed"] > 0)])
+    uniform = rows[rows["method"] == "tmt_emotions"].assign(method="tmt_uniform_emotions")
+    three = emotions.differences(pd.concat([rows, uniform]))
+    assert tuple(three[["after", "before"]].drop_duplicates().itertuples(index=False, name=None)) == emotions.COMPARED
 
 
 # --- Labels from files -----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from figure_helpers import (
     comparison,
     datasets,
     drawing,
+    family,
     frames_frame,
     grid,
     missing_frame,
@@ -188,6 +189,22 @@ def test_the_mean_ends_where_the_first_seed_stops():
     assert "thin: single seeds" in text_of(figure)
     whole = figures.learning_curves(frame, "mae")
     assert len(whole.axes[0].lines) == 1 and "thin" not in text_of(whole)
+
+
+def test_a_family_has_a_panel_a_method_beside_tmt():
+    history = family("tmt_amw", "tmt_scalar", "tmt_random")
+    figure = figures.family_curves(history, "mae", columns=2)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in shown] == ["TMT+AMW", "TMT, a number a modality", "TMT, random weights"]
+    for ax, method in zip(shown, ("tmt_amw", "tmt_scalar", "tmt_random"), strict=True):
+        means = [line for line in ax.lines if line.get_linewidth() > 1]
+        for line, name in zip(means, ("tmt", method), strict=True):
+            rows = history[(history["method"] == name) & (history["epoch"] < 6)]
+            np.testing.assert_allclose(line.get_ydata(), rows.groupby("epoch")["mae"].mean())
+    assert [ax.get_xlabel() for ax in shown] == ["", "epoch", "epoch"]
+    for wrong in (history[history["method"] == "tmt"], history[history["method"] != "tmt"], trained()["history"]):
+        with pytest.raises(ValueError, match="wanted one data set, tmt and at least one other method"):
+            figures.family_curves(wrong, "mae")
 
 
 def test_noise_runs_from_clean_to_noisy():

@@ -20,6 +20,7 @@ NO_DROPOUT = replace(AMW, dropout=0.0, embedding_dropout=0.0)
 RECIPES = {
     "amw": AMW,
     "r3": replace(AMW, placement="R3", raw_dropout=0.2),
+    "frame by frame": replace(AMW, placement="R3", weighting="token", mask_absent=True),
     "classes, mixed": replace(AMW, task="classification", mixup="correct", schedule="warmup_cosine"),
     "original": TMTConfig.original(width=16, heads=2, head_width=4, encoder_hidden=32, cross_hidden=16, cross_layers=1),
 }
@@ -114,7 +115,14 @@ def test_a_seed_in_a_stack_gives_what_it_gives_in_a_stack_of_its_own(config):
     assert together[0].history != together[1].history
 
 
-@pytest.mark.parametrize("config", [NO_DROPOUT, replace(NO_DROPOUT, weighting="none", mixup="original", window=6)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        NO_DROPOUT,
+        replace(NO_DROPOUT, weighting="none", mixup="original", window=6),
+        replace(NO_DROPOUT, weighting="token", placement="R3"),
+    ],
+)
 def test_a_stack_gives_what_models_alone_give(config):
     """The same loop and model, with and without vmap; dropout, which draws otherwise alone, is off."""
     for stacked, alone in zip(train(config), train(config, stacked=False), strict=True):

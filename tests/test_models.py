@@ -15,7 +15,7 @@ from tmtlib.metrics import CLASS_CENTRES5, classes5
 from tmtlib.models import Batch, Trace, build_model, count_parameters
 from tmtlib.models.layers import Attention, Block
 from tmtlib.models.losses import mmd, orthogonality
-from tmtlib.models.tmt import windowed
+from tmtlib.models.temporal import windowed
 
 CLOSE = dict(rtol=1e-9, atol=1e-9)  # models are float64 here
 UNMASKED = replace(SMALL, masked=False, position_std=1.0, head_activation="none")

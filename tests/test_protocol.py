@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tmtlib import looks, metrics, protocol, runs
 from tmtlib.config import MODALITIES, PlantedSize, Run, Training
@@ -15,7 +17,7 @@ from tmtlib.data.loading import load, resolve
 from tmtlib.data.planted import generate, grid, recipe_of
 from tmtlib.data.schema import SPLITS, Split, valid_frames
 from tmtlib.profiles import PROFILES, method_config
-from tmtlib.regroup import nearest_sum, regrouped, video_names, with_speakers
+from tmtlib.regroup import _placed, nearest_sum, regrouped, video_names, with_speakers
 from tmtlib.training import fit
 
 MODEL = replace(PROFILES["smoke"].model, encoder_layers=1, cross_layers=1)
@@ -50,12 +52,11 @@ def noise(monkeypatch):
 def test_bonus_is_never_negative_and_positive_on_noise(own_results, noise):
     todo = some_runs(training=replace(TRAINING, epochs=12, learning_rate=1e-2))
     each = protocol.selection(todo, "cpu", 1)
-    assert {"acc5", "mae", "corr", "acc2_has0", "acc2_non0"} <= set(each["metric"]) <= set(protocol.METRICS)
-    assert set(protocol.METRICS) <= set(metrics.LABELS)
+    assert set(each["metric"]) == {*metrics.METRICS["mosi"], "f1_5class", "f1_5class_swapped"}, "all of the family"
     assert (each.groupby("metric").size() == len(todo)).all() and (each["bonus"] >= 0).all()
     assert each["test_epoch"].between(1, 12).all()
     table = protocol.selection_bonus(todo, "cpu", 1).set_index("metric")
-    wanted = "dataset source method selected_on_valid selected_on_test bonus low high n"
+    wanted = "dataset source method paper selected_on_valid selected_on_test bonus low high n"
     assert list(table.columns) == wanted.split() and (table["n"] == 3).all()
     assert (table["bonus"] > 0).all()
     assert table.loc["mae", "selected_on_test"] < table.loc["mae", "selected_on_valid"]
@@ -65,7 +66,7 @@ def test_bonus_is_that_of_the_epochs_that_the_run_s_rule_picks(own_results):
     for rule in ("accuracy", "loss"):
         (run,) = some_runs(name="sims", seeds=(3,), training=replace(TRAINING, select_by=rule, patience=None))
         found = protocol.selection([run], "cpu", 1).set_index("metric")
-        assert {"acc5", "mae", "corr", "acc2"} <= set(found.index) <= set(protocol.METRICS)
+        assert set(found.index) == {*metrics.METRICS["sims"], "f1_5class", "f1_5class_swapped"}
         record = runs.ensure([run], "cpu", 1, progress=False).iloc[0]
         assert (found["valid_epoch"] == record["best_epoch"]).all()
         for metric in found.index:
@@ -81,6 +82,16 @@ def test_validation_or_test_beside_it_training_takes_the_same_path():
     other = fit(run, data.train, data.test, data.shape, seeds=(1,), device="cpu")[0]
     with pytest.raises(RuntimeError, match="wanted the same"):
         protocol.check_same_path(valid, other)
+
+
+def test_each_method_has_its_bonus_beside_the_paper_s_number(own_results):
+    todo = some_runs(seeds=(0, 1)) + some_runs("tmt_amw", seeds=(0, 1)) + some_runs("tmt_uniform", seeds=(0, 1))
+    table = protocol.selection_bonus(todo, "cpu", 1)
+    paper = table.set_index(["method", "metric"])["paper"]
+    assert paper[("tmt", "acc5")] == 0.43 and paper[("tmt_amw", "mae")] == 0.517
+    assert paper["tmt_uniform"].isna().all() and np.isnan(paper[("tmt", "acc7")])
+    one = protocol.selection_bonus(some_runs("tmt_amw", seeds=(0, 1)), "cpu", 1)
+    pd.testing.assert_frame_equal(table[table["method"] == "tmt_amw"].reset_index(drop=True), one)
 
 
 def test_undefined_metric_is_left_out_of_the_mean(monkeypatch):
@@ -161,6 +172,22 @@ def test_nearest_sum_is_as_near_as_any_choice():
         every = [sizes[[k for k in range(8) if b >> k & 1]].sum() for b in range(1, 256)]
         assert len(set(chosen)) == len(chosen)
         assert abs(sizes[chosen].sum() - wanted) == np.abs(np.array(every) - wanted).min()
+
+
+@given(st.lists(st.integers(1, 60), min_size=3, max_size=8), st.integers(0, 9), st.data())
+def test_every_split_has_a_video_however_few_and_large_they_are(sizes, seed, data):
+    videos = {s: [] for s in SPLITS}
+    for i, size in enumerate(sizes):
+        videos[data.draw(st.sampled_from(SPLITS))] += [f"v{i}"] * size
+    place = _placed(videos, {s: len(videos[s]) for s in SPLITS}, seed)
+    assert set(place.values()) == set(SPLITS) and set(place) == {f"v{i}" for i in range(len(sizes))}
+
+
+def test_the_largest_videos_stay_in_train_where_test_would_take_all():
+    videos = {"train": ["a"] * 2, "valid": ["b"] * 3, "test": ["c"] * 40}
+    for seed in range(6):
+        place = _placed(videos, {"train": 1, "valid": 2, "test": 45}, seed)
+        assert place == {"a": "test", "b": "valid", "c": "train"}
 
 
 def test_ids_without_videos_and_too_few_videos_are_refused():

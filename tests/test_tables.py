@@ -90,6 +90,25 @@ def test_shown_table_says_planted_and_spread():
     assert real["data"].tolist() == ["CMU-MOSI"]
 
 
+def test_judged_table_has_interval_p_and_verdict_in_one_row():
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.4, 0.02, 5)
+    better, floor = base + 0.05 + rng.normal(0, 0.004, 5), rows_of("constant", [0.3], [1.5])
+    trained = pd.concat([rows_of("tmt", base, 1 - base), rows_of("tmt_amw", better, 1 - better)])
+    table, compared = tables.table1(pd.concat([trained, floor])), verdicts.gains(trained).assign(method="tmt_amw")
+    found = tables.judged(table, compared).set_index("method")
+    low, high = stats.t.interval(0.95, 4, better.mean(), better.std(ddof=1) / np.sqrt(5))
+    assert found.loc["TMT+AMW", "Acc-5"] == f"{better.mean():.3f} [{low:.3f}, {high:.3f}]"
+    p = stats.ttest_rel(better, base).pvalue  # adjusted over three metrics that are the same up to sign
+    assert found.loc["TMT+AMW", "MAE better than TMT?"] == f"supported, p = {p:.2g}"
+    assert found.loc["TMT+AMW", "Acc-5, paper (real data)"] == "0.435"
+    assert found.loc["constant (train median)", "MAE"] == "1.500"
+    assert (found.loc[["TMT", "constant (train median)"], "MAE better than TMT?"] == "").all()
+    assert found["n"].tolist() == [5, 5, 1] and "Corr better than TMT?" not in found
+    few = verdicts.gains(pd.concat([rows_of("tmt", [0.4], [1]), rows_of("tmt_amw", [0.5], [0.9])]))
+    assert tables.judged(table, few.assign(method="tmt_amw"))["MAE better than TMT?"][1] == "cannot tell"
+
+
 def test_table_of_real_runs_has_every_metric_of_each_family(smoke):
     rows = smoke.ensure("tmt", "tmt_amw")
     floor = pd.concat([floors.rows(d) for d in smoke.datasets()], ignore_index=True)

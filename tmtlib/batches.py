@@ -12,7 +12,7 @@ from tmtlib.config import MODALITIES, ModelConfig
 from tmtlib.data.corrupt import keep_only
 from tmtlib.data.schema import Split
 from tmtlib.models import Batch, Model
-from tmtlib.models.tmt import windowed
+from tmtlib.models.temporal import windowed
 
 FRAMES = 350  # about so many frames of like long utterances go through a model together on a CPU
 

@@ -16,6 +16,8 @@ f1 where P is 0. A NaN prediction is neither "present" nor "absent", so it is wr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -27,6 +29,12 @@ from tmtlib.data.schema import Dataset
 KINDS = {"wa": "weighted accuracy", "f1": "F1", "wf1": "F1, both answers, weighted"}
 METRICS = tuple(f"{kind}_{name}" for kind in KINDS for name in ("mean", *EMOTIONS))
 THRESHOLD = 0.5
+# What learned weights gain beyond TMT has to show beyond uniform ones too
+COMPARED = (
+    ("tmt_amw_emotions", "tmt_emotions"),
+    ("tmt_uniform_emotions", "tmt_emotions"),
+    ("tmt_amw_emotions", "tmt_uniform_emotions"),
+)
 
 
 def score(chance: ArrayLike, label: ArrayLike) -> dict[str, float]:
@@ -94,6 +102,31 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     long = long[long["n"] > 0].reset_index()
     long[["metric", "emotion"]] = [name.split("_") for name in long["column"]]
     return long[[*keys, "metric", "emotion", "mean", "sd", "n"]]
+
+
+def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = COMPARED) -> pd.DataFrame:
+    """Paired differences over seeds, after minus before, of each (after, before) in `pairs` that was trained.
+
+    Columns: dataset, source, after, before, metric, emotion, difference (a fraction; positive is better), low and high
+    (95 % t interval over seeds), n. A metric that cannot be measured in some run has no row. Raises ValueError where
+    two methods have not the same seeds.
+    """
+    from tmtlib.statistics import paired_interval  # scipy is slow to import, and training imports this module
+
+    found = []
+    for (dataset, source), here in rows.groupby(["dataset", "source"], sort=False):
+        by = {method: some.set_index("seed")[list(METRICS)] for method, some in here.groupby("method")}
+        for after, before in (pair for pair in pairs if set(pair) <= set(by)):
+            if set(by[after].index) != set(by[before].index):
+                seeds = [sorted(by[m].index) for m in (after, before)]
+                raise ValueError(f"seeds of {after} are {seeds[0]} and of {before} {seeds[1]}; wanted the same")
+            for name in METRICS:
+                one, other = by[after][name], by[before].loc[by[after].index, name]
+                if one.notna().all() and other.notna().all():
+                    interval = paired_interval(one, other)
+                    found.append((dataset, source, after, before, *name.split("_"), *interval))
+    names = ["dataset", "source", "after", "before", "metric", "emotion", "difference", "low", "high", "n"]
+    return pd.DataFrame(found, columns=names)
 
 
 def _mean(values: np.ndarray) -> float:

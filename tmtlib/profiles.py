@@ -41,6 +41,7 @@ METHODS = {
     "tmt_gated_scalar": {"weighting": "gated_scalar"},
     "tmt_attention": {"weighting": "attention"},
     "tmt_token": {"weighting": "token"},
+    "tmt_temporal": {"weighting": "token", "placement": "R3"},  # frame by frame
     "text_only": {"modalities": ("text",)},
     "audio_only": {"modalities": ("audio",)},
     "vision_only": {"modalities": ("vision",)},
@@ -72,6 +73,7 @@ METHOD_TITLES = {
     "tmt_gated_scalar": "TMT, gated, one number",
     "tmt_attention": "TMT, attention over modalities",
     "tmt_token": "TMT, gated token by token",
+    "tmt_temporal": "TMT, gated frame by frame",
     "text_only": "TMT, text only",
     "audio_only": "TMT, audio only",
     "vision_only": "TMT, vision only",
@@ -143,7 +145,7 @@ MAIN = (
     *("tmt_scalar", "tmt_token", "text_only", "late_fusion", "mult", "misa"),
 )
 ABLATIONS = (
-    *("tmt_amw_r1m", "tmt_amw_r2", "tmt_amw_r3", "tmt_lowrank", "tmt_gated_scalar", "tmt_attention"),
+    *("tmt_amw_r1m", "tmt_amw_r2", "tmt_amw_r3", "tmt_lowrank", "tmt_gated_scalar", "tmt_attention", "tmt_temporal"),
     *("audio_only", "vision_only", "text_audio", "text_vision", "audio_vision", "mult_mmsa", "misa_mmsa"),
 )
 

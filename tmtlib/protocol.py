@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from tmtlib import metrics, runs
+from tmtlib import metrics, runs, tables
 from tmtlib.config import Run
 from tmtlib.data.schema import Dataset
 from tmtlib.looks import kept, together
@@ -25,7 +25,7 @@ from tmtlib.regroup import regrouped, with_speakers
 from tmtlib.statistics import Interval, paired_interval, t_interval
 from tmtlib.training import Fit, fit, pick_device, predict
 
-METRICS = ("acc5", "f1_5class", "mae", "corr", "acc2", "acc2_has0", "acc2_non0")  # those that a data set has
+METRICS = tuple(metrics.LABELS)  # those of them that a training history has
 LOWER_IS_BETTER = ("mae",)
 CODE = ("protocol.py", "regroup.py")  # what the checks depend on beside the runs
 
@@ -33,18 +33,20 @@ CODE = ("protocol.py", "regroup.py")  # what the checks depend on beside the run
 def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """What picking epochs by test adds over picking them by validation, as a mean over seeds.
 
-    Columns: dataset, source, method, metric, selected_on_valid and selected_on_test (means over seeds, the metric's
-    unit), bonus (their difference, positive where test selection looks better: for MAE the reduction), low and high
-    (95 % t interval of the bonus), n (seeds where the metric is defined; 0 leaves NaN). Arguments and errors as
-    `selection`.
+    Columns: dataset, source, method, metric, paper (what the paper prints for TMT and TMT+AMW on the data set of that
+    name, of real data, else NaN; its selection is by validation as it says, see `tables.printed`), selected_on_valid
+    and selected_on_test (means over seeds, the metric's unit), bonus (their difference, positive where test selection
+    looks better: for MAE the reduction), low and high (95 % t interval of the bonus), n (seeds where the metric is
+    defined; 0 leaves NaN). Arguments and errors as `selection`.
     """
     keys = ["dataset", "source", "method", "metric"]
     rows = []
     for key, group in selection(todo, device, jobs).groupby(keys, sort=False):
         known = group.dropna(subset="bonus")  # Corr of a constant prediction
         means = {c: known[c].mean() for c in ("selected_on_valid", "selected_on_test")}
+        beside = {"paper": tables.printed(key[0], *key[2:])} | means
         found = _or_nothing(t_interval, known["bonus"])
-        rows.append(dict(zip(keys, key, strict=True)) | means | _named(found, "bonus"))
+        rows.append(dict(zip(keys, key, strict=True)) | beside | _named(found, "bonus"))
     return pd.DataFrame(rows)
 
 

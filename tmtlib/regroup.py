@@ -18,10 +18,12 @@ def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -
     """All utterances of a data set, split anew so that no video is in two splits.
 
     Sizes are the official ones as nearly as whole videos allow: of the videos in random order, test takes those that
-    come nearest to its size, then valid of the rest; train is what is left. `normalized` says whether the features
-    are z-scores of the official training split (default: what `dataset.ref` says); they are then made z-scores of the
-    new one. Scaling twice is as scaling the raw features once, for a z-score of an affine map of a feature is the
-    feature's own.
+    come nearest to its size, then valid of the rest; train is what is left. Each split has at least one video: where
+    few large ones would leave none, the largest are kept for train.
+
+    `normalized` says whether the features are z-scores of the official training split (default: what `dataset.ref`
+    says); they are then made z-scores of the new one. Scaling twice is as scaling the raw features once, for a z-score
+    of an affine map of a feature is the feature's own.
 
     What belongs to a split of the file is dropped (truth, oddities), and so is `ref`, which would load other data.
     Unimodal labels and `text_bert` are kept where every split has them. Raises ValueError for fewer than three videos
@@ -91,8 +93,11 @@ def _placed(videos: dict[str, list[str]], wanted: dict[str, int], seed: int) -> 
         raise ValueError(f"{len(names)} videos; wanted at least {len(SPLITS)}, one for each split")
     left = np.random.default_rng(seed).permutation(len(names))
     place = {}
-    for split in ("test", "valid"):
+    for split, others in (("test", 2), ("valid", 1)):
         taken = nearest_sum(sizes[left], wanted[split])
+        if len(left) - len(taken) < others:  # none would be left for a split to come, so it does without the largest
+            smaller = np.sort(np.argsort(-sizes[left], kind="stable")[others:])
+            taken = smaller[nearest_sum(sizes[left][smaller], wanted[split])]
         place |= {str(names[i]): split for i in left[taken]}
         left = np.delete(left, taken)
     return place | {str(names[i]): "train" for i in left}

@@ -117,7 +117,7 @@ def findings(found: Shown) -> str:
     counts = {b: _tally(cells) for b, cells in over.items()}
     fast = found.reach[found.reach["method"] == "tmt_amw_fast"]
     own = found.reach[found.reach["method"] == "tmt_amw"]
-    acc5 = found.bonus.set_index("metric").loc["acc5"]
+    acc5 = found.bonus.set_index(["method", "metric"]).loc[("tmt", "acc5")]
     verdicts = found.claims["verdict"].value_counts()
     sentences = (
         f"On planted data, TMT+AMW changes the MAE of TMT by {changes} (means of {mae['n'].max()} seeds, 95 % t "

@@ -7,6 +7,7 @@ method and a column for each metric that is defined for the data set.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
@@ -79,20 +80,44 @@ def printed(dataset: str, method: str, metric: str) -> float:
     return float("nan") if value is None else value
 
 
-def shown(table: pd.DataFrame, wanted: tuple[str, ...] = ("acc5", "f1_5class", "mae", "corr")) -> pd.DataFrame:
+SHOWN = ("acc5", "f1_5class", "mae", "corr")
+
+
+def shown(table: pd.DataFrame, wanted: tuple[str, ...] = SHOWN) -> pd.DataFrame:
     """Table 1 for people: a row a data set and method, "mean +- sd" a metric, n, and the paper's numbers beside."""
+    return _wide(table, wanted, with_spread, {})
+
+
+def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ...] = SHOWN) -> pd.DataFrame:
+    """Table 1 with its evidence: "mean [low, high]" a metric, the paper's number, and whether it is better than TMT's.
+
+    Args:
+        table: `table1`, whose low and high are 95 % t intervals of the means.
+        differences: `verdicts.gains` over TMT of any methods, each with its `method`. Their verdicts and the adjusted
+            p that they rest on are shown; what was not compared, such as TMT itself, has neither.
+    """
+    words = {
+        (r.dataset, r.source, r.method, r.metric): with_p(r.verdict, r.p_adjusted) for r in differences.itertuples()
+    }
+    return _wide(table, wanted, with_interval, words)
+
+
+def _wide(table: pd.DataFrame, wanted: tuple[str, ...], cell: Callable, verdicts: Mapping[tuple, str]) -> pd.DataFrame:
+    """A row a data set and method: for each metric what `cell` makes of its row, the paper's number, and a verdict."""
     table = table[table["metric"].isin(wanted)]
     lines = []
     for (dataset, source, method), cells in table.groupby(["dataset", "source", "method"], sort=False):
         line = {"data": dataset_title(dataset, source), "method": METHOD_TITLES.get(method, method)}
         cells = cells.set_index("metric")
         for metric in wanted:
-            line[short_label(metric)] = with_spread(cells, metric)
+            line[short_label(metric)] = cell(cells, metric)
             if metric in PAPER_METRICS and metric in cells.index and pd.notna(cells.loc[metric, "paper"]):
                 line[paper_label(metric)] = f"{cells.loc[metric, 'paper']:.4g}"
+            if (dataset, source, method, metric) in verdicts:
+                line[verdict_label(metric)] = verdicts[dataset, source, method, metric]
         lines.append(line | {"n": int(cells["n"].max())})
     frame = pd.DataFrame(lines)
-    names = [x for m in wanted for x in (short_label(m), paper_label(m)) if x in frame]
+    names = [x for m in wanted for x in (short_label(m), paper_label(m), verdict_label(m)) if x in frame]
     return frame[["data", "method", *names, "n"]].fillna("")
 
 
@@ -102,6 +127,24 @@ def with_spread(cells: pd.DataFrame, metric: str) -> str:
         return ""
     mean, sd = cells.loc[metric, ["mean", "sd"]]
     return f"{mean:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}")
+
+
+def with_interval(cells: pd.DataFrame, metric: str) -> str:
+    """mean [low, high] of one metric; the mean alone where there is no interval, nothing where it is not defined."""
+    if metric not in cells.index:
+        return ""
+    mean, low, high = cells.loc[metric, ["mean", "low", "high"]]
+    return f"{mean:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")
+
+
+def with_p(verdict: str, p: float) -> str:
+    """A verdict and the adjusted p that it rests on, where there is one."""
+    return verdict if math.isnan(p) else f"{verdict}, p = {p:.2g}"
+
+
+def verdict_label(metric: str) -> str:
+    """The column title of verdicts on a metric."""
+    return f"{short_label(metric)} better than TMT?"
 
 
 def paper_label(metric: str) -> str:

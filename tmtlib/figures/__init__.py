@@ -5,8 +5,8 @@ so a notebook shows it once, as the value of a cell. One colour stands for one m
 Spread is always one standard deviation over seeds (ddof = 1), said in the figure with the number of seeds.
 
 Figures 1 and 2 are in `schematics` and figure 3 in `mechanism`, all drawn on a `sheet` from a built model's `stages`;
-figure 4 is in `data`, figure 5 and all other scores in `results`, what weightings learn in `weights`, and what these
-share in `style`.
+figure 4 is in `data`, figure 5 and learning in `results`, corrupted test data in `robustness`, what weightings learn in
+`weights`, and what these share in `style`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tmtlib.data.schema import dataset_title
 from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.evidence import auilc, forest, weight_reach
 from tmtlib.figures.mechanism import figure3_amw
-from tmtlib.figures.results import degradation, figure5_comparison, learning_curves, mae_against_accuracy, missing_bars
+from tmtlib.figures.results import family_curves, figure5_comparison, learning_curves, mae_against_accuracy
+from tmtlib.figures.robustness import degradation, missing_bars
 from tmtlib.figures.schematics import figure1_fusion, figure2_tmt
 from tmtlib.figures.speed import throughput
 from tmtlib.figures.style import (
@@ -40,6 +41,7 @@ __all__ = [
     "auilc",
     "dataset_title",
     "degradation",
+    "family_curves",
     "figure1_fusion",
     "figure2_tmt",
     "figure3_amw",

@@ -1,44 +1,37 @@
-"""Scores of trained models: figure 5, MAE against accuracy, learning, noise and missing modalities."""
+"""Scores of trained models: figure 5, MAE against accuracy, and learning."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from tmtlib.config import MODALITIES
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.style import (
-    MODALITY_COLOURS,
     NEUTRAL,
     bands_note,
     by_dataset,
+    draw_bars,
     draw_curve,
     legend,
     method_colour,
+    method_lines,
     method_look,
+    method_patches,
     method_title,
     metric_label,
     panels,
+    slots,
     styled,
     whiskers_note,
 )
 
 COMPARED = ("acc5", "f1_5class", "mae")  # the panels of figure 5
-LEVEL_LABELS = {  # of x axes, by kind of corruption
-    "noise": "SNR (dB)",
-    "missing_frames": "rate of missing frames",
-    "missing_block": "share of frames in the block",
-    "shift": "delay (frames)",
-    "words_dropped": "rate of dropped words",
-    "words_substituted": "rate of substituted words",
-}
 DIAMOND = {"marker": "D", "linestyle": "", "color": "white", "markeredgecolor": "black", "markeredgewidth": 0.7}
 
 
@@ -56,9 +49,9 @@ def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "t
     shown = [m for m in COMPARED if m in set(table["metric"])]
     figure, axes = panels(len(shown), 1, height=1.25, extra=0.85, sharex=True)
     for ax, metric in zip(axes[:, 0], shown, strict=True):
-        for method, x, width in _slots(methods, len(groups)):
+        for method, x, width in slots(methods, len(groups)):
             rows = table[(table["metric"] == metric) & (table["method"] == method)].set_index(group).reindex(groups)
-            _draw_bars(ax, x, rows["mean"], rows["sd"], method, width)
+            draw_bars(ax, x, rows["mean"], rows["sd"], method, width)
             ax.plot(x, rows["paper"], zorder=4, **DIAMOND)
         ax.set(ylabel=metric_label(metric), ylim=(0, None))
     names = [f"{dataset_title(d, s)}\n{a}".replace(" (", "\n(") for d, s, a in groups]
@@ -66,7 +59,7 @@ def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "t
     ax.set_xlim(-side, len(groups) - 1 + side)
     ax.set_xticks(range(len(groups)), names)
     figure.align_ylabels(axes[:, 0])
-    handles = _method_patches(methods)
+    handles = method_patches(methods)
     if table["paper"].notna().any():
         handles.append(Line2D([], [], label="the paper's Table 1 (real data)", **DIAMOND))
     legend(figure, handles, whiskers_note(table["n"]))
@@ -121,124 +114,36 @@ def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure
         ax.set(title=dataset_title(*key), xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes[0, 0].set_ylabel(metric_label(metric))
-    legend(figure, _method_lines(history), bands_note(history))
+    legend(figure, method_lines(history), bands_note(history))
     return figure
 
 
 @styled
-def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
-    """A metric against the level of one kind of corruption: a panel a data set, training regime and modality.
-
-    rows: of `robustness.sweep`, all of one kind; means over masks first. Decibels stand at equal distances, clean
-    first; rates, shares and frames at their values.
-    """
-    kind, columns = rows["kind"].iloc[0], ["dataset", "source", "regime", "modality"]
-    levels = sorted(rows["level"].unique(), reverse=kind == "noise")
-    place = {level: i if kind == "noise" else level for i, level in enumerate(levels)}
-    seeds = rows.groupby([*columns, "method", "seed", "level"], sort=False)[metric].mean().reset_index()
-    seeds["x"] = seeds["level"].map(place)
-    cells = dict(iter(seeds.groupby(columns, sort=False)))
-    across = min(4, len(cells))
-    figure, axes = panels(-(-len(cells) // across), across, height=1.6, extra=1.0, sharex=True)
-    for ax, (key, here) in zip(axes.flat, cells.items(), strict=False):
-        for method, some in here.groupby("method", sort=False):
-            draw_curve(ax, some, "x", metric, marker="o", **method_look(method))
-        ax.set_title(_panel_title(kind, *key), fontsize=7)
-        ax.set_xticks(list(place.values()), [_level_label(level) for level in levels])
-        ax.tick_params(axis="x", rotation=90 if len(levels) > 6 else 0)
-    _share_heights(dict(zip(cells, axes.flat, strict=False)))
-    for ax in axes.flat[len(cells) :]:
+def family_curves(
+    history: pd.DataFrame, metric: str = "valid_loss", reference: str = "tmt", columns: int = 4
+) -> Figure:
+    """A metric over epochs on one data set, a panel a method, each beside the reference: for more methods than one
+    panel can hold. Columns and curves as for `learning_curves`. Raises ValueError for several data sets, for no method
+    beside the reference, and for none of the reference."""
+    titles = [dataset_title(*key) for key in by_dataset(history)]
+    parts = dict(iter(history.groupby("method", sort=False)))
+    methods = [m for m in parts if m != reference]
+    if len(titles) != 1 or not methods or reference not in parts:
+        found = f"{len(titles)} data sets and methods {', '.join(parts)}"
+        raise ValueError(f"{found}; wanted one data set, {reference} and at least one other method")
+    columns = min(columns, len(methods))
+    figure, axes = panels(-(-len(methods) // columns), columns, height=1.2, sharex=True, sharey=True)
+    for ax, method in zip(axes.flat, methods, strict=False):
+        for name in (reference, method):
+            draw_curve(ax, parts[name], "epoch", metric, **method_look(name) | {"linestyle": "-"})
+        ax.set_title(textwrap.fill(method_title(method), 24), fontsize=7, color=method_colour(method))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for ax in axes.flat[len(methods) :]:
         ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(metric_label(metric))
-    for ax in axes.flat[max(0, len(cells) - across) : len(cells)]:
-        ax.set_xlabel(LEVEL_LABELS[kind])
+    for ax in axes.flat[max(0, len(methods) - columns) : len(methods)]:  # the lowest of each column
         ax.tick_params(labelbottom=True)
-    legend(figure, _method_lines(seeds), bands_note(seeds))
+        ax.set_xlabel("epoch")
+    figure.suptitle(titles[0], fontsize="medium")
+    figure.supylabel(metric_label(metric), fontsize="medium")
+    legend(figure, [Line2D([], [], **method_look(reference))], f"{bands_note(history)}; coloured: the panel's method")
     return figure
-
-
-def _share_heights(panels_by_key: dict[tuple, Axes]) -> None:
-    """One scale for all panels of a data set."""
-    of_dataset: dict[tuple, list[Axes]] = {}
-    for key, ax in panels_by_key.items():
-        of_dataset.setdefault(key[:2], []).append(ax)
-    for group in of_dataset.values():
-        low, high = zip(*(ax.get_ylim() for ax in group), strict=True)
-        for ax in group:
-            ax.set_ylim(min(low), max(high))
-
-
-def _panel_title(kind: str, dataset: str, source: str, regime: str, modality: str) -> str:
-    where = {"noise": "noise in {}", "shift": "{} late"}.get(kind, "{}").format(modality)
-    parts = [where] if kind in ("noise", "shift") or modality != "all" else []
-    parts += [f"trained {regime}"] if regime != "clean" or not parts else []
-    return f"{dataset_title(dataset, source)}\n{', '.join(parts)}"
-
-
-def _level_label(level: float) -> str:
-    return "clean" if np.isinf(level) else f"{level:g}".replace("-", "−")
-
-
-@styled
-def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
-    """A metric by the modalities that are present: bars by method, whiskers of one sd; dots show who is present.
-
-    frame: rows of `robustness.sweep` of kind "missing_modalities", whose `modality` names those present. A column a
-    data set.
-    """
-    frame = frame.assign(present=frame["modality"].replace("all", "+".join(MODALITIES)))
-    datasets, methods = by_dataset(frame), list(frame["method"].unique())
-    subsets = sorted(frame["present"].unique(), key=_subset_rank)
-    figure, axes = panels(2, len(datasets), height=1.2, sharex=True, height_ratios=(1, 0.32))
-    for column, (key, here) in zip(axes.T, datasets.items(), strict=True):
-        for method, x, width in _slots(methods, len(subsets)):
-            values = here[here["method"] == method].groupby("present")[metric].agg(["mean", "std"]).reindex(subsets)
-            _draw_bars(column[0], x, values["mean"], values["std"], method, width)
-        column[0].set_title(dataset_title(*key))
-        column[0].tick_params(bottom=False)
-        _draw_presence(column[1], subsets)
-    for ax in axes[1, 1:]:
-        ax.set_yticks([])
-    axes[0, 0].set_ylabel(metric_label(metric))
-    seeds = frame.groupby(["dataset", "source", "method", "present"])["seed"].nunique()
-    legend(figure, _method_patches(methods), whiskers_note(seeds))
-    return figure
-
-
-def _subset_rank(present: str) -> tuple:
-    """More modalities first, then in the order of MODALITIES."""
-    parts = present.split("+")
-    return -len(parts), [MODALITIES.index(m) for m in parts]
-
-
-def _draw_presence(ax: Axes, subsets: Sequence[str]) -> None:
-    for i, m in enumerate(MODALITIES):
-        there = [m in s.split("+") for s in subsets]
-        colours = [MODALITY_COLOURS[m] if yes else "#E0E0E0" for yes in there]
-        ax.scatter(range(len(subsets)), [i] * len(subsets), s=16, c=colours)
-    ax.set(yticks=range(3), yticklabels=MODALITIES, ylim=(2.6, -0.6), xticks=[], xlabel="modalities present")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.grid(False)
-
-
-def _slots(methods: Sequence[str], groups: int) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Each method's bar positions, one a group at 0, 1, .., and the width of a bar."""
-    width = 0.8 / len(methods)
-    for i, method in enumerate(methods):
-        yield method, np.arange(groups) + (i - (len(methods) - 1) / 2) * width, width
-
-
-def _draw_bars(ax: Axes, x, mean, sd, method: str, width: float) -> None:
-    whisker = {"elinewidth": 0.7, "capthick": 0.7}
-    colour = method_colour(method)
-    ax.bar(x, mean, 0.92 * width, yerr=sd, color=colour, label=method_title(method), error_kw=whisker)
-
-
-def _method_lines(frame: pd.DataFrame) -> list[Line2D]:
-    return [Line2D([], [], **method_look(m)) for m in frame["method"].unique()]
-
-
-def _method_patches(methods: Sequence[str]) -> list[Patch]:
-    return [Patch(color=method_colour(m), label=method_title(m)) for m in methods]

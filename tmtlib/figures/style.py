@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from tmtlib import metrics
 from tmtlib.profiles import METHOD_TITLES
@@ -31,6 +33,7 @@ METHOD_COLOURS = {
     "tmt_random": "#8C6D31",
     "tmt_gated": "#228833",
     "tmt_token": "#66CC88",
+    "tmt_temporal": "#009988",
     "tmt_scalar": "#CCBB44",
     "text_only": "#0072B2",
     "late_fusion": "#882255",
@@ -184,3 +187,24 @@ def legend(figure: Figure, handles: Sequence, note: str) -> None:
     lines = -(-len(labels) // columns) + note.count("\n")
     figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=note)
+
+
+def slots(methods: Sequence[str], groups: int) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Each method's bar positions, one a group at 0, 1, .., and the width of a bar."""
+    width = 0.8 / len(methods)
+    for i, method in enumerate(methods):
+        yield method, np.arange(groups) + (i - (len(methods) - 1) / 2) * width, width
+
+
+def draw_bars(ax: Axes, x, mean, sd, method: str, width: float) -> None:
+    whisker = {"elinewidth": 0.7, "capthick": 0.7}
+    colour = method_colour(method)
+    ax.bar(x, mean, 0.92 * width, yerr=sd, color=colour, label=method_title(method), error_kw=whisker)
+
+
+def method_lines(frame: pd.DataFrame) -> list[Line2D]:
+    return [Line2D([], [], **method_look(m)) for m in frame["method"].unique()]
+
+
+def method_patches(methods: Sequence[str]) -> list[Patch]:
+    return [Patch(color=method_colour(m), label=method_title(m)) for m in methods]

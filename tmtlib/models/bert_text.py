@@ -12,7 +12,7 @@ from tmtlib.config import BertTextConfig
 from tmtlib.models.base import Batch, Model, Trace
 from tmtlib.models.dropout import Dropout
 from tmtlib.models.inputs import bert_of, groups_with_bert, read_out, text_encoded
-from tmtlib.models.tmt import masked_mean
+from tmtlib.models.temporal import masked_mean
 
 
 class BertTextOnly(Model):

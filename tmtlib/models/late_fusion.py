@@ -14,7 +14,7 @@ from tmtlib.config import MODALITIES, LateFusionConfig
 from tmtlib.models.base import Batch, Model, Trace
 from tmtlib.models.dropout import Dropout
 from tmtlib.models.inputs import check_sizes, check_widths, lstm_states, read_out, without_padding
-from tmtlib.models.tmt import masked_mean
+from tmtlib.models.temporal import masked_mean
 
 
 def perceptron(dropout: float, *widths: int) -> nn.Sequential:

@@ -33,7 +33,7 @@ from tmtlib.models.inputs import (
 )
 from tmtlib.models.layers import Attention
 from tmtlib.models.losses import cmd, orthogonality
-from tmtlib.models.tmt import masked_mean
+from tmtlib.models.temporal import masked_mean
 
 PAIRS = tuple(combinations(MODALITIES, 2))
 

@@ -23,7 +23,7 @@ from tmtlib.models.base import Batch, Model, Trace
 from tmtlib.models.dropout import Dropout
 from tmtlib.models.inputs import check_sizes, check_widths, read_out, without_padding
 from tmtlib.models.layers import Attention
-from tmtlib.models.tmt import masked_mean
+from tmtlib.models.temporal import masked_mean
 
 SOURCES = {m: tuple(s for s in MODALITIES if s != m) for m in MODALITIES}  # of each target, the two others
 

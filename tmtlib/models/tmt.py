@@ -24,10 +24,10 @@ from tmtlib.models.base import Batch, Model, Trace
 from tmtlib.models.dropout import Dropout
 from tmtlib.models.layers import Block
 from tmtlib.models.losses import mmd, orthogonality
+from tmtlib.models.temporal import masked_mean, weighted_frames, windowed
 from tmtlib.models.weighting import Weighting, build_weighting
 
 GROUPS = ("shared", *MODALITIES)  # token groups, in their order
-SPARE = 10  # the original looks for 30 frames where it keeps 20
 
 
 class Mutual(nn.Module):
@@ -126,7 +126,7 @@ class TMT(Model):
                 raise ValueError(f"{m} is {t} frames of {d} features; wanted at most {most} frames of {width} features")
 
     def _projected(self, groups: list[Batch], batch: Batch, trace: Trace) -> list[dict[str, Float[Tensor, "B T d"]]]:
-        """X_m of each group, weighted where the placement is R3; their means over time go into the trace."""
+        """X_m of each group, in placement R3 weighted by their means over time, which the trace keeps, or by frame."""
         projected = [{m: self.project[m](self.raw_dropout(g.features[m])) for m in MODALITIES} for g in groups]
         for m in MODALITIES:
             means = [
@@ -136,6 +136,10 @@ class TMT(Model):
             trace.projected[m] = torch.cat(means)
         if self.weighting is None or self.config.placement != "R3":
             return projected
+        if getattr(self.weighting, "by_token", False):
+            found = [weighted_frames(self.weighting, x, g) for x, g in zip(projected, groups, strict=True)]
+            trace.weights = torch.cat([w for _, w in found])
+            return [x for x, _ in found]
         means = torch.stack([trace.projected[m] for m in MODALITIES], dim=1)
         weights = self._weights(means[:, :, None], batch, trace)[:, :, 0].expand_as(means)
         weights = weights.split([len(x["text"]) for x in projected])
@@ -167,7 +171,7 @@ class TMT(Model):
         """S', what the mutual transformer sees of the specific tokens S_m, by placement (A sums to 1 over m):
 
         R1  S'_m = A_m S_m, concatenated (primary reading);   R1M  S'_m = M A_m S_m: TMT itself at W = 0
-        R2  S' = sum_m A_m S_m, the weighted sum of the paper's text;   R3 acted on X_m already
+        R2  S' = sum_m A_m S_m, the weighted sum of the paper's text;   R3 acted on X_m already (`_projected`)
         """
         specific = torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)  # (B, M, k, d)
         if self.weighting is not None and self.config.placement != "R3":
@@ -243,27 +247,3 @@ def build_bert(folder: str | None) -> nn.Module | None:
     from tmtlib.text import BertText
 
     return BertText(folder)
-
-
-def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B d"]:
-    """Mean over valid frames; zero where there are none (an absent modality)."""
-    weight = valid.to(x.dtype)[..., None]
-    return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
-
-
-def windowed(batch: Batch, window: int | None) -> Batch:
-    """The original's cut: `window` (20) frames from the first that is not all zero, from T - 30 at the latest.
-
-    Where there are fewer than 30 frames, from the first. Returns the batch itself without a window.
-    """
-    if window is None:
-        return batch
-    features, lengths = {}, {}
-    for m in MODALITIES:
-        x = batch.features[m]
-        size = min(window, x.shape[1])
-        start = x.ne(0).any(-1).int().argmax(1).clamp_max(max(0, x.shape[1] - size - SPARE))
-        index = start[:, None] + torch.arange(size, device=x.device)
-        features[m] = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
-        lengths[m] = (batch.lengths[m] - start).clamp(0, size)
-    return replace(batch, features=features, lengths=lengths)

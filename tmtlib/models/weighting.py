@@ -51,6 +51,8 @@ class Weighting(nn.Module):
     where all are absent, the weights are as without the mask. Raises ValueError for a temperature that is not positive.
     """
 
+    by_token = False  # whether in placement R3, before disentanglement, it is given every frame and not their mean
+
     def __init__(self, config: TMTConfig):
         super().__init__()
         if config.temperature <= 0:
@@ -182,7 +184,12 @@ class AttentionWeighting(Weighting):
 
 @register("token")
 class TokenWeighting(StaticWeighting):
-    """Each token by itself (the paper's future work: "token-wise"): Z = W + scorer(S_mk), (B, M, k, d)."""
+    """Each token by itself (the paper's future work 1, "at the token level"): Z = W + scorer(S_mk), (B, M, k, d).
+
+    In placement R3 a token is a frame: Z = W + scorer(X_mt), see `tmtlib.models.temporal`.
+    """
+
+    by_token = True
 
     def __init__(self, config: TMTConfig):
         super().__init__(config)

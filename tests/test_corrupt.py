@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmtlib.config import MODALITIES, PlantedSize
-from tmtlib.corruption import PROTOCOLS, Corruption
+from tmtlib.corruption import IN_TRANSCRIPTS, PROTOCOLS, Corruption
 from tmtlib.data.corrupt import (
     add_noise,
     corrupt,
@@ -225,7 +225,7 @@ def test_a_named_corruption_is_the_function_of_its_kind():
         shift(DATA.test, 3, "audio"),
         swap_utterances(DATA.test, ("text",), 5),
     ]
-    assert {how.kind for how in KINDS} == set(PROTOCOLS)
+    assert {how.kind for how in KINDS} == set(PROTOCOLS) - set(IN_TRANSCRIPTS)
     for how, wanted in zip(KINDS, by_hand, strict=True):
         found = corrupt(DATA.test, how, SCALE, 5)
         for m in MODALITIES if wanted is not None else ():
@@ -288,6 +288,12 @@ def test_tokens_of_missing_text_become_unknown_but_for_the_marks():
 def test_unknown_names_are_refused(bad):
     with pytest.raises(ValueError, match="wanted one of"):
         Corruption(**bad)
+
+
+@pytest.mark.parametrize("kind", IN_TRANSCRIPTS)
+def test_corruptions_of_transcripts_want_an_encoder(kind):
+    with pytest.raises(ValueError, match=f"{kind} changes transcripts.*transcript_robustness"):
+        corrupt(DATA.test, Corruption(kind, ("text",), 0.5), SCALE)
 
 
 def test_a_kind_with_levels_wants_one():

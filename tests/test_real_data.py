@@ -9,8 +9,9 @@ import pytest
 
 from tmtlib.config import MODALITIES
 from tmtlib.data import check, mmsa
-from tmtlib.data.loading import load_dataset
+from tmtlib.data.loading import load_dataset, resolve
 from tmtlib.data.schema import SPLITS, Dataset, valid_frames
+from tmtlib.transcript_robustness import agreement
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 FOLDER = Path(os.environ.get("TMT_REAL_DATA") or BESIDE)
@@ -146,3 +147,8 @@ def test_report_reads_in_a_terminal(name):
     text = check.report(path).removeprefix(str(path))
     assert max(map(len, text.splitlines())) <= 110
     assert "Leakage" in text and "not a published file" in text
+
+
+@pytest.mark.parametrize("name", ["mosi_glove_covarep", "mosi_dev229_aligned"])
+def test_word_vectors_make_the_file_s_own_text_anew(name):
+    assert agreement(resolve(file(f"{name}.pkl")), file("glove_mosi_vocab.npz")) == 1

@@ -4,12 +4,14 @@
     missing_frames      P1        rate of missing frames, 0 to 1                 that lose frames
     missing_modalities  P3        none                                           that are *present*
     noise               P7        signal-to-noise ratio in decibels, inf: none   that get noise
+    words_dropped       P6        rate of words lost, 0 to 1                     ("text",)
+    words_substituted   P6        rate of words replaced, 0 to 1                 ("text",)
     missing_block       P8        share of an utterance's frames, 0 to 1         that lose a block
     shift               P8        frames that the modality comes too late        that is late
     swapped             P9        none                                           that come from another utterance
 
 Names of protocols are this study's; P1 is the random feature missing of TFR-Net (Yuan et al. 2021, ACM MM).
-`tmtlib.data.corrupt` does what these say.
+`tmtlib.data.corrupt` does what these say, and `tmtlib.data.transcripts` P6, which changes transcripts and no features.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from tmtlib.model_config import MODALITIES, check_choice
 PROTOCOLS = {
     "missing_frames": "P1",
     "missing_modalities": "P3",
+    "words_dropped": "P6",
+    "words_substituted": "P6",
     "noise": "P7",
     "missing_block": "P8",
     "shift": "P8",
@@ -32,12 +36,15 @@ PROTOCOLS = {
 TITLES = {
     "missing_frames": "frames missing (P1)",
     "missing_modalities": "modalities missing (P3)",
+    "words_dropped": "words dropped (P6)",
+    "words_substituted": "words substituted (P6)",
     "noise": "noise (P7)",
     "missing_block": "a block missing (P8)",
     "shift": "a modality late (P8)",
     "swapped": "another utterance's (P9)",
 }
-CURVES = ("missing_frames", "noise", "missing_block", "shift")  # kinds with more than one level
+IN_TRANSCRIPTS = ("words_dropped", "words_substituted")  # kinds that want an encoder to make features anew
+CURVES = ("missing_frames", *IN_TRANSCRIPTS, "noise", "missing_block", "shift")  # kinds with more than one level
 SUBSETS = tuple(s for k in (3, 2, 1) for s in combinations(MODALITIES, k))
 GROUPS = (*((m,) for m in MODALITIES), MODALITIES)  # each modality alone, then all
 
@@ -89,6 +96,11 @@ def missing_frames(rates: Sequence[float]) -> list[Corruption]:
 def missing_modalities() -> list[Corruption]:
     """P3: the seven non-empty subsets of the modalities."""
     return [Corruption("missing_modalities", s) for s in SUBSETS]
+
+
+def in_transcripts(rates: Sequence[float]) -> list[Corruption]:
+    """P6: words dropped, then words substituted, at each rate."""
+    return [Corruption(kind, ("text",), r) for kind in IN_TRANSCRIPTS for r in rates]
 
 
 def noise(snr_db: Sequence[float]) -> list[Corruption]:

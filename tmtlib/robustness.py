@@ -107,19 +107,29 @@ def _scores(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, dat
 
 
 def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
-    todo = [(how, mask) for how in grid for mask in range(masks if how.is_random else 1)]
-    # What changes nothing is looked at once
-    distinct = {(None, 0) if how.changes_nothing else (how, mask): None for how, mask in todo}
     model, task = runs.load_model(run, data.shape), run.model.task
     found = {}
     with runs.one_thread(device):
-        for case, values in _predictions(model, data, list(distinct), run, device):
+        for case, values in _predictions(model, data, cases(grid, masks, distinct=True), run, device):
             found[case] = scores_of(task, values, data.test.labels_for(task), data.family)
+    return as_rows(run, grid, masks, found, len(data.test))
+
+
+def cases(grid: Sequence[Corruption], masks: int, distinct: bool = False) -> list[tuple[Corruption | None, int]]:
+    """Each corruption with each mask, if it is drawn at all; `distinct`: what changes nothing once, as (None, 0)."""
+    found = [(how, mask) for how in grid for mask in range(masks if how.is_random else 1)]
+    if not distinct:
+        return found
+    return list(dict.fromkeys((None, 0) if how.changes_nothing else (how, mask) for how, mask in found))
+
+
+def as_rows(run: Run, grid: Sequence[Corruption], masks: int, found: dict[tuple, dict], n: int) -> list[dict]:
+    """The rows of a sweep, but for what `looks.together` puts before them, from the scores of the distinct cases."""
     rows = []
-    for how, mask in todo:
+    for how, mask in cases(grid, masks):
         what = {"protocol": how.protocol, "kind": how.kind, "modality": how.where, "level": how.level, "mask": mask}
         known = found[(None, 0) if how.changes_nothing else (how, mask)]
-        rows.append({"regime": run.data.regime} | what | {"n_test": len(data.test)} | known)
+        rows.append({"regime": run.data.regime} | what | {"n_test": n} | known)
     return rows
 
 

@@ -22,14 +22,22 @@ from dataclasses import replace
 import numpy as np
 
 from tmtlib.config import MODALITIES, check_choice
-from tmtlib.corruption import Corruption
+from tmtlib.corruption import IN_TRANSCRIPTS, Corruption
 from tmtlib.data.schema import Split, valid_frames
 
 UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base-chinese)
 
 
 def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed: int = 0) -> Split:
-    """The split as a corruption leaves it; `scale` as for `add_noise`. Raises ValueError for a level out of range."""
+    """The split as a corruption leaves it; `scale` as for `add_noise`.
+
+    Raises ValueError for a level out of range, and for words dropped or substituted, which want an encoder.
+    """
+    if how.kind in IN_TRANSCRIPTS:
+        raise ValueError(
+            f"{how.kind} changes transcripts, and their features must be made anew by an encoder; "
+            "use tmtlib.transcript_robustness.sweep"
+        )
     if how.changes_nothing:
         return split
     if how.kind == "missing_frames":

@@ -216,8 +216,8 @@ def normalizer(train: Split) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Split:
-    """z = (x - mean) / sd at valid frames; padding stays zero."""
-    features = {}
+    """z = (x - mean) / sd at valid frames of each modality in `statistics`; padding stays zero."""
+    features = dict(split.features)
     for m, (mean, std) in statistics.items():
         valid = valid_frames(split, m)
         features[m] = np.zeros_like(split.features[m])

@@ -5,8 +5,8 @@ so a notebook shows it once, as the value of a cell. One colour stands for one m
 Spread is always one standard deviation over seeds (ddof = 1), said in the figure with the number of seeds.
 
 Figures 1 and 2 are in `schematics` and figure 3 in `mechanism`, all drawn on a `sheet` from a built model's `stages`;
-figure 4 is in `data`, figure 5 and all other scores in `results`, what weightings learn in `weights`, and what these
-share in `style`.
+figure 4 is in `data`, figure 5 and all other scores in `results`, what weightings learn in `weights`, what modalities
+are worth in `measures`, and what these share in `style`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.evidence import forest, weight_reach
+from tmtlib.figures.measures import agreement, faithfulness, importance
 from tmtlib.figures.mechanism import figure3_amw
 from tmtlib.figures.results import figure5_comparison, learning_curves, mae_against_accuracy, missing_bars, noise_curves
 from tmtlib.figures.schematics import figure1_fusion, figure2_tmt
@@ -28,14 +29,16 @@ from tmtlib.figures.style import (
     metric_label,
     save,
 )
-from tmtlib.figures.weights import importance, weight_heatmap, weight_trajectories, weights_against_truth
+from tmtlib.figures.weights import weight_heatmap, weight_trajectories, weights_against_truth
 
 __all__ = [
     "METHOD_COLOURS",
     "MODALITY_COLOURS",
     "ONE_COLUMN",
     "TWO_COLUMNS",
+    "agreement",
     "dataset_title",
+    "faithfulness",
     "figure1_fusion",
     "figure2_tmt",
     "figure3_amw",

@@ -120,7 +120,7 @@ def test_shares_sum_to_one_and_nothing_is_shared_equally():
 def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_results):
     """Planted CMU-MOSI's text carries most; weights, which are the same for all, say a third."""
     profile = PROFILES["quick"]
-    ref = resolve("mosi", planted_size=PlantedSize((500, 100, 200), (10, 10, 10)))
+    ref = resolve("mosi", planted_size=PlantedSize((500, 100, 100), (10, 10, 10)))
     training = replace(profile.training, epochs=6)
     todo = [Run(ref, m, method_config(m, profile.model), training, s) for m in ("tmt", "tmt_amw") for s in (0, 1)]
     runs.ensure(todo, "cpu", jobs=1, progress=False)
@@ -161,7 +161,7 @@ KNOWN = SplitTruth(
 
 def agreed(shares) -> pd.DataFrame:
     rows = importance.against_truth(dict(zip(MODALITIES, np.asarray(shares).T, strict=True)), KNOWN)
-    return pd.DataFrame(rows).pivot(index="modality", columns="what", values="value")
+    return pd.DataFrame(rows).pivot(index="modality", columns="what", values="value").loc[list(MODALITIES)]
 
 
 def test_the_truth_itself_agrees_fully_whatever_its_sign_and_unit():

@@ -19,6 +19,7 @@ from tmtlib.batches import OnDevice
 from tmtlib.config import MODALITIES, Run
 from tmtlib.data import planted
 from tmtlib.data.schema import Dataset
+from tmtlib.figures.measures import LOOKS, MEASURES
 from tmtlib.models import build_model
 from tmtlib.profiles import METHODS, PROFILES, method_config
 from tmtlib.training import fit
@@ -125,13 +126,27 @@ def differences(names=("mosi", "mosei", "sims"), source="planted") -> pd.DataFra
 
 
 def importances(source="planted") -> pd.DataFrame:
-    keys = itertools.product(
-        ("mosi", "mosei", "sims"), ("weight", "shapley_absent", "mae_absent", "occlusion"), MODALITIES
-    )
+    keys = itertools.product(("mosi", "mosei", "sims"), tuple(MEASURES)[:-1], MODALITIES)
     frame = pd.DataFrame(list(keys), columns=["dataset", "measure", "modality"]).assign(source=source, n=3)
     frame["mean"] = np.random.default_rng(4).uniform(0.2, 0.5, len(frame))
     truth = frame["modality"].map({"text": 0.5, "audio": 0.3, "vision": 0.2}) if source == "planted" else np.nan
     return frame.assign(low=frame["mean"] - 0.05, high=frame["mean"] + 0.05, truth=truth)
+
+
+def agreements() -> pd.DataFrame:
+    frame = importances().drop(columns="truth").assign(method="tmt_amw")
+    frame = pd.concat([frame.assign(what="spearman"), frame.assign(what="auc")], ignore_index=True)
+    constant = frame["measure"] == "weight"
+    return frame.assign(n=frame["n"].mask(constant, 0), mean=frame["mean"].mask(constant))
+
+
+def curves(methods=("tmt_amw",)) -> pd.DataFrame:
+    """Made-up curves, in which integrated gradients are the best and chance the worst."""
+    steps = {"measure": list(LOOKS), "order": ("deletion", "insertion"), "fraction": np.linspace(0, 1, 11)}
+    frame = grid(steps, methods=methods)
+    shape = 0.3 + 0.1 * frame["measure"].map(list(LOOKS).index) + 0.05 * frame["seed"]
+    way = np.where(frame["order"] == "deletion", frame["fraction"], 1 - frame["fraction"])
+    return frame.assign(change=way**shape).drop(columns="mae")
 
 
 def reach() -> pd.DataFrame:
@@ -179,6 +194,9 @@ DRAWINGS = {
     "forest": lambda: figures.forest(differences()),
     "forest_one": lambda: figures.forest(differences(("sims",))),
     "importance": lambda: figures.importance(importances()),
+    "agreement": lambda: figures.agreement(agreements()),
+    "faithfulness": lambda: figures.faithfulness(curves()),
+    "faithfulness_methods": lambda: figures.faithfulness(curves(("tmt_amw", "late_fusion"))),
     "reach": lambda: figures.weight_reach(reach()),
     "speed": lambda: figures.throughput(
         pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from model_helpers import SMALL, planted
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from tmtlib import importance, runs
 from tmtlib.config import MODALITIES, PlantedSize, Run, Training
 from tmtlib.data.loading import resolve
+from tmtlib.data.planted import SplitTruth
 from tmtlib.data.schema import valid_frames
 from tmtlib.models import Model, Trace, build_model
 from tmtlib.profiles import PROFILES, method_config
@@ -118,7 +120,7 @@ def test_shares_sum_to_one_and_nothing_is_shared_equally():
 def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_results):
     """Planted CMU-MOSI's text carries most; weights, which are the same for all, say a third."""
     profile = PROFILES["quick"]
-    ref = resolve("mosi", planted_size=PlantedSize((500, 100, 200), (10, 10, 10)))
+    ref = resolve("mosi", planted_size=PlantedSize((500, 100, 100), (10, 10, 10)))
     training = replace(profile.training, epochs=6)
     todo = [Run(ref, m, method_config(m, profile.model), training, s) for m in ("tmt", "tmt_amw") for s in (0, 1)]
     runs.ensure(todo, "cpu", jobs=1, progress=False)
@@ -126,8 +128,82 @@ def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_
     assert list(table.columns) == "dataset source method measure modality mean low high n truth".split()
     sums = table.groupby(["method", "measure"])["mean"].sum()
     np.testing.assert_allclose(sums, 1, atol=1e-6)
-    assert sums.index.get_level_values("method").value_counts().to_dict() == {"tmt": 7, "tmt_amw": 9}
+    assert sums.index.get_level_values("method").value_counts().to_dict() == {"tmt": 10, "tmt_amw": 12}
     by_text = table[table["modality"] == "text"].set_index(["method", "measure"])["mean"]
     assert by_text["tmt", "shapley_absent"] > 0.45 and by_text["tmt_amw", "mae_permuted"] > 0.45
     assert by_text["tmt_amw", "weight"] == pytest.approx(1 / 3, abs=0.02)
+    assert by_text["tmt", "integrated_gradients"] > 0.45
+    _check_agreement(importance.agreement(todo, "cpu", jobs=1), by_text.index)
     pd.testing.assert_frame_equal(importance.table(todo, "cpu", jobs=1), table)  # read back
+
+
+def _check_agreement(found, measures):
+    """A row a modality, measure of single utterances, and kind; a static weight agrees with nothing, and says so."""
+    columns = "dataset source method measure modality what mean low high n".split()
+    assert list(found.columns) == columns and len(found) == 3 * 2 * sum("mae" not in m for _, m in measures)
+    static = found["measure"] == "weight"
+    assert found[static]["mean"].isna().all() and not found[static]["n"].any()
+    assert (found[~static]["n"] == 2).all() and not found[~static]["mean"].isna().any()
+    assert found[~static & (found["what"] == "spearman")]["mean"].between(-1, 1).all()
+    by_size = found[(found["measure"] == "shapley_absent") & (found["what"] == "spearman")].set_index("modality")[
+        "mean"
+    ]
+    assert (by_size["text"] > 0.1).all()
+
+
+KNOWN = SplitTruth(
+    reliable=np.array([[True, True, False], [True, False, True], [False, True, True], [True, True, True]] * 10),
+    importance=np.random.default_rng(0).normal(size=(40, 3)),
+    best_value=np.zeros(40),
+    best_class=np.zeros(40, int),
+)
+
+
+def agreed(shares) -> pd.DataFrame:
+    rows = importance.against_truth(dict(zip(MODALITIES, np.asarray(shares).T, strict=True)), KNOWN)
+    return pd.DataFrame(rows).pivot(index="modality", columns="what", values="value").loc[list(MODALITIES)]
+
+
+def test_the_truth_itself_agrees_fully_whatever_its_sign_and_unit():
+    assert agreed(KNOWN.importance)["spearman"].tolist() == pytest.approx([1, 1, 1])
+    other = -3 * np.abs(KNOWN.importance)
+    assert agreed(other)["spearman"].tolist() == pytest.approx([1, 1, 1])
+    assert agreed(KNOWN.importance[:12])["spearman"].tolist() == pytest.approx([1, 1, 1])  # a split's first
+
+
+def test_auc_tells_reliable_from_unreliable_and_a_constant_has_none():
+    assert agreed(0.1 + KNOWN.reliable)["auc"].tolist() == [1, 1, 1]
+    assert agreed(1.1 - KNOWN.reliable)["auc"].tolist() == [0, 0, 0]
+    noise = np.random.default_rng(1).random((40, 3))
+    wanted = [
+        roc_auc_score(
+            KNOWN.reliable[:, i], importance.utterance_shares(dict(zip(MODALITIES, noise.T, strict=True)))[:, i]
+        )
+        for i in range(3)
+    ]
+    assert agreed(noise)["auc"].tolist() == pytest.approx(wanted)
+    assert agreed(np.tile([0.5, 0.3, 0.2], (40, 1))).isna().all(axis=None)
+    always = KNOWN.importance[:40:4], replace(KNOWN, reliable=np.ones((40, 3), bool))
+    rows = importance.against_truth(dict(zip(MODALITIES, always[0].T, strict=True)), always[1])
+    assert all(np.isnan(r["value"]) == (r["what"] == "auc") for r in rows)
+
+
+def test_utterance_shares_sum_to_one_and_nothing_is_shared_equally():
+    found = importance.utterance_shares(
+        {m: np.array(x) for m, x in zip(MODALITIES, ([1, 0], [-2, 0], [1, 0]), strict=True)}
+    )
+    np.testing.assert_allclose(found, [[0.25, 0.5, 0.25], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def test_weights_by_utterance_are_constant_only_where_static():
+    torch.manual_seed(0)
+    for weighting, varies in (("static", False), ("gated", True), ("token", True)):
+        model = build_model(replace(SMALL, weighting=weighting, weighting_init_std=0.5), planted())
+        if varies:
+            nn.init.normal_(model.weighting.scorer[2].weight)
+        found = importance.weight_values(model, SPLIT)
+        total = sum(found["weight"].values())
+        np.testing.assert_allclose(total, np.ones(len(SPLIT)), atol=1e-5)
+        assert (np.ptp(found["weight"]["text"]) > 1e-4) == varies
+        assert np.ptp(found["weighted_size"]["text"]) > 1e-4
+    assert importance.weight_values(build_model(SMALL, planted()), SPLIT) == {}

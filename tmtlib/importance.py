@@ -1,9 +1,12 @@
-"""How much of a prediction each modality is worth to a trained model, by taking modalities away.
+"""How much of a prediction each modality is worth to a trained model: by taking modalities away, and beside that by
+gradients and attention (`tmtlib.attribution`) and by AMW's weights.
 
 Three ways of taking one away, which need not agree: "absent" (no frames, length 0), "mean" (every valid frame is the
 training mean) and "permuted" (another utterance's). A model's value of a subset S of modalities is its prediction when
 the others are taken away; a modality's importance is its Shapley value (Shapley 1953): what it adds to a subset,
 averaged over all orders of adding, exact for three players. An utterance's values sum to what all add over none.
+
+On planted data `agreement` asks of each measure whether it follows an utterance's own true importance.
 """
 
 from __future__ import annotations
@@ -16,21 +19,25 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy import stats
 
-from tmtlib import looks, truth
+from tmtlib import attribution, looks, truth
 from tmtlib.batches import sample_batch
 from tmtlib.config import MODALITIES, Run, Training, check_choice
 from tmtlib.data.corrupt import swap_utterances
-from tmtlib.data.planted import shapley
+from tmtlib.data.planted import SplitTruth, shapley
 from tmtlib.data.schema import Dataset, Split, valid_frames
 from tmtlib.models import Model
 from tmtlib.runs import load_model, one_thread
-from tmtlib.statistics import t_interval
+from tmtlib.statistics import Interval, t_interval
 from tmtlib.training import predict
 
 REMOVALS = ("absent", "mean", "permuted")
+UTTERANCES = 200  # at most so many of a test split, its first, for gradients, attention and `agreement`
+KEYS = ["dataset", "source", "method", "measure", "modality"]
 SUBSETS = tuple(s for k in range(len(MODALITIES) + 1) for s in combinations(MODALITIES, k))
-Values = dict[tuple[str, ...], Float[np.ndarray, " N"]]
+Values = dict[tuple[str, ...], Float[np.ndarray, " N"]]  # by subset of modalities
+Measured = dict[str, Float[np.ndarray, " N"]]  # by modality
 
 
 def taken_away(split: Split, modalities: tuple[str, ...], removal: str, train: Split, seed: int = 0) -> Split:
@@ -80,53 +87,131 @@ def shares(importance: dict[str, float | np.ndarray]) -> dict[str, float]:
     return {m: s / total if total else 1 / len(size) for m, s in size.items()}
 
 
+def utterance_shares(measured: Measured) -> Float[np.ndarray, "N M"]:
+    """Each utterance's sizes |value| as shares of their sum, in the order of MODALITIES; equal for nothing to share."""
+    size = np.abs(np.stack([measured[m] for m in MODALITIES], axis=1)).astype(np.float64)
+    total = size.sum(1, keepdims=True)
+    return np.divide(size, total, out=np.full_like(size, 1 / len(MODALITIES)), where=total > 0)
+
+
+def against_truth(measured: Measured, known: SplitTruth) -> list[dict]:
+    """How one measure of some utterances, a split's first, agrees with what was planted in them: rows of modality,
+    what, value.
+
+    "spearman": rank correlation over utterances of the modality's share by the measure and by the planted importance,
+    both as sizes. "auc": the chance that the share is larger where the modality is reliable than where it is not, ties
+    half (Mann-Whitney). NaN where the share is the same for every utterance, or no utterance (or every) is reliable.
+    """
+    found, rows = utterance_shares(measured), []
+    planted = utterance_shares(dict(zip(MODALITIES, known.importance[: len(found)].T, strict=True)))
+    for i, m in enumerate(MODALITIES):
+        share, reliable = found[:, i], known.reliable[: len(found), i]
+        varies = np.ptp(share) > 1e-6
+        spearman = stats.spearmanr(share, planted[:, i]).statistic if varies and np.ptp(planted[:, i]) else np.nan
+        auc = np.nan
+        if varies and 0 < reliable.sum() < len(reliable):
+            wins = stats.mannwhitneyu(share[reliable], share[~reliable]).statistic
+            auc = wins / (reliable.sum() * (~reliable).sum())
+        rows += [{"modality": m, "what": w, "value": float(v)} for w, v in (("spearman", spearman), ("auc", auc))]
+    return rows
+
+
 def table(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """Measures of importance of finished runs beside the planted truth, as means over seeds on the test split.
 
     Columns: dataset, source, method, measure, modality, mean (a share; the three sum to one), low and high (95 % t
     interval over seeds), n, truth (the planted share; NaN for real data). Measures: "shapley_absent", "shapley_mean"
     and "shapley_permuted" (mean |value| of the prediction), "mae_absent", "mae_mean" and "mae_permuted" (of the error),
-    "occlusion" (absent), and of models with weights "weight" (mean of A) and "weighted_size" (mean |A_m S_m|: what the
-    next layers see, whatever A and S_m are by themselves).
+    "occlusion" (absent); "gradient_input", "integrated_gradients" and "rollout" (mean |sum over an utterance's frames|,
+    the first 200 utterances) of models that have them; and of models with weights "weight" (mean of A) and
+    "weighted_size" (mean |A_m S_m|: what the next layers see, whatever A and S_m are by themselves).
     """
-    found = looks.together(_looked, [(run,) for run in todo], device, jobs, "importance")
-    keys, rows = ["dataset", "source", "method", "measure", "modality"], []
-    for key, some in found.groupby(keys, sort=False):
-        mean, low, high, n = t_interval(some["share"])
-        rows.append(dict(zip(keys, key, strict=True)) | {"mean": mean, "low": low, "high": high, "n": n})
-    frame = pd.DataFrame(rows)
-    return frame.merge(truth.importance(todo), on=["dataset", "source", "modality"], how="left")
+    found = _found(todo, device, jobs)
+    rows = _over_seeds(found[found["what"] == "share"], KEYS)
+    return rows.merge(truth.importance(todo), on=["dataset", "source", "modality"], how="left")
+
+
+def agreement(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+    """How each measure follows the planted importance from utterance to utterance, over seeds of training.
+
+    Columns: dataset, source, method, measure, modality, what ("spearman" or "auc", see `against_truth`), mean, low and
+    high (95 % t interval over seeds), n (the seeds that have a value). The first 200 test utterances, the same for all
+    seeds, so the interval is of training and not of the choice of utterances. A weight that is the same for every
+    utterance agrees with nothing: NaN with n = 0. No rows for real data, whose truth is not known.
+    """
+    found = _found(todo, device, jobs)
+    return _over_seeds(found[found["what"] != "share"], [*KEYS, "what"])
+
+
+def _over_seeds(found: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    rows = []
+    for key, values in found.groupby(keys, sort=False)["value"]:
+        some = values.dropna()
+        interval = t_interval(some) if len(some) else Interval(*3 * [float("nan")], 0)
+        rows.append(dict(zip(keys, key, strict=True)) | interval._asdict())
+    return pd.DataFrame(rows, columns=[*keys, *Interval._fields])
+
+
+def _found(todo: Sequence[Run], device: str, jobs: int | None) -> pd.DataFrame:
+    return looks.together(_looked, [(run,) for run in todo], device, jobs, "importance")
 
 
 def _looked(run: Run, device: str, data: Dataset) -> list[dict]:
-    return looks.kept(run, ("importance",), ("importance.py",), lambda: _measures(run, device, data))
+    code = ("importance.py", "attribution.py")
+    return looks.kept(run, ("importance",), code, lambda: _rows(run, device, data))
 
 
-def _measures(run: Run, device: str, data: Dataset) -> list[dict]:
-    model, found = load_model(run, data.shape), {}
+def _rows(run: Run, device: str, data: Dataset) -> list[dict]:
+    """Rows of measure, modality, what ("share", "spearman" or "auc") and value."""
+    model = load_model(run, data.shape)
+    some = data.test.take(np.arange(min(len(data.test), UTTERANCES)))
     with one_thread(device):
-        for removal in REMOVALS:
-            values = subset_values(model, data.test, removal, data.train, run.training, device, run.seed)
-            found[f"shapley_{removal}"] = shares(per_utterance(values))
-            found[f"mae_{removal}"] = shares(of_the_error(values, data.test.labels))
-            if removal == "absent":
-                found["occlusion"] = shares(occlusion(values))
-        found |= _weights(model, data.test)
-    return [{"measure": k, "modality": m, "share": float(v)} for k, of in found.items() for m, v in of.items()]
+        measured, of_all = _by_removal(run, model, data, device)
+        for name in attribution.possible(model):
+            measured[name] = attribution.by_modality(attribution.by_frame(model, some, name, device))
+        measured |= weight_values(model, data.test)
+    found = {name: shares(of) for name, of in (measured | of_all).items()}
+    rows = [
+        {"measure": k, "modality": m, "what": "share", "value": float(v)}
+        for k, of in found.items()
+        for m, v in of.items()
+    ]
+    if data.truth is None:
+        return rows
+    first = {k: {m: x[: len(some)] for m, x in of.items()} for k, of in measured.items()}
+    known = data.truth.splits["test"]
+    return rows + [{"measure": k} | row for k, of in first.items() for row in against_truth(of, known)]
+
+
+def _by_removal(
+    run: Run, model: Model, data: Dataset, device: str
+) -> tuple[dict[str, Measured], dict[str, dict[str, float]]]:
+    """Measures that take modalities away, by utterance, and those of the error of all utterances together."""
+    measured, of_all = {}, {}
+    for removal in REMOVALS:
+        values = subset_values(model, data.test, removal, data.train, run.training, device, run.seed)
+        measured[f"shapley_{removal}"] = per_utterance(values)
+        of_all[f"mae_{removal}"] = of_the_error(values, data.test.labels)
+        if removal == "absent":
+            measured["occlusion"] = occlusion(values)
+    return measured, of_all
 
 
 @torch.no_grad()
-def _weights(model: Model, split: Split) -> dict[str, dict[str, float]]:
-    """Mean weights, and the mean size of weighted tokens, as shares; nothing for a model without weights."""
+def weight_values(model: Model, split: Split) -> dict[str, Measured]:
+    """By utterance, "weight" (mean of A_m over features) and "weighted_size" (norm of A_m S_m, mean over tokens).
+
+    Nothing for a model without weights. Where each token has weights of its own, A is their mean.
+    """
     _, trace = model.cpu().eval()(sample_batch(model, split, len(split)))
     if trace.weights is None:
         return {}
-    weights = {m: trace.weights[:, i] for i, m in enumerate(MODALITIES)}
-    size = {m: (weights[m][:, None] * trace.tokens[m]).norm(dim=-1) for m in MODALITIES}
-    return {
-        name: shares({m: x.numpy() for m, x in of.items()})
-        for name, of in (("weight", weights), ("weighted_size", size))
-    }
+    found = {"weight": {}, "weighted_size": {}}
+    for i, m in enumerate(MODALITIES):
+        a = trace.weights[:, i]
+        found["weight"][m] = a.mean(-1).expand(len(split)).numpy()
+        found["weighted_size"][m] = (a[:, None] * trace.tokens[m]).norm(dim=-1).mean(1).numpy()
+    return found
 
 
 def _ordered(subset) -> tuple[str, ...]:

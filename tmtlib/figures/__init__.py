@@ -6,7 +6,7 @@ Spread is always one standard deviation over seeds (ddof = 1), said in the figur
 
 Figures 1 and 2 are in `schematics` and figure 3 in `mechanism`, all drawn on a `sheet` from a built model's `stages`;
 figure 4 is in `data`, figure 5 and learning in `results`, corrupted test data in `robustness`, what weightings learn in
-`weights`, and what these share in `style`.
+`weights`, what modalities are worth in `measures`, and what these share in `style`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.evidence import auilc, forest, weight_reach
+from tmtlib.figures.measures import agreement, faithfulness, importance
 from tmtlib.figures.mechanism import figure3_amw
 from tmtlib.figures.results import family_curves, figure5_comparison, learning_curves, mae_against_accuracy
 from tmtlib.figures.robustness import degradation, missing_bars
@@ -31,16 +32,18 @@ from tmtlib.figures.style import (
 )
 from tmtlib.figures.ternary import ternary
 from tmtlib.figures.utterance import utterance
-from tmtlib.figures.weights import importance, weight_heatmap, weight_trajectories, weights_against_truth
+from tmtlib.figures.weights import weight_heatmap, weight_trajectories, weights_against_truth
 
 __all__ = [
     "METHOD_COLOURS",
     "MODALITY_COLOURS",
     "ONE_COLUMN",
     "TWO_COLUMNS",
+    "agreement",
     "auilc",
     "dataset_title",
     "degradation",
+    "faithfulness",
     "family_curves",
     "figure1_fusion",
     "figure2_tmt",

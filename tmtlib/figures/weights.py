@@ -20,7 +20,6 @@ from tmtlib.figures.style import (
     MODALITY_COLOURS,
     bands_note,
     by_dataset,
-    counted,
     draw_curve,
     legend,
     method_title,
@@ -138,43 +137,3 @@ def mean_labels(a: np.ndarray) -> list[str]:
 
 def _even_handle() -> Line2D:
     return Line2D([], [], label=f"1/{len(MODALITIES)}", **EVEN_LOOK)
-
-
-MEASURES = {
-    "weight": "weight A",
-    "weighted_size": "size |A S|",
-    "shapley_absent": "Shapley, absent",
-    "shapley_mean": "Shapley, mean",
-    "shapley_permuted": "Shapley, permuted",
-    "mae_absent": "of MAE, absent",
-    "occlusion": "occlusion",
-}
-
-
-@styled
-def importance(table: pd.DataFrame) -> Figure:
-    """Shares of importance by measure, a panel a data set, with 95 % intervals; dashed lines: the planted truth.
-
-    table: `importance.table` of one method.
-    """
-    datasets = by_dataset(table)
-    shown = [m for m in MEASURES if m in set(table["measure"])]
-    figure, axes = panels(1, len(datasets), height=2.2, sharey=True)
-    for ax, (key, here) in zip(axes[0], datasets.items(), strict=True):
-        for i, modality in enumerate(MODALITIES):
-            some = here[here["modality"] == modality].set_index("measure").reindex(shown)
-            x, colour = np.arange(len(shown)) + 0.18 * (i - 1), MODALITY_COLOURS[modality]
-            spread = [some["mean"] - some["low"], some["high"] - some["mean"]]
-            ax.errorbar(x, some["mean"], yerr=spread, fmt="o", color=colour, markersize=3, linewidth=0.8)
-            if some["truth"].notna().any():
-                ax.axhline(some["truth"].iloc[0], color=colour, linestyle="--", linewidth=0.8)
-        ax.set(title=dataset_title(*key), ylim=(0, None))
-        ax.set_xticks(range(len(shown)), [MEASURES[m] for m in shown], rotation=60, ha="right")
-    axes[0, 0].set_ylabel("share of importance")
-    handles = [Line2D([], [], color=MODALITY_COLOURS[m], marker="o", linestyle="", label=m) for m in MODALITIES]
-    known = table["truth"].notna().any()
-    note = f"whiskers: 95 % t intervals over seeds, {counted(table['n'])}" + (
-        "; dashed: planted truth" if known else ""
-    )
-    legend(figure, handles, note)
-    return figure

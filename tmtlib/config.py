@@ -130,6 +130,7 @@ class PlantedSize:
 
     utterances: tuple[int, int, int] | None = None
     frames: tuple[int, int, int] | None = None  # text, audio, vision
+    world: int | None = None  # another truth, drawn by this number (tmtlib.data.worlds); None: the recipe's own
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ class Profile:
     five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
     normalize: bool = True
     snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels
+    worlds: int = 20  # planted worlds in which measures of importance are judged, of this size, one seed each
+    world_size: PlantedSize = PlantedSize((1200, 300, 500), (20, 20, 20))
     jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
 
 

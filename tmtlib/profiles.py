@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from tmtlib.config import (
+    MODALITIES,
     BertTextConfig,
     LateFusionConfig,
     MISAConfig,
@@ -31,6 +32,7 @@ METHODS = {
     "tmt_amw_slow": {"weighting": "static", "weighting_lr": 1e-4},  # the paper's rate, where a profile has another
     "tmt_uniform": {"weighting": "uniform"},  # control C1
     "tmt_random": {"weighting": "random"},  # control C2
+    **{f"tmt_mostly_{m}": {"weighting": f"mostly_{m}"} for m in MODALITIES},  # control C3
     "tmt_amw_r1m": {"weighting": "static", "placement": "R1M"},  # M A: TMT itself at the start
     "tmt_amw_r2": {"weighting": "static", "placement": "R2"},  # the weighted sum of the paper's text
     "tmt_amw_r3": {"weighting": "static", "placement": "R3"},  # before disentanglement
@@ -62,6 +64,7 @@ METHOD_TITLES = {
     "tmt_amw_slow": "TMT+AMW, slow W",
     "tmt_uniform": "TMT, uniform weights",
     "tmt_random": "TMT, random weights",
+    **{f"tmt_mostly_{m}": f"TMT, mostly {m} (.8)" for m in MODALITIES},
     "tmt_amw_r1m": "TMT+AMW, times M (R1M)",
     "tmt_amw_r2": "TMT+AMW, summed (R2)",
     "tmt_amw_r3": "TMT+AMW, before (R3)",
@@ -155,6 +158,8 @@ PROFILES = {
         planted=planted_sizes((96, 32, 64), aligned=8, unaligned=(8, 12, 10)),
         methods=("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "text_only", "mult"),
         snr_db=(10.0, 0.0),
+        worlds=2,
+        world_size=PlantedSize((64, 32, 64), (8, 8, 8)),
         jobs=1,
     ),
     "quick": Profile(
@@ -166,14 +171,18 @@ PROFILES = {
         methods=("tmt", "tmt_amw", "tmt_uniform", "tmt_random"),
         ablations=("tmt_amw_fast", *MAIN[5:], "mult_mmsa"),
         snr_db=(10.0, 0.0, -10.0),
+        worlds=12,
+        world_size=PlantedSize((1500, 150, 300), (4, 4, 4)),  # little to read, so that they learn something in seconds
     ),
-    "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS),
+    "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS, worlds=30),
 }
 # For small files of one's own: profile quick with ten seeds, and the whole family of weightings
 PROFILES["ten"] = replace(
     PROFILES["quick"],
     name="ten",
     seeds=tuple(range(10)),
+    worlds=30,
+    world_size=PlantedSize((1200, 300, 500), (20, 20, 20)),
     methods=(*MAIN[:10], "tmt_lowrank", "tmt_gated_scalar", "tmt_attention", "tmt_amw_r2"),
     ablations=(),
 )

@@ -172,7 +172,7 @@ PROFILES = {
         ablations=("tmt_amw_fast", *MAIN[5:], "mult_mmsa"),
         snr_db=(10.0, 0.0, -10.0),
         worlds=12,
-        world_size=PlantedSize((1500, 150, 300), (4, 4, 4)),  # little to read, so that they learn something in seconds
+        world_size=PlantedSize((1200, 150, 300), (4, 4, 4)),  # little to read, so that they learn something in seconds
     ),
     "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS, worlds=30),
 }

@@ -29,6 +29,7 @@ from tmtlib.figures.style import (
     save,
 )
 from tmtlib.figures.weights import importance, weight_heatmap, weight_trajectories, weights_against_truth
+from tmtlib.figures.worlds import unimodal, worlds
 
 __all__ = [
     "METHOD_COLOURS",
@@ -52,8 +53,10 @@ __all__ = [
     "noise_curves",
     "save",
     "throughput",
+    "unimodal",
     "weight_heatmap",
     "weight_reach",
     "weight_trajectories",
     "weights_against_truth",
+    "worlds",
 ]

@@ -14,6 +14,7 @@ from model_helpers import SMALL, planted
 from tmtlib import runs, unimodal
 from tmtlib.config import MODALITIES, PlantedSize, Run, Training
 from tmtlib.data.loading import load, planted_ref, resolve
+from tmtlib.data.planted import generate
 from tmtlib.data.schema import DataError
 from tmtlib.profiles import PROFILES, method_config
 
@@ -28,11 +29,21 @@ def labelled(labels, text, audio, vision):
     return replace(split, labels=np.array(labels, np.float32), unimodal_labels=by)
 
 
-def test_the_nearest_label_carries_and_ties_say_nothing():
-    split = labelled([0.8, -0.4, 0.0, 0.2], [0.6, 0.4, 0.2, 0.2], [-1, -0.4, -0.2, 0.2], [0.0, 1.0, 0.6, 0.2])
-    assert unimodal.carriers(split).tolist() == [0, 1, -1, -1]
-    assert unimodal.carriers(labelled([0.6], [0.8], [0.4], [0.61])).tolist() == [2]
-    assert unimodal.carriers(labelled([0.2], [0.4], [0.0001], [1.0])).tolist() == [-1], "equal but for rounding"
+def test_the_label_farthest_to_the_right_side_carries_and_ties_say_nothing():
+    split = labelled(
+        [0.8, -0.4, 0.0, 0.2, 0.6], [0.6, 0.4, 0.2, 0.2, -1], [-1, -0.4, -0.2, 0.2, -0.2], [0, -1, 0.6, 0, 0]
+    )
+    assert unimodal.carriers(split).tolist() == [0, 2, -1, -1, -1]
+    assert unimodal.carriers(labelled([0.2], [0.4], [0.4001], [-1.0])).tolist() == [-1], "equal but for rounding"
+
+
+def test_planted_importance_names_the_carrier():
+    """So the yardstick measures importance where that is known; nearness of labels would not (47 % against 42 %)."""
+    data = generate("sims", PlantedSize((2, 2, 4000), (1, 1, 1)))
+    carrier, importance = unimodal.carriers(data.test), data.truth.splits["test"].importance
+    named = (np.sign(data.test.labels)[:, None] * importance).argmax(1)
+    said = carrier >= 0
+    assert said.mean() > 0.4 and (named == carrier)[said].mean() > 0.85
 
 
 @settings(max_examples=50, deadline=None)
@@ -76,7 +87,7 @@ def test_agreement_by_hand_and_read_back(own_results):
     commonest = np.bincount(seen[seen >= 0]).argmax()
     np.testing.assert_allclose(frame["chance"], (carrier[said] == commonest).mean())
     assert frame.groupby("method").size().to_dict() == {"tmt_amw": 7, "late_fusion": 5}
-    importance = np.abs(data.truth.splits["test"].importance).argmax(1)
+    importance = (np.sign(data.test.labels)[:, None] * data.truth.splits["test"].importance).argmax(1)
     truth = frame.set_index(["method", "measure"])["agreement"].xs("truth", level="measure")
     np.testing.assert_allclose(truth, (importance == carrier)[said].mean(), atol=0.05)
     hits = []

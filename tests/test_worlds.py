@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 
 from tmtlib import importance, many_worlds, runs
 from tmtlib.config import MODALITIES, PlantedSize
-from tmtlib.data import planted
+from tmtlib.data import planted, worlds
 from tmtlib.data.loading import load, planted_ref, resolve
 from tmtlib.data.planted import RECIPES, explained_variance, recipe_of
 from tmtlib.data.schema import dataset_title
@@ -53,10 +53,10 @@ def test_a_world_is_a_recipe_like_the_others(name, world):
 
 @settings(max_examples=50, deadline=None)
 @given(NAMES, st.tuples(WORLDS, WORLDS).filter(lambda w: w[0] != w[1]))
-def test_worlds_differ(name, worlds):
-    first, second = (recipe_of(name, w) for w in worlds)
+def test_worlds_differ(name, numbers):
+    first, second = (recipe_of(name, w) for w in numbers)
     assert not set(variances(first)) & set(variances(second)) and first.reliability != second.reliability
-    sizes = [PlantedSize((8, 4, 4), (1, 1, 1), w) for w in (*worlds, None)]
+    sizes = [PlantedSize((8, 4, 4), (1, 1, 1), w) for w in (*numbers, None)]
     assert len({planted.settings_sha256(name, s) for s in sizes}) == 3
 
 
@@ -140,7 +140,7 @@ def test_regression_on_what_is_shown_explains_each_subset_as_stated(world):
 
 
 def test_worlds_are_data_sets_of_their_own():
-    size = PlantedSize((12, 6, 6), (3, 3, 3), 4)
+    size = PlantedSize((12, 6, 6), (20, 20, 20), 4)
     data, other, plain = (planted.generate("sims", replace(size, world=w)) for w in (4, 5, None))
     assert (data.card.name, data.card.title) == ("sims-world4", "CH-SIMS (planted), world 4")
     assert split_name(world_name("sims", 4)) == ("sims", 4) and split_name("sims") == ("sims", None)
@@ -148,6 +148,7 @@ def test_worlds_are_data_sets_of_their_own():
     for one, two in combinations((data, other, plain), 2):
         assert not np.array_equal(one.train.labels, two.train.labels)
         assert not np.array_equal(one.train.features["text"][:, 0], two.train.features["text"][:, 0])
+        assert not np.array_equal(one.train.lengths["text"], two.train.lengths["text"]), "the same draws"
         assert one.card.sha256 != two.card.sha256
     again = planted.generate("sims", size)
     assert all(np.array_equal(again.test.features[m], data.test.features[m]) for m in MODALITIES)
@@ -155,8 +156,13 @@ def test_worlds_are_data_sets_of_their_own():
     assert ref == planted_ref("sims", size) and load(ref).card.sha256 == ref.sha256
 
 
-def test_data_without_a_world_keep_their_hash():
+def test_data_without_a_world_keep_their_hash(monkeypatch):
     """Tables that were written before there were worlds name it."""
+    # and worlds that are drawn otherwise are other data
+    size = PlantedSize(world=3)
+    before = planted.settings_sha256("mosi", size)
+    monkeypatch.setattr(worlds, "CONCENTRATION", (1, 1, 1, 1, 1))
+    assert planted.settings_sha256("mosi", size) != before
     assert planted.settings_sha256("mosi", PlantedSize((96, 32, 64), (8, 8, 8))).startswith("16bfb6cb2832")
 
 

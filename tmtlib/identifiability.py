@@ -9,7 +9,7 @@ R3 (A_m * X_m, before disentanglement): X_m = P_m x + b_m is a layer before, one
    reads it: P'_m = diag(A_m / A'_m) P_m, b'_m likewise. Any A' gives the same predictions; A is not identified at all.
    (Only the auxiliary losses see the unweighted X_m.)
 R1, R1M, R2 (A_m * S_m, after it): the softmax ignores what is added to W of a feature in all modalities, so W is not
-   identified, but A is. Neither side absorbs a scaling exactly: S_m leaves a residual stream whose last block all
+   identified, at best A is. Neither side absorbs a scaling exactly: S_m leaves a residual stream whose last block all
    tokens share, and A_m * S_m enters another. One of the two ways on is blind to the scale: f2 reads A_m S_m + position
    through LayerNorms alone, which remove a token's scale (to their epsilon), so a number a modality is absorbed by the
    source positions. The scale of a modality is seen only by f1's residual stream, whose mean goes to the head. What is

@@ -20,6 +20,7 @@ from tmtlib.config import MODALITIES, Run
 from tmtlib.data import planted
 from tmtlib.data.schema import Dataset
 from tmtlib.figures.measures import LOOKS, MEASURES
+from tmtlib.many_worlds import agreement
 from tmtlib.models import build_model
 from tmtlib.profiles import METHODS, PROFILES, method_config
 from tmtlib.training import fit
@@ -149,6 +150,24 @@ def curves(methods=("tmt_amw",)) -> pd.DataFrame:
     return frame.assign(change=way**shape).drop(columns="mae")
 
 
+def world_table(worlds=6) -> pd.DataFrame:
+    measures = ("weight", "shapley_absent", "mae_absent", "occlusion", "gradient_input")
+    rng, rows = np.random.default_rng(5), []
+    for w, truth in enumerate(rng.dirichlet([1, 1, 1], worlds)):
+        key = {"dataset": f"mosi-world{w}", "source": "planted", "method": "tmt_amw", "n": 1}
+        for measure, (m, true) in itertools.product(measures, zip(MODALITIES, truth, strict=True)):
+            mean = 1 / 3 if measure == "weight" else 0.5 * true + 0.5 * rng.uniform()
+            rows.append(key | {"measure": measure, "modality": m, "mean": mean, "truth": true})
+    return pd.DataFrame(rows)
+
+
+def unimodal_table(names=("sims", "simsv2")) -> pd.DataFrame:
+    keys = itertools.product(names, ("tmt_amw", "tmt_gated"), ("weight", "shapley_absent", "occlusion", "truth"))
+    frame = pd.DataFrame(list(keys), columns=["dataset", "method", "measure"]).assign(source="planted", n=300, seeds=3)
+    frame["agreement"] = np.random.default_rng(6).uniform(0.3, 0.6, len(frame))
+    return frame.assign(low=frame["agreement"] - 0.05, high=frame["agreement"] + 0.05, chance=0.41)
+
+
 def reach() -> pd.DataFrame:
     rows = itertools.product(("mosi", "sims"), (("tmt_amw_slow", 0.02), ("tmt_amw", 0.2), ("tmt_amw_fast", 2.0)))
     rows = [{"dataset": d, "source": "planted", "method": m, "move_bound": b, "w_max": 0.8 * b} for d, (m, b) in rows]
@@ -197,6 +216,10 @@ DRAWINGS = {
     "agreement": lambda: figures.agreement(agreements()),
     "faithfulness": lambda: figures.faithfulness(curves()),
     "faithfulness_methods": lambda: figures.faithfulness(curves(("tmt_amw", "late_fusion"))),
+    "worlds": lambda: figures.worlds(world_table(), agreement(world_table())),
+    "worlds_alone": lambda: figures.worlds(world_table(1).query("measure == 'occlusion'")),
+    "unimodal": lambda: figures.unimodal(unimodal_table()),
+    "unimodal_one": lambda: figures.unimodal(unimodal_table(("sims",))),
     "reach": lambda: figures.weight_reach(reach()),
     "speed": lambda: figures.throughput(
         pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"

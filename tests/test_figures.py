@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from figure_helpers import (
     NAMES,
@@ -23,7 +24,9 @@ from figure_helpers import (
     text_of,
     trained,
     truth_frame,
+    unimodal_table,
     words,
+    world_table,
 )
 from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
@@ -32,6 +35,7 @@ from tmtlib import figures, robustness
 from tmtlib.config import MODALITIES, PlantedSize
 from tmtlib.data import planted
 from tmtlib.data.schema import SPLITS
+from tmtlib.many_worlds import agreement
 from tmtlib.profiles import METHODS
 
 
@@ -278,3 +282,32 @@ def test_points_stand_at_truth_and_weight():
     wanted = frame[frame["method"] == "tmt"][["truth", "weight"]].to_numpy()
     assert {*map(tuple, np.round(points, 9))} == {*map(tuple, np.round(wanted, 9))}
     assert "planted importance" in text_of(drawing("truth"))
+
+
+def test_worlds_shows_every_share_against_its_truth_and_the_correlation():
+    table = world_table()
+    figure = drawing("worlds")
+    panels = {ax.get_title(): ax for ax in figure.axes}
+    assert list(panels) == ["weight A", "Shapley, absent", "of MAE, absent", "occlusion", "gradient_input", ""]
+    some = table[(table["measure"] == "occlusion") & (table["modality"] == "audio")]
+    points = panels["occlusion"].collections[MODALITIES.index("audio")]
+    np.testing.assert_allclose(np.asarray(points.get_offsets(), float), some[["truth", "mean"]].to_numpy(float))
+    assert to_hex(points.get_facecolor()[0]) == figures.MODALITY_COLOURS["audio"].lower()
+    found = agreement(table).set_index(["measure", "statistic"]).loc[("occlusion", "spearman")]
+    assert f"ρ = {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in text_of(figure)
+    assert panels["weight A"].texts[0].get_text() == "ρ undefined" and "n = 6 planted worlds" in text_of(figure)
+    with pytest.raises(ValueError, match="methods are tmt_amw, tmt; wanted one"):
+        figures.worlds(pd.concat([table, table.assign(method="tmt")]))
+
+
+def test_unimodal_shows_agreement_and_chance():
+    table = unimodal_table()
+    ax = drawing("unimodal").axes[0]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert len(dots) == 2
+    some = table[(table["dataset"] == "sims") & (table["method"] == "tmt_gated")].set_index("measure")
+    labels = [t.get_text() for t in ax.get_yticklabels()]
+    assert labels == ["weight A", "Shapley, absent", "occlusion", "planted importance"]
+    wanted = some.loc[["weight", "shapley_absent", "occlusion", "truth"], "agreement"]
+    np.testing.assert_allclose(np.asarray(dots[1].get_xdata(), float), wanted)
+    assert 0.41 in [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]

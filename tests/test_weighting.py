@@ -188,9 +188,10 @@ def test_W_and_the_rest_have_the_learning_rates_of_the_config():
 
 # --- The family ------------------------------------------------------------------------------------------------------
 
-FAMILY = ("static", "uniform", "random", "scalar", "lowrank", "gated", "gated_scalar", "attention", "token")
 SEES_INPUT = ("gated", "gated_scalar", "attention", "token")
-LEARNED = tuple(name for name in FAMILY if name not in ("uniform", "random"))
+MOSTLY = tuple(f"mostly_{m}" for m in MODALITIES)
+FAMILY = ("static", "uniform", "random", "scalar", "lowrank", *SEES_INPUT, *MOSTLY)
+LEARNED = tuple(name for name in FAMILY if name not in ("uniform", "random", *MOSTLY))
 
 
 def stirred(name: str, **changes):
@@ -216,7 +217,7 @@ def test_weights_are_a_distribution_over_modalities(name, placement):
     torch.testing.assert_close(trace.weights.sum(1), torch.ones(b, SMALL.width, dtype=torch.float64), **CLOSE)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILY if name not in ("random", "attention")])
+@pytest.mark.parametrize("name", [name for name in FAMILY if name not in ("random", "attention", *MOSTLY)])
 def test_at_the_start_all_weights_are_equal(name):
     """So whatever a variant gains over the uniform control, it has learned."""
     uniform, model = make(replace(SMALL, weighting="uniform")), make(replace(SMALL, weighting=name))
@@ -257,10 +258,19 @@ def test_each_variant_is_its_equation():
         torch.testing.assert_close(found[:, :, k], scores.softmax(1), **CLOSE)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+@pytest.mark.parametrize("most", MODALITIES)
+def test_a_frozen_preference_is_the_same_whatever_the_temperature(most, temperature):
+    _, trace = make(replace(SMALL, weighting=f"mostly_{most}", temperature=temperature))(batch_of())
+    wanted = torch.tensor([0.8 if m == most else 0.1 for m in MODALITIES], dtype=torch.float64)
+    torch.testing.assert_close(trace.weights[0], wanted[:, None].expand(-1, SMALL.width), **CLOSE)
+
+
 def test_parameters_by_hand():
     d, r = SMALL.width, weighting.RANK
     wanted = dict(static=3 * d, uniform=0, random=0, scalar=3, lowrank=3 + d, attention=2 * r * d)
     scorer = d * r + r
+    wanted |= dict.fromkeys(MOSTLY, 0)
     wanted |= dict(gated=3 * d + scorer + r * d, token=3 * d + scorer + r * d, gated_scalar=3 + scorer + r)
     plain = count_parameters(make(SMALL))
     assert {n: count_parameters(make(replace(SMALL, weighting=n))) - plain for n in FAMILY} == wanted

@@ -132,6 +132,7 @@ class PlantedSize:
 
     utterances: tuple[int, int, int] | None = None
     frames: tuple[int, int, int] | None = None  # text, audio, vision
+    world: int | None = None  # another truth, drawn by this number (tmtlib.data.worlds); None: the recipe's own
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ class Profile:
     blocks: tuple[float, ...] = (0.2, 0.4, 0.6)  # its shares of frames in a missing block
     shifts: tuple[int, ...] = (2, 4, 8)  # its delays of a modality, in frames
     masks: int = 3  # how many times each random corruption is drawn, the same for every model
+    worlds: int = 20  # planted worlds in which measures of importance are judged, of this size, one seed each
+    world_size: PlantedSize = PlantedSize((1200, 300, 500), (20, 20, 20))
     jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from tmtlib.config import (
+    MODALITIES,
     BertTextConfig,
     LateFusionConfig,
     MISAConfig,
@@ -32,6 +33,7 @@ METHODS = {
     "tmt_amw_slow": {"weighting": "static", "weighting_lr": 1e-4},  # the paper's rate, where a profile has another
     "tmt_uniform": {"weighting": "uniform"},  # control C1
     "tmt_random": {"weighting": "random"},  # control C2
+    **{f"tmt_mostly_{m}": {"weighting": f"mostly_{m}"} for m in MODALITIES},  # control C3
     "tmt_amw_r1m": {"weighting": "static", "placement": "R1M"},  # M A: TMT itself at the start
     "tmt_amw_r2": {"weighting": "static", "placement": "R2"},  # the weighted sum of the paper's text
     "tmt_amw_r3": {"weighting": "static", "placement": "R3"},  # before disentanglement
@@ -64,6 +66,7 @@ METHOD_TITLES = {
     "tmt_amw_slow": "TMT+AMW, slow W",
     "tmt_uniform": "TMT, uniform weights",
     "tmt_random": "TMT, random weights",
+    **{f"tmt_mostly_{m}": f"TMT, mostly {m} (.8)" for m in MODALITIES},
     "tmt_amw_r1m": "TMT+AMW, times M (R1M)",
     "tmt_amw_r2": "TMT+AMW, summed (R2)",
     "tmt_amw_r3": "TMT+AMW, before (R3)",
@@ -165,6 +168,8 @@ PROFILES = {
         blocks=(0.4,),
         shifts=(2,),
         masks=2,
+        worlds=2,
+        world_size=PlantedSize((64, 32, 64), (8, 8, 8)),
         jobs=1,
     ),
     "quick": Profile(
@@ -179,8 +184,10 @@ PROFILES = {
         snr_db=(10.0, 0.0, -10.0),
         missing_rates=(0.0, 0.25, 0.5, 0.75, 1.0),
         masks=2,
+        worlds=12,
+        world_size=PlantedSize((1200, 150, 300), (4, 4, 4)),  # little to read, so that they learn something in seconds
     ),
-    "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS, masked=MASKED),
+    "paper": Profile(name="paper", seeds=tuple(range(10)), methods=MAIN, ablations=ABLATIONS, masked=MASKED, worlds=30),
 }
 # Profile quick with everything that it leaves out for time; what quick has trained is not trained again
 PROFILES["full"] = replace(
@@ -189,11 +196,13 @@ PROFILES["full"] = replace(
     ablations=(*PROFILES["quick"].ablations, *(m for m in ABLATIONS if m not in PROFILES["quick"].ablations)),
     masked=MASKED,
 )
-# For small files of one's own: profile quick with ten seeds, and the whole family of weightings
+# For small files of one's own: profile quick with ten seeds, and the whole family of weightings on every data set
 PROFILES["ten"] = replace(
     PROFILES["quick"],
     name="ten",
     seeds=tuple(range(10)),
-    methods=(*MAIN[:10], "tmt_lowrank", "tmt_gated_scalar", "tmt_attention", "tmt_amw_r2"),
+    worlds=30,
+    world_size=PlantedSize((1200, 300, 500), (20, 20, 20)),
+    methods=(*MAIN[:10], *ABLATIONS[:7]),
     ablations=(),
 )

@@ -12,6 +12,7 @@ from tmtlib.data import planted
 from tmtlib.data.check import id_style, video_of
 from tmtlib.data.joined import joined
 from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, valid_frames
+from tmtlib.data.worlds import split_name
 
 
 def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -> Dataset:
@@ -62,7 +63,7 @@ def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bo
     signature = {}
     for m, (_, deviation) in normalizer(dataset.train).items():
         signature[m] = (effect * deviation * rng.standard_normal((len(number), len(deviation)))).astype(np.float32)
-    grid = planted.grid(planted.recipe_of(dataset.card.name))
+    grid = planted.grid(planted.recipe_of(*split_name(dataset.card.name)))
     splits = {}
     for s in SPLITS:
         who, split = np.array([number[v] for v in videos[s]]), dataset[s]

@@ -38,7 +38,7 @@ def explained_share(todo: Sequence[Run]) -> pd.DataFrame:
 def importance(todo: Sequence[Run]) -> pd.DataFrame:
     """The planted importance of each modality as shares that sum to one: columns dataset, source, modality, truth."""
     refs = dict.fromkeys(run.data for run in todo)
-    planted = [data for data in map(load, refs) if data.truth is not None]
+    planted = (data for data in map(load, refs) if data.truth is not None)  # one at a time in memory
     rows = [
         (d.card.name, d.card.source, m, d.truth.importance[m] / d.truth.explained) for d in planted for m in MODALITIES
     ]

@@ -59,11 +59,15 @@ def resolve(
     name = str(name_or_path)
     folder = Path(data).expanduser() if data else paths.data()
     if folder is None:
-        sha256 = planted.settings_sha256(name, planted_size)
-        return DataRef(name=name, sha256=sha256, planted=planted_size, normalize=normalize)
+        return planted_ref(name, planted_size, normalize)
     if folder.is_file():
         raise FileNotFoundError(f"data is the file {folder}, so there is no folder to look for {name!r} in")
     return _file_ref(find_standard_file(name, folder), normalize)
+
+
+def planted_ref(name: str, size: PlantedSize | None = None, normalize: bool = True) -> DataRef:
+    """A planted data set, whatever files there are. Raises ValueError for a name that none is planted for."""
+    return DataRef(name=name, sha256=planted.settings_sha256(name, size), planted=size, normalize=normalize)
 
 
 def resolve_all(

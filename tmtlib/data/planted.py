@@ -20,7 +20,7 @@ shown: with o the sum of the shown parts and v its variance, y given the feature
 so Q(Phi(o)) is a median and reaches the least possible MAE, and the likeliest of the five classes the best Acc-5.
 Global importance is the Shapley value of the variance of y that a subset of modalities explains; per-utterance
 importance divides the shown parts among the modalities in the same way. The planted CMU-MOSEI has emotion labels too,
-of the same latents: see `planted_emotions`.
+of the same latents: see `planted_emotions`. Other w and rho, drawn by a number, make other worlds: see `worlds`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from tmtlib import metrics
 from tmtlib.config import MODALITIES, PlantedSize
 from tmtlib.data import planted_emotions
 from tmtlib.data.schema import SPLITS, Card, Dataset, Split
+from tmtlib.data.worlds import world_name, world_recipe
 
 VERSION = 1  # part of every planted data set's hash: raise it when the generator changes
 SALIENT_SHARE = 0.2
@@ -144,15 +145,18 @@ class Truth:
 def settings_sha256(name: str, size: PlantedSize | None = None, seed: int = 0) -> str:
     """SHA-256 of all that determines the planted data: recipe, size, seed and the generator's version."""
     size = asdict(size or PlantedSize())
-    settings = {"version": VERSION, "recipe": asdict(recipe_of(name)), "size": size, "seed": seed}
+    recipe = recipe_of(name, size["world"])
+    if size["world"] is None:  # data that there were before there were worlds keep their hash
+        del size["world"]
+    settings = {"version": VERSION, "recipe": asdict(recipe), "size": size, "seed": seed}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def recipe_of(name: str) -> Recipe:
-    """The recipe by data set name. Raises ValueError for a name without one."""
+def recipe_of(name: str, world: int | None = None) -> Recipe:
+    """The recipe by data set name, or that of a world. Raises ValueError for a name without one, or no such world."""
     if name not in RECIPES:
         raise ValueError(f"no planted data set {name!r}; there are {', '.join(RECIPES)}")
-    return RECIPES[name]
+    return world_recipe(RECIPES[name], world)
 
 
 def generate(name: str, size: PlantedSize | None = None, seed: int = 0) -> Dataset:
@@ -160,17 +164,18 @@ def generate(name: str, size: PlantedSize | None = None, seed: int = 0) -> Datas
 
     Splits have random streams of their own, so the size of one does not change another.
     """
-    recipe, size = recipe_of(name), size or PlantedSize()
+    size = size or PlantedSize()
+    recipe, own = recipe_of(name, size.world), [] if size.world is None else [size.world + 1]
     utterances = size.utterances or recipe.utterances
     frames = size.frames or tuple(t for t, _ in recipe.shapes)
-    streams = np.random.SeedSequence([seed, list(RECIPES).index(name)]).spawn(4)
+    streams = np.random.SeedSequence([seed, list(RECIPES).index(name), *own]).spawn(4)
     bases = _bases(recipe, np.random.default_rng(streams[3]))
     made = {
         s: _split(recipe, s, n, frames, bases, np.random.default_rng(stream), planted_emotions.LOADINGS.get(name))
         for s, n, stream in zip(SPLITS, utterances, streams, strict=False)
     }
     card = Card(
-        name=name,
+        name=world_name(name, size.world),
         family=recipe.family,
         alignment="aligned" if len(set(frames)) == 1 else "unaligned",
         source="planted",

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from tmtlib.config import EMOTIONS, MODALITIES, DataRef
+from tmtlib.data.worlds import split_name
 
 SPLITS = ("train", "valid", "test")
 FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
@@ -22,9 +23,11 @@ NOTHING = MappingProxyType({})
 
 
 def dataset_title(name: str, source: str) -> str:
-    """A data set's name for people; planted data never stand without the word."""
+    """A data set's name for people; planted data never stand without the word, and worlds have their number."""
+    name, world = split_name(name) if source == "planted" else (name, None)
     title = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}.get(name, name)
-    return f"{title} (planted)" if source == "planted" else title
+    title = f"{title} (planted)" if source == "planted" else title
+    return title if world is None else f"{title}, world {world}"
 
 
 class DataError(ValueError):

@@ -33,6 +33,7 @@ from tmtlib.figures.style import (
 from tmtlib.figures.ternary import ternary
 from tmtlib.figures.utterance import utterance
 from tmtlib.figures.weights import weight_heatmap, weight_trajectories, weights_against_truth
+from tmtlib.figures.worlds import unimodal, worlds
 
 __all__ = [
     "METHOD_COLOURS",
@@ -62,8 +63,10 @@ __all__ = [
     "ternary",
     "throughput",
     "utterance",
+    "unimodal",
     "weight_heatmap",
     "weight_reach",
     "weight_trajectories",
     "weights_against_truth",
+    "worlds",
 ]

@@ -110,6 +110,32 @@ class RandomWeighting(Weighting):
         return self.W[None, :, None]
 
 
+class MostlyWeighting(Weighting):
+    """Control C3: for ever .8 on one modality, .1 on each other, in all features. A model as good with any of them
+    shows that a weight need not say what the model relies on: the rest of it makes up for the weight."""
+
+    most: str
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 1"]:
+        share = [0.8 if m == self.most else 0.1 for m in MODALITIES]
+        return self.temperature * tokens.new_tensor(share).log()[None, :, None, None]
+
+
+@register("mostly_text")
+class MostlyTextWeighting(MostlyWeighting):
+    most = "text"
+
+
+@register("mostly_audio")
+class MostlyAudioWeighting(MostlyWeighting):
+    most = "audio"
+
+
+@register("mostly_vision")
+class MostlyVisionWeighting(MostlyWeighting):
+    most = "vision"
+
+
 @register("scalar")
 class ScalarWeighting(Weighting):
     """One learned number a modality (the paper's future work: "more lightweight"): M parameters instead of M d."""

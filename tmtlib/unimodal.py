@@ -15,14 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Int64
 
 from tmtlib import looks
-from tmtlib.batches import sample_batch
 from tmtlib.config import MODALITIES, Run
 from tmtlib.data.schema import DataError, Dataset, Split
-from tmtlib.importance import REMOVALS, occlusion, per_utterance, subset_values
+from tmtlib.importance import REMOVALS, occlusion, per_utterance, subset_values, weight_values
 from tmtlib.models import Model
 from tmtlib.runs import load_model, one_thread
 from tmtlib.statistics import hierarchical_bootstrap
@@ -108,14 +106,5 @@ def measures(model: Model, run: Run, device: str, data: Dataset) -> dict[str, Fl
             found["occlusion"] = occlusion(values)
     if data.truth is not None:
         found["truth"] = dict(zip(MODALITIES, data.truth.splits["test"].importance.T, strict=True))
-    return {k: _to_the_side_of(data.test, x) for k, x in found.items()} | _weights(model, data.test)
-
-
-@torch.no_grad()
-def _weights(model: Model, split: Split) -> dict[str, Float[np.ndarray, "N M"]]:
-    _, trace = model.cpu().eval()(sample_batch(model, split, len(split)))
-    if trace.weights is None:
-        return {}
-    a = trace.weights.expand(len(split), -1, -1)
-    size = [(a[:, i, None] * trace.tokens[m]).norm(dim=-1).mean(1) for i, m in enumerate(MODALITIES)]
-    return {"weight": a.mean(2).numpy(), "weighted_size": torch.stack(size, dim=1).numpy()}
+    sizes = {k: np.stack([x[m] for m in MODALITIES], axis=1) for k, x in weight_values(model, data.test).items()}
+    return {k: _to_the_side_of(data.test, x) for k, x in found.items()} | sizes

@@ -189,4 +189,6 @@ def frozen(todo: Sequence[Run], baseline: str, device: str = "auto", jobs: int |
     shares = found.pivot(index=[*keys, "method", "modality"], columns="measure", values="mean").reset_index()
     frame = pd.DataFrame(rows).merge(shares, on=[*keys, "method"], sort=False).rename_axis(columns=None)
     order = frame["modality"].map(MODALITIES.index)
-    return frame.iloc[np.lexsort((order, frame["method"].map(list(dict.fromkeys(scores["method"])).index)))]
+    return frame.iloc[
+        np.lexsort((order, frame["method"].map(list(dict.fromkeys(scores["method"])).index)))
+    ].reset_index(drop=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from tmtlib import audit, paper, significance
+from tmtlib import audit, paper, sharpness, significance
 from tmtlib.data.schema import dataset_title
 from tmtlib.metrics import LABELS
 from tmtlib.statistics import Interval, paired_interval
@@ -19,17 +19,26 @@ OUR_METRICS = {"acc5": "acc5", "f1": "f1_5class", "mae": "mae"}  # by the paper'
 TEXT_RULES = ("arithmetic", "weights_static")
 
 
-def claims(rows: pd.DataFrame, areas: pd.DataFrame, extra_parameters: int, extra_time: Interval) -> pd.DataFrame:
+def claims(
+    rows: pd.DataFrame,
+    areas: pd.DataFrame,
+    extra_parameters: int,
+    extra_time: Interval,
+    attention: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """All claims with verdict and evidence; source: "paper" (read or computed from it), "planted" or "real" data.
 
     Args:
         rows: one row a run of "tmt", "tmt_amw" and, where they ran, `paper.CONTROLS`, as `ensure` returns them.
         areas: area under the noise curves of the same runs, see `robustness.area_under_curve`.
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.costs`.
+        attention: attention entropy of the same runs, see `sharpness.table`; without it that claim cannot be told.
     """
     source = rows["source"].iloc[0]
     read = audit.arithmetic_verdicts().set_index("claim")
     judged = gain_verdicts(rows) | noise_verdicts(areas)
+    sharp = sharpness.judged(attention)
+    judged |= {c.key: sharp for c in paper.CLAIMS if c.rule == "sharpness"}
     found = []
     for claim in paper.CLAIMS:
         if claim.rule in TEXT_RULES:

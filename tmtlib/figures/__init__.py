@@ -5,13 +5,14 @@ so a notebook shows it once, as the value of a cell. One colour stands for one m
 Spread is always one standard deviation over seeds (ddof = 1), said in the figure with the number of seeds.
 
 Figures 1 and 2 are in `schematics` and figure 3 in `mechanism`, all drawn on a `sheet` from a built model's `stages`;
-figure 4 is in `data`, figure 5 and all other scores in `results`, what weightings learn in `weights`, and what these
-share in `style`.
+figure 4 is in `data`, figure 5 and all other scores in `results`, what weightings learn in `weights`, whether they
+adapt in `adaptation`, and what these share in `style`.
 """
 
 from __future__ import annotations
 
 from tmtlib.data.schema import dataset_title
+from tmtlib.figures.adaptation import adaptation, reliability_diagram, reliability_weights
 from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.evidence import forest, weight_reach
 from tmtlib.figures.mechanism import figure3_amw
@@ -35,6 +36,7 @@ __all__ = [
     "MODALITY_COLOURS",
     "ONE_COLUMN",
     "TWO_COLUMNS",
+    "adaptation",
     "dataset_title",
     "figure1_fusion",
     "figure2_tmt",
@@ -50,6 +52,8 @@ __all__ = [
     "metric_label",
     "missing_bars",
     "noise_curves",
+    "reliability_diagram",
+    "reliability_weights",
     "save",
     "throughput",
     "weight_heatmap",

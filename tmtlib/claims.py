@@ -23,8 +23,8 @@ class Claim:
     rule: "arithmetic" (decidable without training), "amw_gain:<data sets>:<metrics>" (paired seed differences, TMT+AMW
     minus TMT), "learned_gain:<data sets>:<metrics>" (the same over TMT and over each control, which weights without
     learning), where either part is "all" or names with commas, "noise" (robustness curves), "learned_noise" (those over
-    TMT and each control), "weights_static" (the weights are a parameter, without input), "sharpness" (attention entropy,
-    `tmtlib.sharpness`) or "parameters" (measured size and time). kind: "result", "mechanism", "explanation" or "cost".
+    TMT and each control), "weights_static" (the weights are a parameter, without input), "sharpness" (entropy of
+    attention) or "parameters" (measured size and time). kind: "result", "mechanism", "explanation" or "cost".
     """
 
     key: str

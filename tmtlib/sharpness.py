@@ -2,7 +2,8 @@
 
 The paper: "AMW leads to sharper and more focused attention distributions across modalities, facilitating better
 alignment and interaction between modality-specific and modality-shared tokens in the subsequent mutual transformer
-layers". So the mutual transformer's two halves are judged, and the encoder before them is shown.
+layers". So the mutual transformer's two halves are judged (`verdicts.sharpness_verdict`), and the encoder before them
+is shown.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from torch import Tensor
 from tmtlib import looks, paper, runs
 from tmtlib.batches import OnDevice
 from tmtlib.config import MODALITIES, Run, TMTConfig
-from tmtlib.data.schema import Dataset, dataset_title
+from tmtlib.data.schema import Dataset
 from tmtlib.falsification import LEAST
 from tmtlib.models import TMT
 from tmtlib.statistics import paired_interval, t_interval
 from tmtlib.training import pick_device
 
-JUDGED = ("specific_from_shared", "shared_from_specific")
-BLOCKS = ("encoder", *JUDGED)
+BLOCKS = ("encoder", "specific_from_shared", "shared_from_specific")
 SIZE = 32  # utterances at a time: their maps are all held at once
 COLUMNS = "dataset source method regime block entropy difference low high n verdict".split()
 
@@ -56,30 +56,6 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
                 row["verdict"] = paper.interval_verdict(low, high, better=-1, equivalence=LEAST)
             found.append(row)
     return pd.DataFrame(found, columns=COLUMNS)
-
-
-def judged(frame: pd.DataFrame | None, method: str = "tmt_amw") -> tuple[str, str]:
-    """Verdict and evidence on the claim of sharper attention, from `table`: sharper in both halves of the mutual
-    transformer on every data set, or not. "cannot tell" where nothing was measured."""
-    frame = pd.DataFrame(columns=COLUMNS) if frame is None else frame
-    cells = frame[(frame["method"] == method) & frame["block"].isin(JUDGED) & (frame["regime"] == "clean")]
-    cells = cells[cells["difference"].notna()]
-    if cells.empty:
-        return "cannot tell", "No attention distribution, entropy or map is printed, and none was measured here."
-    parts = []
-    for (dataset, source), some in cells.groupby(["dataset", "source"], sort=False):
-        words = (
-            f"{c.block.replace('_', ' ')} {c.difference:+.3f}"
-            + ("" if np.isnan(c.low) else f" [{c.low:+.3f}, {c.high:+.3f}]")
-            for c in some.itertuples()
-        )
-        parts.append(f"{dataset_title(dataset, source)} {', '.join(words)}")
-    evidence = f"Normalised attention entropy, AMW minus TMT, n = {cells['n'].min()} seeds: {'; '.join(parts)}."
-    uniform = frame[(frame["method"] == "tmt_uniform") & frame["block"].isin(JUDGED) & (frame["regime"] == "clean")]
-    if uniform["difference"].notna().any():
-        sharper = (uniform["verdict"] == "supported").sum()
-        evidence += f" Uniform weights: sharper than TMT in {sharper} of {len(uniform)}."
-    return paper.combined_verdict(cells["verdict"]), evidence
 
 
 def _looked(run: Run, device: str, data: Dataset) -> list[dict]:

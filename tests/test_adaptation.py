@@ -79,6 +79,15 @@ def test_what_else_can_be_found(rng, options, verdict, words):
     assert row["verdict"] == verdict and words in row["evidence"] and "nan" not in row["evidence"]
 
 
+def test_a_fall_at_the_last_level_alone_is_no_trend(rng):
+    levels = (math.inf, 10.0, 0.0, -10.0, -20.0)
+    frame = world(rng, gain=-0.05, levels=levels)
+    bump = frame["level"].map(dict(zip(levels, (0, 0.05, 0.1, 0.15, -0.05), strict=True)))
+    frame.loc[frame["method"] == "variant", "weight"] += bump
+    row = judged(frame)
+    assert row["change_high"] < 0 <= row["spearman_high"] and row["gain_high"] < 0 and row["verdict"] == "cannot tell"
+
+
 def test_what_cannot_move_is_impossible_and_its_change_is_exactly_nothing(rng):
     row = judged(world(rng, falls=0.1, gain=-0.05), "tmt_uniform")
     assert row["verdict"] == "impossible as written" and row["evidence"].startswith("cannot move")

@@ -26,8 +26,8 @@ from tmtlib.figures.style import (
 )
 
 WHEN = {"test": "at test time", "training": "in training too"}
-NOUNS = {"noise": "noise", "missing_frames": "frames missing"}
-X_LABELS = {"noise": "SNR (dB)", "missing_frames": "rate"}
+TITLES = {"noise": "noise in {}", "missing_frames": "{} frames missing"}
+X_LABELS = {"noise": "SNR (dB)", "missing_frames": "rate of missing frames"}
 Y_LABELS = {"weight": "weight on it", "gain": "MAE − uniform's"}
 UNIFORM = "tmt_uniform"
 LEAST_SPAN = 0.01  # a y axis of weights is at least so high: a smaller change counts as none
@@ -61,7 +61,7 @@ def adaptation(frame: pd.DataFrame, kind: str = "noise") -> Figure:
             _at_least(row[0], LEAST_SPAN)
         row[0].set_ylabel(f"{dataset_title(*key)}\n{Y_LABELS[what]}")
     for ax, (when, modality) in zip(axes[0], columns, strict=True):
-        ax.set_title(f"{NOUNS[kind]} in {modality}\n{WHEN[when]}")
+        ax.set_title(f"{TITLES[kind].format(modality)}\n{WHEN[when]}")
     for ax in axes[-1]:
         ax.set_xlabel(X_LABELS[kind])
     handles = [Line2D([], [], **method_look(m)) for m in frame["method"].unique()]
@@ -156,7 +156,8 @@ def reliability_diagram(rows: pd.DataFrame) -> Figure:
     seeds = rows.groupby(["dataset", "source", "method"])["seed"].nunique()
     low, high = rows["n"].min(), rows["n"].max()
     sizes = f"{low}" if low == high else f"{low} to {high}"
-    note = f"points: means over seeds, {counted(seeds)}, of bins of {sizes} utterances; whiskers: ± 1 sd of the label"
+    note = f"points: means over seeds, {counted(seeds)}, of bins of {sizes} utterances, in label units"
+    note += "; whiskers: ± 1 sd of mean labels over seeds"
     legend(figure, handles, f"{note}; noise in all three modalities")
     return figure
 

@@ -168,6 +168,27 @@ def unimodal_table(names=("sims", "simsv2")) -> pd.DataFrame:
     return frame.assign(low=frame["agreement"] - 0.05, high=frame["agreement"] + 0.05, chance=0.41)
 
 
+def adapting(kind="noise", trained=("text",), **options) -> pd.DataFrame:
+    levels = [-20.0, np.inf, 0.0] if kind == "noise" else [1.0, 0.0, 0.5]
+    methods = ("tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_gated", "tmt_token")
+    options = {"methods": methods, "names": ("mosi",)} | options
+    test = grid({"modality": MODALITIES, "level": levels}, **options).assign(when="test", regime="clean")
+    training = grid({"modality": trained, "level": levels}, **options).assign(when="training", regime="noisy")
+    frame = pd.concat([test, training], ignore_index=True).assign(kind=kind)
+    return frame.assign(weight=0.3 + frame["mae"] / 30)
+
+
+def by_reliability() -> pd.DataFrame:
+    frame = grid({"modality": MODALITIES}, seeds=(0,), methods=("tmt_amw", "tmt_gated", "tmt_token"))
+    frame = frame.assign(reliable=0.3 + frame["mae"] / 20, difference=0.01, low=-0.005, high=0.025, n=3)
+    return frame.assign(unreliable=frame["reliable"] - 0.01)
+
+
+def diagram_rows() -> pd.DataFrame:
+    frame = grid({"level": [np.inf, 0.0, -10.0, -20.0], "bin": range(8)}, names=("mosi", "sims"))
+    return frame.assign(prediction=frame["bin"] - 3.5 + 0.1 * frame["mae"], label=frame["bin"] - 3.5, n=62)
+
+
 def reach() -> pd.DataFrame:
     rows = itertools.product(("mosi", "sims"), (("tmt_amw_slow", 0.02), ("tmt_amw", 0.2), ("tmt_amw_fast", 2.0)))
     rows = [{"dataset": d, "source": "planted", "method": m, "move_bound": b, "w_max": 0.8 * b} for d, (m, b) in rows]
@@ -221,6 +242,11 @@ DRAWINGS = {
     "unimodal": lambda: figures.unimodal(unimodal_table()),
     "unimodal_one": lambda: figures.unimodal(unimodal_table(("sims",))),
     "reach": lambda: figures.weight_reach(reach()),
+    "adaptation": lambda: figures.adaptation(adapting()),
+    "adaptation_all": lambda: figures.adaptation(adapting(trained=MODALITIES, names=("mosi", "sims"))),
+    "adaptation_missing": lambda: figures.adaptation(adapting("missing_frames", trained=()), "missing_frames"),
+    "reliability_weights": lambda: figures.reliability_weights(by_reliability()),
+    "reliability_diagram": lambda: figures.reliability_diagram(diagram_rows()),
     "speed": lambda: figures.throughput(
         pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"
     ),

@@ -19,7 +19,7 @@ mosei tmt     .5300 .5600 .4600
 mosei tmt_amw .5370 .5650 .4550
 """
 TEXT = Path(__file__).resolve().parents[2] / "shared" / "paper" / "amw_tmt_paper.txt"
-RULES = ("arithmetic", "noise", "learned_noise", "weights_static", "parameters")
+RULES = ("arithmetic", "noise", "learned_noise", "weights_static", "sharpness", "parameters")
 
 
 def test_table1_holds_each_printed_number_once():

@@ -191,6 +191,8 @@ class Profile:
     five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
     normalize: bool = True
     masked: tuple[str, ...] = ()  # methods that are also trained with frames missing, on the first data set
+    noisy_training: tuple[str, ...] = MODALITIES  # modalities with noise in which weightings are trained, one by one
+    training_snr_db: tuple[float, ...] = (-10.0, -20.0)  # at these levels; planted text feels none above about 0
     snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels
     missing_rates: tuple[float, ...] = tuple(i / 10 for i in range(11))  # its rates of missing frames
     blocks: tuple[float, ...] = (0.2, 0.4, 0.6)  # its shares of frames in a missing block

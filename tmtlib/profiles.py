@@ -163,6 +163,8 @@ PROFILES = {
         planted=planted_sizes((96, 32, 64), aligned=8, unaligned=(8, 12, 10)),
         methods=("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "text_only", "mult"),
         masked=("tmt", "tmt_amw"),
+        noisy_training=("text",),
+        training_snr_db=(-20.0,),
         snr_db=(10.0, 0.0),
         missing_rates=(0.0, 0.5, 1.0),
         blocks=(0.4,),
@@ -181,6 +183,7 @@ PROFILES = {
         methods=("tmt", "tmt_amw", "tmt_uniform", "tmt_random"),
         ablations=("tmt_amw_fast", *MAIN[5:], "mult_mmsa"),
         masked=MASKED[:5],
+        noisy_training=("text",),  # the most informative one on planted CMU-MOSI
         snr_db=(10.0, 0.0, -10.0),
         missing_rates=(0.0, 0.25, 0.5, 0.75, 1.0),
         masks=2,

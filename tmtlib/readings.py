@@ -69,7 +69,6 @@ READINGS = {  # claim: verdict, evidence
     "end_to_end": ("cannot tell", "A softmax and a sum have gradients, so training end to end is possible; how one "
                    "weighted sum takes the place of three modalities' tokens is not said."),
     "interpretable": ("cannot tell", "No learned weight is printed or named in a figure's caption, for any scenario."),
-    "sharper_attention": ("cannot tell", "No attention distribution, entropy or map is printed."),
     "salient_regions": ("cannot tell", "Nothing printed says where in the input a model looks; the weights have no "
                         "axis of time or place."),
     "attention_maps": ("not supported", "No caption of Figures 1 to 5 names an attention map, and no sentence says "

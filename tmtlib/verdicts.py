@@ -17,19 +17,29 @@ COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source"]
 GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict".split()
 OUR_METRICS = {"acc5": "acc5", "f1": "f1_5class", "mae": "mae"}  # by the paper's name
 TEXT_RULES = ("arithmetic", "weights_static")
+MUTUAL = ("specific_from_shared", "shared_from_specific")  # the attention that the paper calls sharper
 
 
-def claims(rows: pd.DataFrame, areas: pd.DataFrame, extra_parameters: int, extra_time: Interval) -> pd.DataFrame:
+def claims(
+    rows: pd.DataFrame,
+    areas: pd.DataFrame,
+    extra_parameters: int,
+    extra_time: Interval,
+    attention: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """All claims with verdict and evidence; source: "paper" (read or computed from it), "planted" or "real" data.
 
     Args:
         rows: one row a run of "tmt", "tmt_amw" and, where they ran, `paper.CONTROLS`, as `ensure` returns them.
         areas: area under the noise curves of the same runs, see `robustness.area_under_curve`.
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.costs`.
+        attention: attention entropy of the same runs, see `sharpness.table`; without it that claim cannot be told.
     """
     source = rows["source"].iloc[0]
     read = audit.arithmetic_verdicts().set_index("claim")
     judged = gain_verdicts(rows) | noise_verdicts(areas)
+    sharp = sharpness_verdict(attention)
+    judged |= {c.key: sharp for c in paper.CLAIMS if c.rule == "sharpness"}
     found = []
     for claim in paper.CLAIMS:
         if claim.rule in TEXT_RULES:
@@ -63,6 +73,33 @@ def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
     compared = {before: noise_gains(areas, before=before) for before in ("tmt", *paper.CONTROLS)}
     ruled = (c for c in paper.CLAIMS if c.rule in ("noise", "learned_noise"))
     return {c.key: (judged(compared, c.rule), _evidence(compared)) for c in ruled}
+
+
+def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
+    """Verdict and evidence on sharper attention, from `sharpness.table`: with AMW in both halves of the mutual
+    transformer on every data set, or not; "cannot tell" where nothing was measured."""
+    if attention is None or not len(attention):
+        return "cannot tell", "No attention distribution, entropy or map is printed, and none was measured here."
+    measured = attention[
+        attention["block"].isin(MUTUAL) & (attention["regime"] == "clean") & attention["difference"].notna()
+    ]
+    cells, uniform = (measured[measured["method"] == m] for m in ("tmt_amw", "tmt_uniform"))
+    if cells.empty:
+        return "cannot tell", "Attention was measured, but not both with and without AMW."
+    parts = []
+    for (dataset, source), some in cells.groupby(["dataset", "source"], sort=False):
+        halves = (f"{c.block.replace('_', ' ')} {_with_interval(c)}" for c in some.itertuples())
+        parts.append(f"{dataset_title(dataset, source)} {', '.join(halves)}")
+    evidence = f"Normalised attention entropy, AMW minus TMT, n = {cells['n'].min()} seeds: {'; '.join(parts)}."
+    if len(uniform):
+        sharper = (uniform["verdict"] == "supported").sum()
+        evidence += f" Uniform weights: sharper than TMT in {sharper} of {len(uniform)}."
+    return paper.combined_verdict(cells["verdict"]), evidence
+
+
+def _with_interval(cell) -> str:
+    interval = "" if math.isnan(cell.low) else f" [{cell.low:+.3f}, {cell.high:+.3f}]"
+    return f"{cell.difference:+.3f}{interval}"
 
 
 def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:

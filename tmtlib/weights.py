@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
+from tmtlib.adaptation import seen
 from tmtlib.audit import adam_bound
-from tmtlib.batches import sample_batch
 from tmtlib.config import MODALITIES, Run
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset
@@ -81,7 +80,6 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names.split())
 
 
-@torch.no_grad()
 def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     """The weights of each test utterance: one row a run and utterance; runs without a weighting have none.
 
@@ -91,14 +89,13 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     """
     frames = []
     for run in todo:
-        data, record, model = load(run.data.clean), read_record(run), load_model(run)
-        if record.weights is None:
+        data = load(run.data.clean)
+        if read_record(run).weights is None:
             continue
-        _, trace = model(sample_batch(model, data.test, len(data.test)))
-        a = trace.weights.mean(-1).expand(len(data.test), -1).numpy()
+        values, a = seen(load_model(run, data.shape), data.test, run.training, "cpu")
         start = {"dataset": data.card.name, "source": data.card.source, "method": run.method, "seed": run.seed}
         frame = pd.DataFrame(a, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
-        error = np.abs(record.predictions["test"] - data.test.labels)
+        error = np.abs(values - data.test.labels)
         frames.append(frame.assign(**start, error=error, unreliable=_unreliable(data)))
     columns = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"]
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)

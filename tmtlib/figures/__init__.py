@@ -6,12 +6,13 @@ Spread is always one standard deviation over seeds (ddof = 1), said in the figur
 
 Figures 1 and 2 are in `schematics` and figure 3 in `mechanism`, all drawn on a `sheet` from a built model's `stages`;
 figure 4 is in `data`, figure 5 and learning in `results`, corrupted test data in `robustness`, what weightings learn in
-`weights`, what modalities are worth in `measures`, and what these share in `style`.
+`weights`, whether they adapt in `adaptation`, what modalities are worth in `measures`, and what these share in `style`.
 """
 
 from __future__ import annotations
 
 from tmtlib.data.schema import dataset_title
+from tmtlib.figures.adaptation import adaptation, reliability_diagram, reliability_weights
 from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.evidence import auilc, forest, weight_reach
 from tmtlib.figures.measures import agreement, faithfulness, importance
@@ -42,6 +43,7 @@ __all__ = [
     "TWO_COLUMNS",
     "agreement",
     "auilc",
+    "adaptation",
     "dataset_title",
     "degradation",
     "faithfulness",
@@ -59,6 +61,8 @@ __all__ = [
     "method_title",
     "metric_label",
     "missing_bars",
+    "reliability_diagram",
+    "reliability_weights",
     "save",
     "ternary",
     "throughput",

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from tmtlib.config import MODALITIES
 from tmtlib.data.schema import dataset_title
+from tmtlib.figures.measures import MEASURES
 from tmtlib.figures.style import (
     MODALITY_COLOURS,
     NEUTRAL,
@@ -20,7 +21,7 @@ from tmtlib.figures.style import (
     panels,
     styled,
 )
-from tmtlib.figures.weights import EVEN, MEASURES
+from tmtlib.figures.weights import EVEN
 
 TITLES = MEASURES | {"mae_mean": "of MAE, mean", "mae_permuted": "of MAE, permuted", "truth": "planted importance"}
 

@@ -256,3 +256,22 @@ def test_runs_in_worlds_go_through_training_and_importance(own_results, monkeypa
     found = agreement(table)
     assert set(found["method"]) == {"tmt", "tmt_amw_fast"} and (found["n"] == 2).all()
     assert found[found["statistic"] == "top"]["value"].between(0, 1).all()
+
+
+def test_what_may_be_read_follows_from_both_intervals():
+    def rows(measure, spearman, slope):
+        values = {"spearman": (*spearman, 0), "pearson": (0.5, 0.4, 0), "slope": (*slope, 1), "top": (0.8, 0.6, 0.5)}
+        return [
+            {"method": "tmt_amw", "measure": measure, "statistic": s, "value": v, "low": low, "high": 1, "chance": c}
+            for s, (v, low, c) in values.items()
+        ]
+
+    over = [
+        *rows("follows", (0.9, 0.8), (0.8, 0.6)),
+        *rows("hardly moves", (0.9, 0.8), (0.01, 0.005)),
+        *rows("open", (0.3, -0.1), (0.8, 0.6)),
+        *rows("constant", (np.nan, np.nan), (0.0, 0.0)),
+    ]
+    found = many_worlds.readable(pd.DataFrame(over).assign(n=12)).set_index("measure")
+    wanted = {"follows": "size", "hardly moves": "order", "open": "not", "constant": "not"}
+    assert found["readable"].to_dict() == wanted and (found["n"] == 12).all() and (found["chance"] == 0.5).all()

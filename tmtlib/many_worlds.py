@@ -118,3 +118,18 @@ def top(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
 
 
 STATISTICS = {"spearman": spearman, "pearson": pearson, "slope": slope, "top": top}
+
+
+def readable(over: pd.DataFrame, least: float = 0.25) -> pd.DataFrame:
+    """What each measure may be read as, from `agreement`'s rows: one row a method and measure.
+
+    Columns: method, measure, spearman, slope and top (values), chance (of top), n (worlds) and readable: "size" where
+    the intervals of the rank correlation and of the slope lie above 0 and `least`; "order" where the first does; "not"
+    else, and where either is undefined.
+    """
+    wide = over.pivot(index=["method", "measure"], columns="statistic", values=["value", "low", "chance", "n"])
+    follows = wide["low", "spearman"] > 0
+    found = wide["value"][["spearman", "slope", "top"]]
+    found = found.assign(chance=wide["chance", "top"], n=wide["n", "top"].astype(int))
+    found["readable"] = np.select([follows & (wide["low", "slope"] > least), follows], ["size", "order"], "not")
+    return found.reset_index().rename_axis(columns=None)

@@ -78,4 +78,6 @@ def _line_of_equal_weight(ax: Axes, i: int, weight: float, colour: str) -> None:
     if len(seen):  # text is labelled at its upper end, audio at its lower, vision at the left: they keep apart
         axis, sign = ((1, -1), (1, 1), (0, 1))[i]
         at = seen[(sign * seen[:, axis]).argmin()]
+        if abs(at[axis] - view[axis, 0 if sign > 0 else 1]) > 0.06 * side:  # it leaves by another side
+            return
         ax.text(*at, f"{weight:.3g}", color=colour, fontsize=5, ha="center", va="center", clip_on=True)

@@ -156,8 +156,8 @@ def reliability_diagram(rows: pd.DataFrame) -> Figure:
     seeds = rows.groupby(["dataset", "source", "method"])["seed"].nunique()
     low, high = rows["n"].min(), rows["n"].max()
     sizes = f"{low}" if low == high else f"{low} to {high}"
-    note = f"points: means over seeds, {counted(seeds)}, of bins of {sizes} utterances, in label units"
-    note += "; whiskers: ± 1 sd of mean labels over seeds"
+    note = f"points: means over seeds, {counted(seeds)}, bins of {sizes} utterances, label units"
+    note += "; whiskers: ± 1 sd over seeds"
     legend(figure, handles, f"{note}; noise in all three modalities")
     return figure
 

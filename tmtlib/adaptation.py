@@ -32,7 +32,7 @@ from tmtlib.profiles import method_config
 from tmtlib.study import Study
 from tmtlib.training import autocast, pick_device
 
-VARIANTS = ("tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_gated", "tmt_token")  # static, control, and by the input
+VARIANTS = ("tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_gated", "tmt_gated_fast", "tmt_token")
 SNR_DB = (0.0, -10.0, -20.0)  # planted text varies in 12 of 768 directions, so that noise above 0 dB averages out
 RATES = (0.5, 1.0)  # of missing frames; at 1 the modality is silent
 COLUMNS = "dataset source method regime when seed modality kind level weight mae".split()

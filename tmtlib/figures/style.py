@@ -32,6 +32,7 @@ METHOD_COLOURS = {
     "tmt_uniform": "#56B4E9",
     "tmt_random": "#8C6D31",
     "tmt_gated": "#228833",
+    "tmt_gated_fast": "#99BB33",
     "tmt_token": "#66CC88",
     "tmt_temporal": "#009988",
     "tmt_scalar": "#CCBB44",

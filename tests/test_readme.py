@@ -5,7 +5,8 @@ import re
 import pandas as pd
 import pytest
 
-from tmtlib import paths, report, series
+from tmtlib import paths, series
+from tmtlib import readme as page
 from tmtlib.__main__ import main
 
 README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
@@ -13,29 +14,29 @@ README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_tables_are_those_of_the_committed_results(committed):
     readme = (committed / "README.md").read_text(encoding="utf-8")
-    assert report.readme(readme, report.shown(committed / "results")) == readme, "run: tmt report --readme"
+    assert page.readme(readme, page.shown(committed / "results")) == readme, "run: tmt report --readme"
 
 
 def test_a_changed_result_would_change_the_readme(committed):
-    found = report.shown(committed / "results")
+    found = page.shown(committed / "results")
     assert found.claims.loc[0, "verdict"] in README
     table = found.planted
     table.loc[(table["method"] == "tmt") & (table["metric"] == "mae"), "mean"] += 0.01
-    assert report.readme(README, found) != README
+    assert page.readme(README, found) != README
 
 
 def test_floor_sentences_follow_the_numbers():
     row = {"dataset": "a", "source": "real", "metric": "mae", "sd": 0.01, "n": 3}
     table = pd.DataFrame([row | {"method": m, "mean": v} for m, v in [("tmt", 0.5), ("linear_text", 0.6)]])
-    assert "`a`: TMT beats the best linear model (linear, text only): MAE 0.500" in report.floor_sentence(table)
+    assert "`a`: TMT beats the best linear model (linear, text only): MAE 0.500" in page.floor_sentence(table)
     table.loc[0, "mean"] = 0.75
-    assert "TMT does **not** beat" in report.floor_sentence(table) and "0.150 more" in report.floor_sentence(table)
+    assert "TMT does **not** beat" in page.floor_sentence(table) and "0.150 more" in page.floor_sentence(table)
 
 
 def test_readme_without_marks_is_refused(committed):
-    found = report.shown(committed / "results")
+    found = page.shown(committed / "results")
     with pytest.raises(ValueError, match="no pair of lines <!-- begin real -->"):
-        report.readme(README.replace("<!-- end real -->", ""), found)
+        page.readme(README.replace("<!-- end real -->", ""), found)
 
 
 def test_links_and_pictures_exist():

@@ -90,10 +90,10 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tmtlib import report
+    from tmtlib import readme, report
 
     if options.readme:
-        report.update_readme()
+        readme.update()
     else:
         print(report.read(options.profile))
     return 0

@@ -103,10 +103,11 @@ def test_an_utterance_that_is_not_there(seen):
 def test_browsing_moves_to_another_utterance(seen):
     run, data, *_ = seen
     box = explorer.browse(run, data, start=3)
-    slider, shown = box.children
-    assert slider.value == 3 and slider.max == len(data.test) - 1
+    slider, picture = box.children
+    before = picture.value
+    assert slider.value == 3 and slider.max == len(data.test) - 1 and before.startswith(b"\x89PNG")
     slider.value = 5
-    assert slider.value == 5 and shown is not None
+    assert picture.value != before and picture.value.startswith(b"\x89PNG")
 
 
 def test_weights_by_utterance_are_the_model_s_and_their_mean_is_the_record_s(smoke, seen):
@@ -130,3 +131,10 @@ def test_points_of_the_triangle_stand_at_their_weights(smoke, seen):
     ordered = frame.sort_values("error")
     np.testing.assert_allclose(dots[:, 1], ordered["vision"] * 3**0.5 / 2, atol=1e-6)
     np.testing.assert_allclose(dots[:, 0], ordered["audio"] + ordered["vision"] / 2, atol=1e-6)
+
+
+def test_without_a_known_truth_the_triangle_has_errors_alone(smoke, seen):
+    frame = weights.by_utterance([smoke.runs("tmt_gated")[0]]).assign(unreliable="unknown", source="real")
+    figure = figures.ternary(frame)
+    shown = [ax for ax in figure.axes if ax.get_visible() and ax.collections]
+    assert len([ax for ax in shown if ax.get_title()]) == 1

@@ -43,7 +43,7 @@ def test_methods_of_tmt_differ_in_what_they_name_alone():
 
 
 def test_unknown_names_are_refused(own_results):
-    with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper', 'ten'"):
+    with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper', 'full', 'ten'"):
         open_study("fast")
     with pytest.raises(ValueError, match="no method 'tmt_awm'; there are tmt, tmt_amw"):
         open_study("smoke").runs("tmt_awm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -89,14 +90,22 @@ def browse(run: Run, dataset: Dataset, start: int = 0):
     In a notebook without a running kernel (static HTML) only what was last drawn is there to see.
     """
     import ipywidgets
-    from IPython.display import display
-
-    from tmtlib import figures
 
     model = load_model(run, dataset.shape)
     slider = ipywidgets.IntSlider(start, 0, len(dataset.test) - 1, description="utterance", continuous_update=False)
+    picture = ipywidgets.Image(value=_drawn(look(model, dataset, start, run.training)), format="png")
 
-    def show(i: int) -> None:
-        display(figures.utterance(look(model, dataset, i, run.training)))
+    def show(change: dict) -> None:
+        picture.value = _drawn(look(model, dataset, change["new"], run.training))
 
-    return ipywidgets.VBox([slider, ipywidgets.interactive_output(show, {"i": slider})])
+    slider.observe(show, names="value")
+    return ipywidgets.VBox([slider, picture])
+
+
+def _drawn(seen: Look) -> bytes:
+    """The figure of a look as PNG."""
+    from tmtlib import figures
+
+    file = BytesIO()
+    figures.utterance(seen).savefig(file, format="png", dpi=110)
+    return file.getvalue()

@@ -179,7 +179,7 @@ def counted(numbers: pd.Series) -> str:
 
 def legend(figure: Figure, handles: Sequence, note: str) -> None:
     """One legend below all panels, in as many columns as fit, under a line that says what the spread is."""
-    inches, labels = figure.get_figwidth(), [h.get_label() for h in handles]
+    inches, labels, columns = figure.get_figwidth(), [h.get_label() for h in handles], 1
     for columns in range(len(labels), 0, -1):
         filled = np.array_split(labels, columns)  # as matplotlib fills them
         if sum(0.45 + 0.052 * max(map(len, column)) for column in filled) < inches:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tmtlib import audit, figures, robustness
+from tmtlib import audit, degradation, figures
 from tmtlib.batches import OnDevice
 from tmtlib.config import MODALITIES, Run
 from tmtlib.data import planted
@@ -228,7 +228,7 @@ DRAWINGS = {
     "noise": lambda: figures.degradation(noise_frame()),
     "noise_one": lambda: figures.degradation(noise_frame(names=("mosei",), methods=tuple(METHODS))),
     "frames": lambda: figures.degradation(frames_frame()),
-    "auilc": lambda: figures.auilc(robustness.auilc(pd.concat([noise_frame(), frames_frame()]), ("mae",))),
+    "auilc": lambda: figures.auilc(degradation.auilc(pd.concat([noise_frame(), frames_frame()]), ("mae",))),
     "missing": lambda: figures.missing_bars(missing_frame()),
     "missing_one": lambda: figures.missing_bars(missing_frame(names=("mosei",))),
     "forest": lambda: figures.forest(differences()),

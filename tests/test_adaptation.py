@@ -358,15 +358,28 @@ def attention(mutual, other=0.0, method="tmt_amw", dataset="mosi", width=0.005):
     return frame.assign(verdict=judged, dataset=dataset, source="planted", regime="clean", entropy=0.9)
 
 
+def with_controls(*measured, controls=0.05):
+    """Attention of AMW on two data sets, and of both controls."""
+    others = [attention(controls, method=m, dataset=d) for m in ("tmt_uniform", "tmt_random") for d in ("mosi", "sims")]
+    return pd.concat([*measured, *others])
+
+
 def test_claim_of_sharper_attention_follows_both_halves_on_every_data_set():
-    verdict, evidence = verdicts.sharpness_verdict(attention(-0.05, other=0.2))
+    sharper = attention(-0.05, other=0.2), attention(-0.05, dataset="sims")
+    verdict, evidence = verdicts.sharpness_verdict(with_controls(*sharper))
     assert verdict == "supported" and "-0.050 [-0.055, -0.045]" in evidence and "CMU-MOSI (planted)" in evidence
     assert verdicts.sharpness_verdict(attention(0.05, other=-0.2))[0] == "not supported"
     assert verdicts.sharpness_verdict(attention(-0.002))[0] == "not supported", "too little to count"
-    assert verdicts.sharpness_verdict(attention(-0.05, width=0.1))[0] == "cannot tell"
-    two = pd.concat([attention(-0.05), attention(0.05, dataset="sims"), attention(-0.05, method="tmt_uniform")])
-    verdict, evidence = verdicts.sharpness_verdict(two)
-    assert verdict == "not supported" and "Uniform weights: sharper than TMT in 2 of 2" in evidence
+    assert verdicts.sharpness_verdict(with_controls(attention(-0.05, width=0.1), sharper[1]))[0] == "cannot tell"
+    assert verdicts.sharpness_verdict(with_controls(sharper[0], attention(0.05, dataset="sims")))[0] == "not supported"
+
+
+def test_sharper_attention_is_not_owed_to_learning_where_fixed_weights_bring_it_too():
+    sharper = attention(-0.05), attention(-0.05, dataset="sims")
+    verdict, evidence = verdicts.sharpness_verdict(with_controls(*sharper, controls=-0.05))
+    assert verdict == "cannot tell" and "Uniform weights: sharper than TMT in 4 of 4" in evidence
+    assert verdicts.sharpness_verdict(pd.concat(sharper))[0] == "cannot tell", "no control was run"
+    assert verdicts.sharpness_verdict(with_controls(sharper[0]))[0] == "cannot tell", "one data set"
 
 
 def test_claim_of_sharper_attention_is_open_where_nothing_was_measured():
@@ -403,3 +416,34 @@ def test_hollow_marks_are_where_a_modality_is_not_reliable():
     assert marks["white"] == 0.3 and sorted(marks.values()) == [0.3, 0.4]
     (whisker,) = ax.collections
     assert whisker.get_segments()[0][:, 0].tolist() == pytest.approx([0.25, 0.35])
+
+
+def test_one_verdict_a_variant_and_time():
+    def rows(method, verdicts, changes):
+        start = {"dataset": "mosi", "source": "planted", "method": method, "when": "test", "kind": "noise", "n": 3}
+        cells = zip(MODALITIES, verdicts, changes, strict=True)
+        return [start | {"modality": m, "verdict": v, "change": c} for m, v, c in cells]
+
+    cases = {
+        "never": (["impossible as written"] * 3, [0.0, 0.0, 0.0]),
+        "always": (["supported"] * 3, [-0.1, -0.2, -0.05]),
+        "sometimes": (["supported", "not supported", "supported"], [-0.1, 0.0, -0.3]),
+        "open": (["supported", "cannot tell", "supported"], [-0.1, math.nan, -0.3]),
+    }
+    judged = pd.DataFrame([row for name, case in cases.items() for row in rows(name, *case)])
+    found = falsification.combined(judged.reindex(columns=falsification.VERDICT_COLUMNS)).set_index("method")
+    wanted = {
+        "never": "impossible as written",
+        "always": "supported",
+        "sometimes": "not supported",
+        "open": "cannot tell",
+    }
+    assert found["verdict"].to_dict() == wanted and (found["cells"] == 3).all()
+    assert found.loc["always", "modality"] == "audio" and found.loc["open", "change"] == -0.3
+
+
+def test_a_variant_without_a_whole_seed_cannot_be_told():
+    frame = pd.DataFrame({"level": [math.inf, 0.0], "weight": [math.nan, 0.3], "mae": [1.0, 1.0], "seed": 0})
+    frame = frame.assign(dataset="mosi", source="planted", method="tmt_gated", when="test", regime="clean")
+    row = falsification.verdict(frame.assign(modality="text", kind="noise")).iloc[0]
+    assert row["verdict"] == "cannot tell" and row["n"] == 0

@@ -184,6 +184,18 @@ def test_every_utterance_gets_another_ones_modality(modalities):
     assert sorted(x.sum() for x in swapped.features["text"]) == sorted(x.sum() for x in DATA.test.features["text"])
 
 
+def test_what_the_text_was_made_from_is_swapped_with_it():
+    ids = np.arange(len(DATA.test) * 3 * 12).reshape(-1, 3, 12)
+    words = tuple(f"utterance {i}" for i in range(len(DATA.test)))
+    split = replace(DATA.test, text_bert=ids, raw_text=words)
+    swapped = swap_utterances(split, ("text",), seed=2)
+    source = [int(text.split()[1]) for text in swapped.raw_text]
+    assert np.array_equal(swapped.text_bert, ids[source]) and sorted(source) == list(range(len(ids)))
+    assert np.array_equal(swapped.features["text"], split.features["text"][source])
+    kept = swap_utterances(split, ("audio",), seed=2)
+    assert kept.text_bert is ids and kept.raw_text == words
+
+
 def test_modalities_that_are_swapped_together_stay_together():
     swapped = swap_utterances(DATA.test, ("audio", "vision"), seed=2)
     for i in range(5):

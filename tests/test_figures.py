@@ -31,7 +31,7 @@ from figure_helpers import (
 from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
-from tmtlib import figures, robustness
+from tmtlib import degradation, figures
 from tmtlib.config import MODALITIES, PlantedSize
 from tmtlib.data import planted
 from tmtlib.data.schema import SPLITS
@@ -233,7 +233,7 @@ def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
 
 def test_areas_are_drawn_at_their_values_masked_ones_open():
     figure = drawing("auilc")
-    table = robustness.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
+    table = degradation.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
     dots = [line for line in figure.axes[0].lines + figure.axes[1].lines if line.get_marker() == "o"]
     for row in table.itertuples():
         at = [d for d in dots if d.get_xdata()[0] == pytest.approx(row.auilc_normalised)]

@@ -1,11 +1,14 @@
 """Sweeps over corrupted test data, learned weights and planted truth, on the trained smoke study."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from tmtlib import corruption, costs, robustness, runs, truth, weights
+from tmtlib import corruption, costs, degradation, robustness, runs, truth, weights
 from tmtlib.config import MODALITIES
+from tmtlib.corruption import Corruption
 from tmtlib.data.corrupt import keep_only
 from tmtlib.data.loading import load
 from tmtlib.profiles import PROFILES, method_config
@@ -78,7 +81,7 @@ def test_second_sweep_computes_nothing(smoke, hurt, monkeypatch):
 
 
 def test_summary_has_one_row_a_method_corruption_and_metric(hurt):
-    table = robustness.summary(hurt)
+    table = degradation.summary(hurt)
     wanted = "dataset source method regime protocol kind modality level metric mean sd n"
     assert list(table.columns) == wanted.split()
     assert set(table["protocol"]) == {"P3", "P7"} and (table["n"] == 2).all(), "seeds, whatever the number of masks"
@@ -139,7 +142,7 @@ def curve(levels, values, kind="missing_frames", method="tmt", seed=0, **more):
 
 
 def test_auilc_is_the_trapezoid_over_uneven_levels():
-    found = robustness.auilc(curve([0.0, 0.5, 0.2], [1.0, 4.0, 2.0])).iloc[0]
+    found = degradation.auilc(curve([0.0, 0.5, 0.2], [1.0, 4.0, 2.0])).iloc[0]
     assert found["auilc"] == pytest.approx(1.5 * 0.2 + 3 * 0.3)
     assert found["auilc_normalised"] == pytest.approx(1.2 / 0.5)
     assert found["clean"] == 1 and found["worst"] == 4 and found["relative_drop"] == pytest.approx(1.4)
@@ -147,26 +150,26 @@ def test_auilc_is_the_trapezoid_over_uneven_levels():
 
 
 def test_noise_levels_are_equal_steps_from_clean():
-    found = robustness.auilc(curve([0.0, np.inf, 10.0], [3.0, 1.0, 2.0], "noise")).iloc[0]
+    found = degradation.auilc(curve([0.0, np.inf, 10.0], [3.0, 1.0, 2.0], "noise")).iloc[0]
     assert found["auilc"] == found["auilc_normalised"] == pytest.approx(2.0) and found["clean"] == 1
 
 
 def test_masks_are_averaged_before_seeds():
     some = [curve([0.0, 1.0], [1.0, v], seed=s).assign(mask=k) for s, k, v in ((0, 0, 2.0), (0, 1, 4.0), (1, 0, 5.0))]
-    table = robustness.summary(pd.concat(some))
+    table = degradation.summary(pd.concat(some))
     hurt = table[table["level"] == 1].iloc[0]
     assert hurt["mean"] == 4.0 and hurt["n"] == 2 and hurt["sd"] == pytest.approx(np.std([3, 5], ddof=1))
 
 
 def test_area_under_curve_and_what_corruption_adds():
-    area = robustness.area_under_curve(curve([0.0, 1.0], [1.0, 2.0]), kind="missing_frames").iloc[0]
+    area = degradation.area_under_curve(curve([0.0, 1.0], [1.0, 2.0]), kind="missing_frames").iloc[0]
     assert area["area"] == 1.5 and area["clean"] == 1 and area["beyond"] == 0.5
 
 
 def test_worst_case_is_the_worst_over_all_protocols():
     rows = [curve([0.0, 1.0], [1.0, 2.0]), curve([np.inf, 0.0], [1.0, 3.0], "noise")]
     rows.append(curve([np.nan], [1.0], "missing_modalities"))
-    found = robustness.worst_case(pd.concat(rows)).iloc[0]
+    found = degradation.worst_case(pd.concat(rows)).iloc[0]
     assert found["worst"] == 3 and found["protocol"] == "P7" and found["level"] == 0 and found["clean"] == 1
 
 
@@ -179,9 +182,9 @@ def test_ranking_is_stable_where_areas_follow_clean_values_and_not_where_they_ar
         ]
         return pd.DataFrame(rows).assign(dataset="mosi", source="planted", regime="clean", modality="all")
 
-    same = robustness.ranking_stability(areas({"a": (1, 2), "b": (2, 3), "c": (3, 4)})).iloc[0]
+    same = degradation.ranking_stability(areas({"a": (1, 2), "b": (2, 3), "c": (3, 4)})).iloc[0]
     assert same["tau"] == 1 and same["low"] == 1 and same["best"] == "a" and same["best_again"] == 1
-    turned = robustness.ranking_stability(areas({"a": (1, 4), "b": (2, 3), "c": (3, 2)})).iloc[0]
+    turned = degradation.ranking_stability(areas({"a": (1, 4), "b": (2, 3), "c": (3, 2)})).iloc[0]
     assert turned["tau"] == -1 and turned["best"] == "c" and turned["n"] == 4 and turned["methods"] == 3
 
 
@@ -251,3 +254,55 @@ def test_costs_are_ratios(smoke):
     assert costs.extra_parameters(amw, plain, data) == 3 * smoke.profile.model.width
     extra = costs.extra_time(amw, plain, data, smoke.profile.training, "cpu", rounds=3, steps=1)
     assert extra.n == 3 and -0.9 < extra.mean < 9
+
+
+# --- Corruptions that would not mean what they say -------------------------------------------------------------------
+
+
+def changed(split, lengths):
+    """The split with other longest lengths, by modality."""
+    return replace(split, lengths={m: np.minimum(split.lengths[m], lengths[m]) for m in MODALITIES})
+
+
+def test_corruptions_suit_the_data_or_are_left_out(smoke):
+    split = next(smoke.datasets()).test
+    assert all(robustness.suits(how, split) for how in robustness.grid(smoke.profile) if how.level != 8)
+    single = changed(split, dict.fromkeys(MODALITIES, 1))
+    kinds = {how.kind for how in robustness.grid(smoke.profile) if robustness.suits(how, single)}
+    assert kinds == {"missing_frames", "missing_modalities", "noise", "swapped"}
+    without = changed(split, {"text": 99, "audio": 99, "vision": 0})
+    left = [how for how in robustness.grid(smoke.profile) if robustness.suits(how, without)]
+    assert {how.where for how in left if how.kind == "missing_modalities"} == {"all", "text+audio", "text", "audio"}
+    assert {how.where for how in left if how.kind in ("noise", "swapped", "shift")} == {"text", "audio", "all"}
+    late = Corruption("shift", ("text",), 5.0)
+    assert robustness.suits(late, changed(split, dict.fromkeys(MODALITIES, 6))) == (split.lengths["text"].max() > 5)
+
+
+def test_a_sweep_has_no_rows_of_what_does_not_suit(smoke, monkeypatch):
+    run = smoke.runs("tmt")[0]
+    data = load(run.data)
+    data = replace(data, test=changed(data.test, {"text": 99, "audio": 99, "vision": 0}))
+    rows = robustness._computed(run, tuple(GRID), 1, "cpu", data)
+    assert "vision" not in {row["modality"] for row in rows} and {"text", "all"} <= {row["modality"] for row in rows}
+
+
+def test_an_area_is_undefined_where_the_metric_is_at_some_level():
+    rows = pd.concat([curve([0.0, 0.5, 1.0], [1.0, 1.0, 1.0], seed=s) for s in (0, 1)]).assign(
+        corr=[0.5, 0.4, np.nan] * 2
+    )
+    table = degradation.auilc(rows, ("mae", "corr")).set_index("metric")
+    assert np.isnan(table.loc["corr", "auilc_normalised"]) and np.isnan(table.loc["corr", "auilc"])
+    assert table.loc["corr", "n"] == 2 and table.loc["mae", "auilc_normalised"] == 1
+    assert len(degradation.summary(rows).query("metric == 'corr'")) == 2, "what is defined is still in the summary"
+
+
+def test_a_regime_has_a_name_whatever_the_corruption(smoke):
+    ref = smoke.refs[0]
+    assert ref.regime == "clean"
+    named = {
+        "noise text -10": Corruption("noise", ("text",), -10.0),
+        "missing_frames audio": Corruption("missing_frames", ("audio",)),
+        "missing_modalities text+audio": Corruption("missing_modalities", ("text", "audio")),
+    }
+    for name, how in named.items():
+        assert replace(ref, training_corruption=how).regime == name

@@ -26,9 +26,11 @@ from tmtlib.batches import OnDevice
 from tmtlib.config import MODALITIES, Run, Training
 from tmtlib.corruption import Corruption
 from tmtlib.data.corrupt import corrupt, noise_scale
+from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models import Model
 from tmtlib.profiles import method_config
+from tmtlib.robustness import suits
 from tmtlib.study import Study
 from tmtlib.training import autocast, pick_device
 
@@ -83,7 +85,7 @@ def at_test_time(
     """The weight on a modality, and MAE, while that modality alone is corrupted in the test data of finished runs.
 
     Args:
-        todo: finished runs; those whose model has no weights have no rows.
+        todo: finished runs; those whose model has no weights have no rows, nor have modalities that are absent.
         levels: corruptions of one modality each (default: `grid`); drawn `masks` times, and the rows are means.
 
     Columns: dataset, source, method, regime (what it was trained on), when ("test"), seed, modality, kind, level (dB,
@@ -108,7 +110,8 @@ def training_runs(
     methods = [m for m in VARIANTS if m in study.methods] if methods is None else methods
     modalities = profile.noisy_training if modalities is None else modalities
     levels = profile.training_snr_db if levels is None else levels
-    noisy = [Corruption("noise", (m,), level) for m in modalities for level in levels]
+    there = [m for m in modalities if load(first).train.lengths[m].any()]  # noise on an absent one is none
+    noisy = [Corruption("noise", (m,), level) for m in there for level in levels]
     refs = [first, *(replace(first, training_corruption=how) for how in noisy)]
     configs = {m: method_config(m, profile.model) for m in methods}
     return [Run(ref, m, configs[m], profile.training, seed) for ref in refs for m in methods for seed in profile.seeds]
@@ -145,7 +148,7 @@ def _weighed(run: Run, levels: tuple[Corruption, ...], masks: int, device: str, 
 def _computed(run: Run, levels: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
     model, scale, rows, known = runs.load_model(run, data.shape), noise_scale(data.train), [], {}
     with runs.one_thread(device):
-        for how in levels:
+        for how in (how for how in levels if suits(how, data.test)):
             found = []
             for mask in range(masks if how.is_random else 1):
                 case = (None, 0) if how.changes_nothing else (how, mask)  # what changes nothing is looked at once

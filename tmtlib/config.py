@@ -157,7 +157,8 @@ class DataRef:
         """What a model is trained on: "clean", "masked" (see `corruption.REGIMES`), or the corruption in words."""
         how = self.training_corruption
         known = {c: name for name, c in REGIMES.items()}
-        return known[how] if how in known else f"{how.kind} {how.where} {how.level:g}"
+        strength = "" if how is None or how.level is None else f" {how.level:g}"
+        return known[how] if how in known else f"{how.kind} {how.where}{strength}"
 
 
 @dataclass(frozen=True)

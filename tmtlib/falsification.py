@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from tmtlib.paper import combined_verdict
 from tmtlib.statistics import Interval, paired_interval, t_interval
 
 UNIFORM = "tmt_uniform"
@@ -46,9 +47,29 @@ def verdict(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 
 
+def combined(judged: pd.DataFrame) -> pd.DataFrame:
+    """One verdict a variant and time on "it down-weights a noisy modality", from the rows of `verdict`.
+
+    "impossible as written" where every cell is; else "supported" where every cell is, "not supported" where any is
+    not, else "cannot tell". Columns: dataset, source, method, when, verdict, cells (how many), and of the cell in which
+    the weight fell most: modality, kind, change, change_low, change_high, gain, gain_low, gain_high, n.
+    """
+    keys, rows = ["dataset", "source", "method", "when"], []
+    shown = ["modality", "kind", *(f"{c}{end}" for c in ("change", "gain") for end in ("", "_low", "_high")), "n"]
+    for key, some in judged.groupby(keys, sort=False):
+        found = set(some["verdict"])
+        verdict = "impossible as written" if found == {"impossible as written"} else combined_verdict(some["verdict"])
+        most = some.loc[some["change"].fillna(math.inf).idxmin(), shown]
+        rows.append(dict(zip(keys, key, strict=True)) | {"verdict": verdict, "cells": len(some)} | most.to_dict())
+    return pd.DataFrame(rows, columns=[*keys, "verdict", "cells", *shown])
+
+
 def _judged(some: pd.DataFrame, uniform: pd.DataFrame) -> dict:
     """One method in one cell."""
     weight, mae = _by_level(some, "weight"), _by_level(some, "mae")
+    if weight.empty:  # a training failed, or a level is missing, in every seed
+        nothing = dict.fromkeys((c for c in VERDICT_COLUMNS[8:-2]), math.nan)
+        return nothing | {"n": 0, "verdict": "cannot tell", "evidence": "no seed with every level"}
     ends = weight.iloc[:, 0], weight.iloc[:, -1]
     change = paired_interval(ends[1], ends[0])
     rho = [spearmanr(range(len(w)), w).statistic if np.ptp(w) else math.nan for w in weight.to_numpy()]

@@ -28,12 +28,14 @@ from tmtlib.data.corrupt import swap_utterances
 from tmtlib.data.planted import SplitTruth, shapley
 from tmtlib.data.schema import Dataset, Split, valid_frames
 from tmtlib.models import Model
+from tmtlib.robustness import reads_token_ids
 from tmtlib.runs import load_model, one_thread
 from tmtlib.statistics import Interval, t_interval
 from tmtlib.training import predict
 
 REMOVALS = ("absent", "mean", "permuted")
 UTTERANCES = 200  # at most so many of a test split, its first, for gradients, attention and `agreement`
+TOGETHER = 256  # utterances that go through a model at once
 KEYS = ["dataset", "source", "method", "measure", "modality"]
 SUBSETS = tuple(s for k in range(len(MODALITIES) + 1) for s in combinations(MODALITIES, k))
 Values = dict[tuple[str, ...], Float[np.ndarray, " N"]]  # by subset of modalities
@@ -71,8 +73,12 @@ def per_utterance(values: Values) -> dict[str, Float[np.ndarray, " N"]]:
 
 
 def of_the_error(values: Values, labels: Float[np.ndarray, " N"]) -> dict[str, float]:
-    """Global importance: Shapley values of the reduction in MAE that a subset brings, in label units."""
-    return shapley(lambda subset: -float(np.abs(values[_ordered(subset)] - labels).mean()))
+    """Global importance: Shapley values of the reduction in MAE that a subset brings, in label units.
+
+    0 where a modality makes the error larger: harm is no importance.
+    """
+    found = shapley(lambda subset: -float(np.abs(values[_ordered(subset)] - labels).mean()))
+    return {m: max(0.0, x) for m, x in found.items()}
 
 
 def occlusion(values: Values) -> dict[str, Float[np.ndarray, " N"]]:
@@ -163,6 +169,8 @@ def _looked(run: Run, device: str, data: Dataset) -> list[dict]:
 
 def _rows(run: Run, device: str, data: Dataset) -> list[dict]:
     """Rows of measure, modality, what ("share", "spearman" or "auc") and value."""
+    if reads_token_ids(run):
+        raise ValueError(f"{run.method} reads token ids; importance by taking features away needs a model of features")
     model = load_model(run, data.shape)
     some = data.test.take(np.arange(min(len(data.test), UTTERANCES)))
     with one_thread(device):
@@ -203,15 +211,18 @@ def weight_values(model: Model, split: Split) -> dict[str, Measured]:
 
     Nothing for a model without weights. Where each token has weights of its own, A is their mean.
     """
-    _, trace = model.cpu().eval()(sample_batch(model, split, len(split)))
-    if trace.weights is None:
-        return {}
-    found = {"weight": {}, "weighted_size": {}}
-    for i, m in enumerate(MODALITIES):
-        a = trace.weights[:, i]
-        found["weight"][m] = a.mean(-1).expand(len(split)).numpy()
-        found["weighted_size"][m] = (a[:, None] * trace.tokens[m]).norm(dim=-1).mean(1).numpy()
-    return found
+    model, parts = model.cpu().eval(), []
+    for start in range(0, len(split), TOGETHER):
+        some = split.take(np.arange(start, min(start + TOGETHER, len(split))))
+        _, trace = model(sample_batch(model, some, len(some)))
+        if trace.weights is None:
+            return {}
+        a = trace.weights.expand(len(some), -1, -1)
+        sizes = [(a[:, i, None] * trace.tokens[m]).norm(dim=-1).mean(1) for i, m in enumerate(MODALITIES)]
+        parts.append(torch.stack([a.mean(-1), torch.stack(sizes, dim=1)]))
+    weight, size = torch.cat(parts, dim=1).numpy()
+    named = {"weight": weight, "weighted_size": size}
+    return {k: {m: x[:, i] for i, m in enumerate(MODALITIES)} for k, x in named.items()}
 
 
 def _ordered(subset) -> tuple[str, ...]:

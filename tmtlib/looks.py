@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tmtlib import paths, runs
+from tmtlib import runs
 from tmtlib.config import Run, digest
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset
@@ -40,8 +40,12 @@ def _numbered(i: int, function: Callable, task: tuple, device: str, data: Datase
 
 
 def kept(run: Run, what: tuple, code: tuple[str, ...], compute: Callable[[], list[dict]]) -> list[dict]:
-    """The rows of a look, read back where this code (files in tmtlib, beside those of a run) computed them before."""
-    path = paths.results() / "runs" / f"{run.id}.{digest((*what, runs.code_sha256(*code, *runs.RESULT_CODE)))[:8]}.json"
+    """The rows of a look, read back where this code (files in tmtlib, beside those of a run) computed them before, of
+    this training (a run that was trained again is looked at again)."""
+    record = runs.record_path(run)
+    trained = runs.read_record(run).meta["time"] if record.exists() else ""  # some looks train models of their own
+    code_sha256 = runs.code_sha256(*code, *runs.RESULT_CODE)
+    path = record.with_name(f"{run.id}.{digest((*what, trained, code_sha256))[:8]}.json")
     if not path.exists():
         rows = compute()
         runs.write_aside(path, lambda file: file.write(json.dumps(rows).encode()))

@@ -39,8 +39,8 @@ def agreement(table: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.D
     """How well each measure of importance agrees with the planted truth, over worlds and modalities.
 
     table: `importance.table` of runs in several worlds (their data sets have names of their own). One row a method,
-    measure and statistic: method, measure, statistic, value, low, high (95 % percentile bootstrap over worlds), chance
-    and n (worlds). Statistics, all of shares, which sum to one in a world:
+    measure and statistic: source ("planted"), method, measure, statistic, value, low, high (95 % percentile bootstrap
+    over worlds), chance and n (worlds). Statistics, all of shares, which sum to one in a world:
 
     spearman, pearson  correlation with the true share over all worlds and modalities; chance 0
     slope              of the share on the true share, least squares; 1 for the truth itself, 0 for a constant
@@ -53,12 +53,12 @@ def agreement(table: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.D
     if known.empty:
         raise ValueError(f"none of {table['dataset'].nunique()} data sets has a planted truth; wanted planted worlds")
     rows = []
-    for (method, measure), some in known.groupby(["method", "measure"], sort=False):
+    for (source, method, measure), some in known.groupby(["source", "method", "measure"], sort=False):
         wide = some.pivot(index=["dataset", "source"], columns="modality")
         share, truth = (wide[column][list(MODALITIES)].to_numpy() for column in ("mean", "truth"))
         often = np.bincount(truth.argmax(1)).max() / len(truth)
         for name, statistic in STATISTICS.items():
-            start = {"method": method, "measure": measure, "statistic": name}
+            start = {"source": source, "method": method, "measure": measure, "statistic": name}
             value, low, high = _over_worlds(statistic, share, truth, resamples, seed)
             chance = often if name == "top" else 0.0
             rows.append(start | {"value": value, "low": low, "high": high, "chance": chance, "n": len(truth)})

@@ -209,5 +209,8 @@ PROFILES["ten"] = replace(
     worlds=30,
     world_size=PlantedSize((1200, 300, 500), (20, 20, 20)),
     methods=(*MAIN[:11], *ABLATIONS[:7]),
+    snr_db=Profile.snr_db,  # more levels cost no training
+    missing_rates=Profile.missing_rates,
+    masks=Profile.masks,
     ablations=(),
 )

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tmtlib import figures, paths, tables
 from tmtlib.data.schema import dataset_title
+from tmtlib.falsification import combined
 from tmtlib.figures.worlds import TITLES as MEASURES
 from tmtlib.many_worlds import readable
 from tmtlib.paper import DATASETS, VERDICTS, table1_value
@@ -38,6 +39,7 @@ class Shown:
     auilc: pd.DataFrame  # areas under degradation curves, profile full
     adaptation: pd.DataFrame  # whether weights fall with noise, profile full
     worlds: pd.DataFrame  # measures of importance against planted worlds, profile full
+    held: pd.DataFrame  # models whose weights were held at .8 on one modality, profile full
 
 
 def update() -> None:
@@ -68,6 +70,7 @@ def shown(folder: Path) -> Shown:
         auilc=pd.read_csv(full / "auilc.csv"),
         adaptation=pd.read_csv(full / "adaptation_verdicts.csv"),
         worlds=pd.read_csv(full / "worlds_agreement.csv"),
+        held=pd.read_csv(full / "frozen_weights.csv"),
     )
 
 
@@ -80,7 +83,7 @@ def readme(text: str, found: Shown) -> str:
     text = _between(text, "family", family_table(found.family))
     text = _between(text, "robustness", robustness_table(found.auilc))
     text = _between(text, "adaptation", adaptation_table(found.adaptation))
-    text = _between(text, "importance", importance_table(found.worlds))
+    text = _between(text, "importance", f"{importance_table(found.worlds)}\n\n{held_sentence(found.held)}")
     return _between(text, "speed", speed_table(found.speed))
 
 
@@ -184,19 +187,19 @@ def robustness_table(areas: pd.DataFrame) -> str:
 
 
 def adaptation_table(judged: pd.DataFrame) -> str:
-    """The verdicts on "the weight falls with noise", a row a variant and time, and the greatest change found."""
+    """The verdicts on "the weight falls with noise", a row a variant and time, and the largest fall found."""
     rows = []
-    for (method, when), some in judged.groupby(["method", "when"], sort=False):
-        counts = some["verdict"].value_counts()
-        most = some.loc[some["change"].abs().idxmax()]
+    for r in combined(judged).itertuples():
+        where = f"{r.modality}, {r.kind.replace('_', ' ')}"
         rows.append(
             {
-                "weights": METHOD_TITLES.get(method, method),
-                "noise at": f"{when} time",
-                "verdict": ", ".join(f"{v} ({n})" if len(counts) > 1 else v for v, n in counts.items()),
-                "largest change of weight": _interval(most["change"], most["change_low"], most["change_high"], "+.4f"),
-                "MAE minus uniform's there": _interval(most["gain"], most["gain_low"], most["gain_high"], "+.3f"),
-                "n": most["n"],
+                "weights": METHOD_TITLES.get(r.method, r.method),
+                "corrupted at": f"{r.when} time",
+                "verdict": r.verdict,
+                "cells": r.cells,
+                "largest fall": f"{_interval(r.change, r.change_low, r.change_high, '+.4f')} ({where})",
+                "MAE minus uniform's there": _interval(r.gain, r.gain_low, r.gain_high, "+.3f"),
+                "n": r.n,
             }
         )
     return _markdown(rows)
@@ -219,6 +222,21 @@ def importance_table(over: pd.DataFrame) -> str:
             }
         )
     return _markdown(rows)
+
+
+def held_sentence(held: pd.DataFrame) -> str:
+    """How far MAE and the text's Shapley share differ between models with learned weights and with held ones."""
+    rows = held.drop_duplicates("method")
+    text = held[held["modality"] == "text"].set_index("method")["shapley"]
+    parts = []
+    for r in rows[rows["method"] != "tmt_amw"].itertuples():
+        difference = _interval(r.mae_difference, r.difference_low, r.difference_high, "+.3f")
+        parts.append(f"{METHOD_TITLES[r.method].removeprefix('TMT, ')} {difference} ({text[r.method]:.2f})")
+    return (
+        "Weights held at .8 on one modality while all else was trained: MAE minus that of learned weights, and in "
+        f"brackets the text's Shapley share (learned weights: {text['tmt_amw']:.2f}), n = {rows['n'].min()} seeds: "
+        f"{'; '.join(parts)}."
+    )
 
 
 def _interval(mean: float, low: float, high: float, form: str = ".3f") -> str:

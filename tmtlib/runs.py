@@ -68,7 +68,7 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
     nothing from a second thread, `jobs` processes (default: one a core) train a run each.
     """
     runs = list(runs)
-    missing = [run for run in dict.fromkeys(runs) if not _record_path(run).exists()]
+    missing = [run for run in dict.fromkeys(runs) if not record_path(run).exists()]
     with tqdm(total=len(missing), desc="training", unit="run", disable=not progress or not missing) as bar:
         if pick_device(device).type == "cpu":
             tasks = [(run, (run.seed,)) for run in missing]
@@ -165,7 +165,7 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
         "parameters": count_parameters(model),
         "code": code_sha256(),
     } | provenance()
-    path = _record_path(run)
+    path = record_path(run)
     write_aside(path.with_suffix(".pt"), lambda file: torch.save(done.state, file))
     write_aside(path, lambda file: np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays))
 
@@ -184,7 +184,7 @@ def write_aside(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def read_record(run: Run) -> Record:
     """The record of a finished run. Raises FileNotFoundError when it has not been trained."""
-    path = _record_path(run)
+    path = record_path(run)
     if not path.exists():
         raise FileNotFoundError(f"no record of {run.data.name} {run.method} seed {run.seed} at {path}; ensure() it")
     with np.load(path) as file:
@@ -206,7 +206,7 @@ def load_model(run: Run, shape: DataShape | None = None) -> Model:
 
 def load_state(run: Run) -> dict[str, torch.Tensor]:
     """The parameters of a finished run, by name."""
-    return torch.load(_record_path(run).with_suffix(".pt"), weights_only=True)
+    return torch.load(record_path(run).with_suffix(".pt"), weights_only=True)
 
 
 def row(run: Run) -> dict:
@@ -300,5 +300,6 @@ def code_sha256(*patterns: str) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(found))).hexdigest()
 
 
-def _record_path(run: Run) -> Path:
+def record_path(run: Run) -> Path:
+    """Where a run's record is, or will be."""
     return paths.results() / "runs" / f"{run.id}.npz"

@@ -155,3 +155,10 @@ def paper_label(metric: str) -> str:
 def short_label(metric: str) -> str:
     """A metric's name as a column title."""
     return {"f1_5class": "F1 (5-class)", "mae": "MAE"}.get(metric, metrics.LABELS[metric])
+
+
+def titled(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for people: data sets and methods by their titles (planted data say so), without the column `source`."""
+    names = [dataset_title(*pair) for pair in zip(frame["dataset"], frame["source"], strict=True)]
+    named = frame.assign(dataset=names).drop(columns="source")
+    return named.replace({"method": METHOD_TITLES}) if "method" in named else named

@@ -47,6 +47,12 @@ def _to_the_side_of(split: Split, values: Mapping[str, Float[np.ndarray, " N"]])
     return side[:, None] * np.stack([values[m] for m in MODALITIES], axis=1)
 
 
+def labelled(data: Dataset) -> bool:
+    """Whether train and test have labels of all modalities, and some test utterance has a carrier."""
+    whole = all(set(MODALITIES) <= set(split.unimodal_labels) for split in (data.train, data.test))
+    return whole and bool((carriers(data.test) >= 0).any())
+
+
 def agreement(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """Share of test utterances in which a measure names the modality that carried them, by finished runs.
 

@@ -31,7 +31,7 @@ def claims(
 
     Args:
         rows: one row a run of "tmt", "tmt_amw" and, where they ran, `paper.CONTROLS`, as `ensure` returns them.
-        areas: area under the noise curves of the same runs, see `robustness.area_under_curve`.
+        areas: area under the noise curves of the same runs, see `degradation.area_under_curve`.
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.costs`.
         attention: attention entropy of the same runs, see `sharpness.table`; without it that claim cannot be told.
     """
@@ -77,13 +77,14 @@ def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
     """Verdict and evidence on sharper attention, from `sharpness.table`: with AMW in both halves of the mutual
-    transformer on every data set, or not; "cannot tell" where nothing was measured."""
+    transformer on every data set, or not; "cannot tell" where nothing was measured, where a control with weights that
+    are not learned is as sharp or was not run, and where there is one data set."""
     if attention is None or not len(attention):
         return "cannot tell", "No attention distribution, entropy or map is printed, and none was measured here."
     measured = attention[
         attention["block"].isin(MUTUAL) & (attention["regime"] == "clean") & attention["difference"].notna()
     ]
-    cells, uniform = (measured[measured["method"] == m] for m in ("tmt_amw", "tmt_uniform"))
+    cells, uniform, random = (measured[measured["method"] == m] for m in ("tmt_amw", "tmt_uniform", "tmt_random"))
     if cells.empty:
         return "cannot tell", "Attention was measured, but not both with and without AMW."
     parts = []
@@ -91,10 +92,18 @@ def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
         halves = (f"{c.block.replace('_', ' ')} {_with_interval(c)}" for c in some.itertuples())
         parts.append(f"{dataset_title(dataset, source)} {', '.join(halves)}")
     evidence = f"Normalised attention entropy, AMW minus TMT, n = {cells['n'].min()} seeds: {'; '.join(parts)}."
-    if len(uniform):
-        sharper = (uniform["verdict"] == "supported").sum()
-        evidence += f" Uniform weights: sharper than TMT in {sharper} of {len(uniform)}."
-    return paper.combined_verdict(cells["verdict"]), evidence
+    found = list(cells["verdict"])
+    for title, control in (("Uniform", uniform), ("Random", random)):
+        if len(control):
+            sharper = (control["verdict"] == "supported").sum()
+            evidence += f" {title} weights: sharper than TMT in {sharper} of {len(control)}."
+            # What weights bring that are not learned is not owed to AMW
+            found += ["cannot tell"] * int(sharper)
+        else:
+            found.append("cannot tell")
+    if cells["dataset"].nunique() < 2:
+        found.append("cannot tell")  # one data set cannot support what is said of several
+    return paper.combined_verdict(found), evidence
 
 
 def _with_interval(cell) -> str:

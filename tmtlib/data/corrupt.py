@@ -179,7 +179,11 @@ def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) ->
     source[order] = np.roll(order, 1)
     features = {m: x[source] if m in modalities else x for m, x in split.features.items()}
     lengths = {m: n[source] if m in modalities else n for m, n in split.lengths.items()}
-    return replace(split, features=features, lengths=lengths)
+    swapped = replace(split, features=features, lengths=lengths)
+    if "text" in modalities:  # what the text was made from comes along
+        ids = None if split.text_bert is None else split.text_bert[source]
+        swapped = replace(swapped, text_bert=ids, raw_text=tuple(split.raw_text[i] for i in source))
+    return swapped
 
 
 def _draw(split: Split, modality: str, seed: int) -> np.ndarray:

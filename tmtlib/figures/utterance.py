@@ -69,15 +69,26 @@ def _draw_contributions(ax: Axes, seen: Look) -> None:
     x = np.arange(3)
     colours = [MODALITY_COLOURS[m] for m in MODALITIES]
     ax.bar(x, [seen.contribution[m] for m in MODALITIES], 0.35, color=colours)
+    _around_zero(ax, seen.contribution.values())
     handles = [Patch(color=NEUTRAL, label="the model's (Shapley values)")]
-    if seen.truth is not None:
-        ax.bar(x + 0.4, [seen.truth[m] for m in MODALITIES], 0.35, fill=False, edgecolor=colours)
-        handles.append(Patch(fill=False, edgecolor=NEUTRAL, label="planted (sd of y)"))
+    if seen.truth is not None:  # of a latent variable: its unit is not the label's
+        other = ax.twinx()
+        other.bar(x + 0.4, [seen.truth[m] for m in MODALITIES], 0.35, fill=False, edgecolor=colours)
+        _around_zero(other, seen.truth.values())
+        other.set_ylabel("planted part (sd of y)")
+        other.grid(False)
+        handles.append(Patch(fill=False, edgecolor=NEUTRAL, label="planted"))
     names = [m if seen.reliable is None or seen.reliable[m] else f"{m}\n(unreliable)" for m in MODALITIES]
     ax.set_xticks(x + (0.2 if seen.truth is not None else 0), names)
     ax.axhline(0, color="black", linewidth=0.6)
-    ax.set(ylabel="part of the prediction", title="what each modality adds")
+    ax.set(ylabel="added (label units)", title="what each modality adds")
     ax.legend(handles=handles, fontsize=6, loc="best")
+
+
+def _around_zero(ax: Axes, values) -> None:
+    """A y axis with zero in the middle, so that two of them share it."""
+    most = 1.25 * max((abs(v) for v in values), default=1.0) or 1.0
+    ax.set_ylim(-most, most)
 
 
 def _draw_weights(ax: Axes, seen: Look) -> None:

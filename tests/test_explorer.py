@@ -104,10 +104,10 @@ def test_browsing_moves_to_another_utterance(seen):
     run, data, *_ = seen
     box = explorer.browse(run, data, start=3)
     slider, picture = box.children
-    before = picture.value
+    before = bytes(picture.value)
     assert slider.value == 3 and slider.max == len(data.test) - 1 and before.startswith(b"\x89PNG")
     slider.value = 5
-    assert picture.value != before and picture.value.startswith(b"\x89PNG")
+    assert bytes(picture.value) != before and bytes(picture.value).startswith(b"\x89PNG")
 
 
 def test_weights_by_utterance_are_the_model_s_and_their_mean_is_the_record_s(smoke, seen):

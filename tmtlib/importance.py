@@ -73,12 +73,9 @@ def per_utterance(values: Values) -> dict[str, Float[np.ndarray, " N"]]:
 
 
 def of_the_error(values: Values, labels: Float[np.ndarray, " N"]) -> dict[str, float]:
-    """Global importance: Shapley values of the reduction in MAE that a subset brings, in label units.
-
-    0 where a modality makes the error larger: harm is no importance.
-    """
-    found = shapley(lambda subset: -float(np.abs(values[_ordered(subset)] - labels).mean()))
-    return {m: max(0.0, x) for m, x in found.items()}
+    """Global importance: Shapley values of the reduction in MAE that a subset brings, in label units; negative where a
+    modality makes the error larger."""
+    return shapley(lambda subset: -float(np.abs(values[_ordered(subset)] - labels).mean()))
 
 
 def occlusion(values: Values) -> dict[str, Float[np.ndarray, " N"]]:
@@ -199,7 +196,8 @@ def _by_removal(
     for removal in REMOVALS:
         values = subset_values(model, data.test, removal, data.train, run.training, device, run.seed)
         measured[f"shapley_{removal}"] = per_utterance(values)
-        of_all[f"mae_{removal}"] = of_the_error(values, data.test.labels)
+        error = of_the_error(values, data.test.labels)
+        of_all[f"mae_{removal}"] = {m: max(0.0, x) for m, x in error.items()}  # harm is no importance
         if removal == "absent":
             measured["occlusion"] = occlusion(values)
     return measured, of_all

@@ -183,11 +183,14 @@ PROFILES = {
         training=Training(learning_rate=1e-3, epochs=8, patience=5),
         planted=planted_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
         methods=("tmt", "tmt_amw", "tmt_uniform", "tmt_random"),
-        ablations=("tmt_amw_fast", *MAIN[5:], "mult_mmsa"),
-        masked=MASKED[:5],
+        ablations=("tmt_amw_fast", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult"),
+        masked=MASKED[:3],
         noisy_training=("text",),  # the most informative one on planted CMU-MOSI
+        training_snr_db=(-20.0,),
         snr_db=(10.0, 0.0, -10.0),
         missing_rates=(0.0, 0.25, 0.5, 0.75, 1.0),
+        blocks=(0.4,),
+        shifts=(4,),
         masks=2,
         worlds=12,
         world_size=PlantedSize((1200, 150, 300), (4, 4, 4)),  # little to read, so that they learn something in seconds
@@ -198,8 +201,11 @@ PROFILES = {
 PROFILES["full"] = replace(
     PROFILES["quick"],
     name="full",
-    ablations=(*PROFILES["quick"].ablations, *(m for m in ABLATIONS if m not in PROFILES["quick"].ablations)),
+    ablations=("tmt_amw_fast", *MAIN[5:], *ABLATIONS),
     masked=MASKED,
+    training_snr_db=Profile.training_snr_db,
+    blocks=Profile.blocks,
+    shifts=Profile.shifts,
 )
 # For small files of one's own: profile quick with ten seeds, and the whole family of weightings on every data set
 PROFILES["ten"] = replace(
@@ -209,6 +215,7 @@ PROFILES["ten"] = replace(
     worlds=30,
     world_size=PlantedSize((1200, 300, 500), (20, 20, 20)),
     methods=(*MAIN[:11], *ABLATIONS[:7]),
+    training_snr_db=Profile.training_snr_db,
     snr_db=Profile.snr_db,  # more levels cost no training
     missing_rates=Profile.missing_rates,
     masks=Profile.masks,

@@ -288,7 +288,7 @@ def test_worlds_shows_every_share_against_its_truth_and_the_correlation():
     table = world_table()
     figure = drawing("worlds")
     panels = {ax.get_title(): ax for ax in figure.axes}
-    assert list(panels) == ["weight A", "Shapley, absent", "of MAE, absent", "occlusion", "gradient_input", ""]
+    assert list(panels) == ["weight A", "Shapley, absent", "of MAE, absent", "occlusion", "gradient × input", ""]
     some = table[(table["measure"] == "occlusion") & (table["modality"] == "audio")]
     points = panels["occlusion"].collections[MODALITIES.index("audio")]
     np.testing.assert_allclose(np.asarray(points.get_offsets(), float), some[["truth", "mean"]].to_numpy(float))

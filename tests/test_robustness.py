@@ -1,5 +1,6 @@
 """Sweeps over corrupted test data, learned weights and planted truth, on the trained smoke study."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from tmtlib.corruption import Corruption
 from tmtlib.data.corrupt import keep_only
 from tmtlib.data.loading import load
 from tmtlib.profiles import PROFILES, method_config
+from tmtlib.study import open_study
 
 GRID = [*corruption.noise((20.0, -40.0)), *corruption.missing_modalities()]
 
@@ -306,3 +308,19 @@ def test_a_regime_has_a_name_whatever_the_corruption(smoke):
     }
     for name, how in named.items():
         assert replace(ref, training_corruption=how).regime == name
+
+
+def test_a_run_that_was_trained_again_is_looked_at_again(own_results):
+    study = open_study("smoke", device="cpu")
+    (run,) = [r for r in study.runs("tmt") if r.data == study.refs[0] and r.seed == 0]
+    runs.ensure([run], "cpu", jobs=1, progress=False)
+    grid = corruption.missing_frames((1.0,))
+    robustness.sweep([run], grid, 1, "cpu", 1)
+    looks = {p.name for p in runs.record_path(run).parent.glob(f"{run.id}.*.json")}
+    meta = runs.read_record(run).meta
+    with np.load(runs.record_path(run)) as file:
+        arrays = dict(file)
+    arrays["meta"] = np.array(json.dumps(meta | {"time": "later"}))
+    np.savez(runs.record_path(run), **arrays)
+    robustness.sweep([run], grid, 1, "cpu", 1)
+    assert len({p.name for p in runs.record_path(run).parent.glob(f"{run.id}.*.json")} - looks) == 1

@@ -39,11 +39,15 @@ def _numbered(i: int, function: Callable, task: tuple, device: str, data: Datase
     return i, [start | row for row in function(*task, device, data)]
 
 
-def kept(run: Run, what: tuple, code: tuple[str, ...], compute: Callable[[], list[dict]]) -> list[dict]:
-    """The rows of a look, read back where this code (files in tmtlib, beside those of a run) computed them before, of
-    this training (a run that was trained again is looked at again)."""
+def kept(
+    run: Run, what: tuple, code: tuple[str, ...], compute: Callable[[], list[dict]], finished: bool = True
+) -> list[dict]:
+    """The rows of a look, read back where this code (files in tmtlib, beside those of a run) computed them before.
+
+    A look at a `finished` run is one at this training of it; other looks train models of their own.
+    """
     record = runs.record_path(run)
-    trained = runs.read_record(run).meta["time"] if record.exists() else ""  # some looks train models of their own
+    trained = runs.read_record(run).meta["time"] if finished else ""
     code_sha256 = runs.code_sha256(*code, *runs.RESULT_CODE)
     path = record.with_name(f"{run.id}.{digest((*what, trained, code_sha256))[:8]}.json")
     if not path.exists():

@@ -67,7 +67,7 @@ def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None
 
 
 def _selection(run: Run, device: str, data: Dataset) -> list[dict]:
-    return kept(run, ("selection",), CODE, lambda: _selected(run, device, data))
+    return kept(run, ("selection",), CODE, lambda: _selected(run, device, data), finished=False)
 
 
 def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
@@ -127,7 +127,7 @@ def _splits(run: Run, effect: float, device: str, data: Dataset) -> list[dict]:
         both = {m: {"official": official[m], "grouped": grouped[m]} for m in ("mae", "acc5")}
         return [{"effect": effect, "metric": m} | values for m, values in both.items()]
 
-    return kept(run, ("splits", effect), CODE, compute)
+    return kept(run, ("splits", effect), CODE, compute, finished=False)
 
 
 def _test_scores(run: Run, data: Dataset, device: str) -> dict[str, float]:

@@ -74,7 +74,7 @@ def importance_table(over: pd.DataFrame) -> str:
         rank, slope = (numbers.loc[(r.measure, s)] for s in ("spearman", "slope"))
         rows.append(
             {
-                "measure": MEASURES.get(r.measure, r.measure),
+                "measure": MEASURES.get(r.measure, r.measure).replace("|", r"\|"),  # no border of the table
                 "rank correlation": _interval(rank["value"], rank["low"], rank["high"], ".2f"),
                 "slope": _interval(slope["value"], slope["low"], slope["high"], ".3g"),
                 "names the top modality": f"{r.top:.0%} (chance {r.chance:.0%})",

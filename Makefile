@@ -28,7 +28,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-study: ## run all notebooks: PROFILE=smoke|quick|ten|paper (quick), DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
+study: ## run all notebooks: PROFILE=smoke|quick|full|ten|paper (quick), DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
 	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" $(if $(DATA),--data "$(DATA)") \
 	    $(if $(DEVICE),--device "$(DEVICE)") \
 	    $(if $(RESULTS),--results "$(RESULTS)")

@@ -13,7 +13,14 @@ from tmtlib import figures, paths, tables
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper import DATASETS, VERDICTS, table1_value
 from tmtlib.profiles import METHOD_TITLES
-from tmtlib.readme_tables import adaptation_table, family_table, held_sentence, importance_table, robustness_table
+from tmtlib.readme_tables import (
+    adaptation_sentences,
+    adaptation_table,
+    family_table,
+    held_sentence,
+    importance_table,
+    robustness_table,
+)
 from tmtlib.speed_tables import speed_table
 
 README_METHODS = (
@@ -36,6 +43,7 @@ class Shown:
     family: pd.DataFrame  # Table 1 of profile full: every weighting and every subset of the modalities
     auilc: pd.DataFrame  # areas under degradation curves, profile full
     adaptation: pd.DataFrame  # whether weights fall with noise, profile full
+    real_adaptation: pd.DataFrame  # the same of the real files on which it was run
     worlds: pd.DataFrame  # measures of importance against planted worlds, profile full
     held: pd.DataFrame  # models whose weights were held at .8 on one modality, profile full
 
@@ -67,6 +75,9 @@ def shown(folder: Path) -> Shown:
         family=pd.read_csv(full / "table1.csv"),
         auilc=pd.read_csv(full / "auilc.csv"),
         adaptation=pd.read_csv(full / "adaptation_verdicts.csv"),
+        real_adaptation=pd.concat(
+            [pd.read_csv(p) for folder in real if (p := folder / "adaptation_verdicts.csv").exists()], ignore_index=True
+        ),
         worlds=pd.read_csv(full / "worlds_agreement.csv"),
         held=pd.read_csv(full / "frozen_weights.csv"),
     )
@@ -80,7 +91,9 @@ def readme(text: str, found: Shown) -> str:
     text = _between(text, "real", f"{_table(found.real)}\n\n{floor_sentence(found.real)}")
     text = _between(text, "family", family_table(found.family))
     text = _between(text, "robustness", robustness_table(found.auilc))
-    text = _between(text, "adaptation", adaptation_table(found.adaptation))
+    text = _between(
+        text, "adaptation", f"{adaptation_table(found.adaptation)}\n\n{adaptation_sentences(found.real_adaptation)}"
+    )
     text = _between(text, "importance", f"{importance_table(found.worlds)}\n\n{held_sentence(found.held)}")
     return _between(text, "speed", speed_table(found.speed))
 

@@ -66,6 +66,20 @@ def adaptation_table(judged: pd.DataFrame) -> str:
     return _markdown(rows)
 
 
+def adaptation_sentences(judged: pd.DataFrame) -> str:
+    """The same of real files, a list item each: how many variants and times have which verdict, and the largest fall."""
+    lines = []
+    for dataset, some in combined(judged).groupby("dataset", sort=False):
+        counts = ", ".join(f"{v} {n}" for v, n in some["verdict"].value_counts().items())
+        most = some.loc[some["change"].idxmin()]
+        fall = _interval(most["change"], most["change_low"], most["change_high"], "+.4f")
+        lines.append(
+            f"- `{dataset}` (real, n = {most['n']}), {len(some)} variants and times: {counts}. The largest fall of a "
+            f"weight: {fall} ({METHOD_TITLES[most['method']]}, {most['modality']}, {most['when']} time)."
+        )
+    return "\n".join(lines)
+
+
 def importance_table(over: pd.DataFrame) -> str:
     """How each measure of importance follows the planted truth over worlds, and what it may be read as."""
     numbers = over.set_index(["measure", "statistic"])

@@ -67,7 +67,7 @@ def adaptation_table(judged: pd.DataFrame) -> str:
 
 
 def adaptation_sentences(judged: pd.DataFrame) -> str:
-    """The same of real files, a list item each: how many variants and times have which verdict, and the largest fall."""
+    """The same of real files, a list item each: how many variants and times have which verdict, the largest fall."""
     lines = []
     for dataset, some in combined(judged).groupby("dataset", sort=False):
         counts = ", ".join(f"{v} {n}" for v, n in some["verdict"].value_counts().items())

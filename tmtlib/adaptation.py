@@ -141,7 +141,7 @@ def _looked(tasks: list[tuple], when: str, device: str, jobs: int | None) -> pd.
 
 
 def _weighed(run: Run, levels: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
-    code = "adaptation.py", "looks.py"
+    code = "adaptation.py", "robustness.py", "looks.py"
     return looks.kept(run, ("adaptation", levels, masks), code, lambda: _computed(run, levels, masks, device, data))
 
 

@@ -168,8 +168,8 @@ _MECHANISM = (
     Claim("sharper_attention", "AMW leads to sharper and more focused attention distributions across modalities",
           FUSION, "mechanism", "sharpness",
           "In both halves of the mutual transformer, on every data set, the 95 % interval of the paired difference in "
-          "normalised attention entropy, AMW minus TMT, lies below zero, and not within 0.01 of it; and no weights that "
-          "are not learned (uniform, random) bring it too.",
+          "normalised attention entropy, AMW minus TMT, lies below zero, and not within 0.01 of it; and no weights "
+          "that are not learned (uniform, random) bring it too.",
           "In at least one of them it lies above zero, or within 0.01 of it. Else: cannot tell."),
     _read("salient_regions", "AMW enables the model to focus more precisely on emotionally salient regions in the "
           "input", DISCUSSION, "mechanism",

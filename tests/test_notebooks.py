@@ -62,6 +62,13 @@ def test_one_parameters_cell_with_explained_defaults(notebook):
     assert first_code is cell, "nothing may run before the parameters are known"
 
 
+def test_saved_outputs_name_no_place_of_a_machine(notebook):
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    shown = [json.dumps(o.get("data", {}).get("text/plain", o.get("text", ""))) for o in outputs]
+    found = [text for text in shown if re.search(r"PosixPath|WindowsPath|/(tmp|home|root|Users)/", text)]
+    assert found == [], "end the cell with something else than the path that was written"
+
+
 def test_every_cell_was_run_in_order_without_error(notebook):
     """nbval passes over a cell without an execution count, so a stripped notebook would be checked for nothing."""
     cells = code_cells(notebook)

@@ -10,7 +10,7 @@ import pytest
 from tmtlib import corruption, costs, degradation, robustness, runs, truth, weights
 from tmtlib.config import MODALITIES
 from tmtlib.corruption import Corruption
-from tmtlib.data.corrupt import keep_only
+from tmtlib.data.corrupt import corrupt, keep_only, noise_scale
 from tmtlib.data.loading import load
 from tmtlib.profiles import PROFILES, method_config
 from tmtlib.study import open_study
@@ -324,3 +324,14 @@ def test_a_run_that_was_trained_again_is_looked_at_again(own_results):
     np.savez(runs.record_path(run), **arrays)
     robustness.sweep([run], grid, 1, "cpu", 1)
     assert len({p.name for p in runs.record_path(run).parent.glob(f"{run.id}.*.json")} - looks) == 1
+
+
+def test_noise_for_a_masked_model_is_as_strong_as_for_any_other(smoke):
+    """The scale of noise is of clean train: frames that are missing there would make it too small."""
+    run = smoke.runs("tmt", regime="masked")[0]
+    runs.ensure([run], "cpu", jobs=1, progress=False)
+    how, clean = Corruption("noise", ("text",), -20.0), load(run.data.clean)
+    row = robustness.sweep([run], [how], 1, "cpu", 1).iloc[0]
+    hurt = corrupt(clean.test, how, noise_scale(clean.train))
+    wanted = np.abs(runs.predict(runs.load_model(run), hurt, run.training, "cpu") - clean.test.labels).mean()
+    assert row["mae"] == pytest.approx(wanted, abs=1e-6)

@@ -33,7 +33,7 @@ study: ## run all notebooks: PROFILE=smoke|quick|full|ten|paper (quick), DATA=fe
 	    $(if $(DEVICE),--device "$(DEVICE)") \
 	    $(if $(RESULTS),--results "$(RESULTS)")
 
-# Tests use planted data and write to a folder of their own, emptied first: a result of older code would be taken
+# Tests use synthetic data and write to a folder of their own, emptied first: a result of older code would be taken
 # as done. Two workers with one thread each, so that they do not fight over two cores.
 test: ## style, tests, and every notebook's saved outputs
 	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA; failed=; \

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tmtlib.config import MODALITIES, TMTConfig
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import DataShape, Split
-from tmtlib.models.tmt import TMT
+from tmtlib.models.tmt import TMT, TMTConfig
 
 PAIRS = [("shared", m) for m in MODALITIES] + [("text", "audio"), ("text", "vision"), ("audio", "vision")]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from joblib import cpu_count
 
-from tmtlib.runs import in_parallel, one_thread
+from tmtlib.common import one_thread
+from tmtlib.study.runs import in_parallel
 
 
 def describe(device: torch.device) -> dict:

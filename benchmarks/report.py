@@ -12,11 +12,12 @@ from joblib import cpu_count
 
 from benchmarks import machine, scaling, startup
 from benchmarks import training as speed
-from tmtlib import runs
-from tmtlib.config import Training
-from tmtlib.data.planted import RECIPES
-from tmtlib.profiles import FIVE_CLASS, PROFILES
-from tmtlib.training import pick_device
+from tmtlib.common import pick_device
+from tmtlib.data.recipes import RECIPES
+from tmtlib.study import runs
+from tmtlib.study.methods import FIVE_CLASS
+from tmtlib.study.profiles import PROFILES
+from tmtlib.training.fit import Training
 
 COMPARED = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random")  # what the projection trains on every data set
 FULL = {
@@ -45,7 +46,7 @@ def run(quick: bool, device: str, path: str | None) -> None:
     text = json.dumps(found, indent=1)
     print(text)
     if path is not None:
-        runs.write_aside(Path(path), lambda file: file.write(text.encode()))
+        runs.write_atomic(Path(path), lambda file: file.write(text.encode()))
 
 
 def measure(quick: bool, device: str) -> dict:
@@ -143,7 +144,7 @@ def _latencies(size: dict, device: str) -> list[dict]:
 
 
 def _projection(training: list[dict]) -> dict:
-    """TMT, AMW and controls at profile paper's size on planted data of published size, projected from the rates
+    """TMT, AMW and controls at profile paper's size on synthetic data of published size, projected from the rates
     measured here; it was not run.
 
     Every run is counted with all its epochs, though most stop early.

@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 
 from benchmarks.training import PAPER, Case, Eager, in_turn, machine_rate, utterances
-from tmtlib.batches import OnDevice
-from tmtlib.config import PlantedSize, Training
-from tmtlib.data.planted import generate
-from tmtlib.data.schema import DataShape, Split
-from tmtlib.profiles import SMALL
-from tmtlib.runs import in_parallel, one_thread
-from tmtlib.training import adam, loss_on, new_learner, train_epoch
+from tmtlib.common import one_thread
+from tmtlib.data.schema import DataShape, Split, SyntheticSize
+from tmtlib.data.synthetic import generate
+from tmtlib.study.profiles import SMALL
+from tmtlib.study.runs import in_parallel
+from tmtlib.training.batches import OnDevice
+from tmtlib.training.fit import Training, adam, loss_on, new_learner, train_epoch
 
 
 def exponent(x: pd.Series, y: pd.Series) -> float:
@@ -95,7 +95,7 @@ def over_utterances(counts: tuple[int, ...], device: str) -> pd.DataFrame:
     """N utterances in mapped memory: seconds an epoch, and MB of memory of its own that the training process takes."""
     rows = []
     for count in counts:
-        data = generate("mosi", PlantedSize((count, 8, 8), (4, 4, 4)))
+        data = generate("mosi", SyntheticSize((count, 8, 8), (4, 4, 4)))
         work = (data.train, data.shape, device)
         (found,) = in_parallel(_epoch, [work], 2)  # 2: in another process, which maps the data
         rows.append({"N": count} | found)

@@ -14,13 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader
 from benchmarks.eager_tmt import train_epoch as train_eager
-from tmtlib.batches import OnDevice
-from tmtlib.config import MODALITIES, PlantedSize, TMTConfig, Training
-from tmtlib.data.planted import generate
-from tmtlib.data.schema import Dataset, DataShape, Split, normalize, normalizer
+from tmtlib.common import MODALITIES, one_thread
+from tmtlib.data.schema import Dataset, DataShape, Split, SyntheticSize, normalize, normalizer
+from tmtlib.data.synthetic import generate
 from tmtlib.models import build_model
-from tmtlib.runs import in_parallel, one_thread
-from tmtlib.training import adam, autocast, new_learner, train_epoch
+from tmtlib.models.tmt import TMTConfig
+from tmtlib.study.runs import in_parallel
+from tmtlib.training.batches import OnDevice
+from tmtlib.training.fit import Training, adam, autocast, new_learner, train_epoch
 
 PAPER = TMTConfig()
 # The original's width, with heads that fill it, as the yardstick's attention knows no others
@@ -51,8 +52,8 @@ CASES = (
 
 
 def utterances(case: Case, count: int) -> Dataset:
-    """Planted utterances of a case: their lengths are as uneven as real ones."""
-    data = generate(case.dataset, PlantedSize((count, 8, 8), case.frames))
+    """Synthetic utterances of a case: their lengths are as uneven as real ones."""
+    data = generate(case.dataset, SyntheticSize((count, 8, 8), case.frames))
     data = replace(data, train=normalize(data.train, normalizer(data.train)))
     if not case.full:
         return data

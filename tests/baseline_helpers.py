@@ -7,12 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from model_helpers import batch_of, planted
+from model_helpers import batch_of, synthetic
 from torch import nn
 
-from tmtlib.config import MODALITIES, BertTextConfig, LateFusionConfig, MISAConfig, MulTConfig
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import Dataset, Split
-from tmtlib.models import Batch
+from tmtlib.models.base import Batch
+from tmtlib.models.bert import BertTextConfig
+from tmtlib.models.late_fusion import LateFusionConfig
+from tmtlib.models.misa import MISAConfig
+from tmtlib.models.mult import MulTConfig
 
 MULT = MulTConfig(width=8, heads=2, layers=2, memory_layers=1, kernels=(3, 1, 5))
 MISA = MISAConfig(width=16, lstm_width=4, fusion_hidden=24)
@@ -41,12 +45,12 @@ def with_ids(split: Split, seed: int = 0) -> Split:
 
 
 def spoken(*size) -> Dataset:
-    data = planted(*size)
+    data = synthetic(*size)
     return replace(data, **{name: with_ids(data[name], i) for i, name in enumerate(("train", "valid", "test"))})
 
 
 def spoken_batch(split: Split | None = None) -> Batch:
-    split = with_ids(split or planted().valid)
+    split = with_ids(split or synthetic().valid)
     return replace(batch_of(split), text_bert=torch.from_numpy(split.text_bert))
 
 

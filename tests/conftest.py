@@ -28,8 +28,8 @@ def committed(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """The smoke study with TMT and TMT+AMW trained on planted data, in a results folder of its own."""
-    from tmtlib.study import open_study
+    """The smoke study with TMT and TMT+AMW trained on synthetic data, in a results folder of its own."""
+    from tmtlib.study.study import open_study
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMT_RESULTS", str(tmp_path_factory.mktemp("results")))

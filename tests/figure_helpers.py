@@ -14,16 +14,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tmtlib import audit, degradation, figures
-from tmtlib.batches import OnDevice
-from tmtlib.config import MODALITIES, Run
-from tmtlib.data import planted
+from tmtlib import figures
+from tmtlib.analysis import degradation
+from tmtlib.analysis.many_worlds import agreement
+from tmtlib.common import MODALITIES
+from tmtlib.data import synthetic
 from tmtlib.data.schema import Dataset
 from tmtlib.figures.measures import LOOKS, MEASURES
-from tmtlib.many_worlds import agreement
 from tmtlib.models import build_model
-from tmtlib.profiles import METHODS, PROFILES, method_config
-from tmtlib.training import fit
+from tmtlib.paper import audit
+from tmtlib.study.methods import METHODS, method_config
+from tmtlib.study.profiles import PROFILES
+from tmtlib.study.runs import Run
+from tmtlib.training.batches import OnDevice
+from tmtlib.training.fit import fit
 
 SMOKE = PROFILES["smoke"]
 ODD = replace(SMOKE.model, width=24, heads=3, encoder_layers=3, cross_layers=1, shared_tokens=5, specific_tokens=3)
@@ -41,7 +45,7 @@ SEEDS = (0, 1)
 
 @cache
 def datasets() -> dict[str, Dataset]:
-    return {n: planted.generate(n, SMOKE.planted[n]) for n in ("mosi", "sims")}
+    return {n: synthetic.generate(n, SMOKE.synthetic[n]) for n in ("mosi", "sims")}
 
 
 @cache
@@ -62,7 +66,7 @@ def trained() -> dict[str, pd.DataFrame]:
     for (name, data), method in itertools.product(datasets().items(), ("tmt", "tmt_amw")):
         run = Run(None, method, method_config(method, SMOKE.model), SMOKE.training, seed=0)
         for done in fit(run, data.train, data.valid, data.shape, SEEDS, "cpu"):
-            key = {"dataset": name, "source": "planted", "method": method, "seed": done.seed}
+            key = {"dataset": name, "source": "synthetic", "method": method, "seed": done.seed}
             history += [key | row for row in done.history]
             for epoch, a in enumerate(() if done.weights is None else done.weights):
                 parts = zip(MODALITIES, a, strict=True)
@@ -76,7 +80,7 @@ def weight_row(epoch: int, modality: str, values: np.ndarray) -> dict:
 
 
 def grid(
-    values: dict, source="planted", seeds=SEEDS, methods=("tmt", "tmt_amw"), names=("mosi", "sims")
+    values: dict, source="synthetic", seeds=SEEDS, methods=("tmt", "tmt_amw"), names=("mosi", "sims")
 ) -> pd.DataFrame:
     """A long frame over data sets, methods, seeds and the given columns, with a made-up MAE."""
     keys = {"dataset": names, "source": [source], "method": methods, "seed": seeds} | values
@@ -100,13 +104,13 @@ def missing_frame(**options) -> pd.DataFrame:
     return grid({"modality": subsets}, **options)
 
 
-def truth_frame(source="planted") -> pd.DataFrame:
+def truth_frame(source="synthetic") -> pd.DataFrame:
     truth = dict(zip(MODALITIES, (0.55, 0.3, 0.15), strict=True))
     frame = grid({"modality": MODALITIES}, source)
     return frame.assign(weight=frame["mae"] / 3, truth=frame["modality"].map(truth))
 
 
-def comparison(source="planted") -> pd.DataFrame:
+def comparison(source="synthetic") -> pd.DataFrame:
     keys = itertools.product(("mosi", "mosei", "sims"), ("tmt", "tmt_amw"), ("acc5", "f1_5class", "mae"))
     frame = pd.DataFrame(list(keys), columns=["dataset", "method", "metric"])
     rng = np.random.default_rng(1)
@@ -117,7 +121,7 @@ def comparison(source="planted") -> pd.DataFrame:
     return frame
 
 
-def differences(names=("mosi", "mosei", "sims"), source="planted") -> pd.DataFrame:
+def differences(names=("mosi", "mosei", "sims"), source="synthetic") -> pd.DataFrame:
     keys = itertools.product(names, ("acc5", "f1_5class", "mae"), ("tmt", "tmt_uniform", "tmt_random"))
     frame = pd.DataFrame(list(keys), columns=["dataset", "metric", "before"]).assign(
         source=source, after="tmt_amw", n=3
@@ -126,11 +130,11 @@ def differences(names=("mosi", "mosei", "sims"), source="planted") -> pd.DataFra
     return frame.assign(low=frame["difference"] - 0.02, high=frame["difference"] + 0.02)
 
 
-def importances(source="planted") -> pd.DataFrame:
+def importances(source="synthetic") -> pd.DataFrame:
     keys = itertools.product(("mosi", "mosei", "sims"), tuple(MEASURES)[:-1], MODALITIES)
     frame = pd.DataFrame(list(keys), columns=["dataset", "measure", "modality"]).assign(source=source, n=3)
     frame["mean"] = np.random.default_rng(4).uniform(0.2, 0.5, len(frame))
-    truth = frame["modality"].map({"text": 0.5, "audio": 0.3, "vision": 0.2}) if source == "planted" else np.nan
+    truth = frame["modality"].map({"text": 0.5, "audio": 0.3, "vision": 0.2}) if source == "synthetic" else np.nan
     return frame.assign(low=frame["mean"] - 0.05, high=frame["mean"] + 0.05, truth=truth)
 
 
@@ -154,7 +158,7 @@ def world_table(worlds=6) -> pd.DataFrame:
     measures = ("weight", "shapley_absent", "mae_absent", "occlusion", "gradient_input")
     rng, rows = np.random.default_rng(5), []
     for w, truth in enumerate(rng.dirichlet([1, 1, 1], worlds)):
-        key = {"dataset": f"mosi-world{w}", "source": "planted", "method": "tmt_amw", "n": 1}
+        key = {"dataset": f"mosi-world{w}", "source": "synthetic", "method": "tmt_amw", "n": 1}
         for measure, (m, true) in itertools.product(measures, zip(MODALITIES, truth, strict=True)):
             mean = 1 / 3 if measure == "weight" else 0.5 * true + 0.5 * rng.uniform()
             rows.append(key | {"measure": measure, "modality": m, "mean": mean, "truth": true})
@@ -163,7 +167,9 @@ def world_table(worlds=6) -> pd.DataFrame:
 
 def unimodal_table(names=("sims", "simsv2")) -> pd.DataFrame:
     keys = itertools.product(names, ("tmt_amw", "tmt_gated"), ("weight", "shapley_absent", "occlusion", "truth"))
-    frame = pd.DataFrame(list(keys), columns=["dataset", "method", "measure"]).assign(source="planted", n=300, seeds=3)
+    frame = pd.DataFrame(list(keys), columns=["dataset", "method", "measure"]).assign(
+        source="synthetic", n=300, seeds=3
+    )
     frame["agreement"] = np.random.default_rng(6).uniform(0.3, 0.6, len(frame))
     return frame.assign(low=frame["agreement"] - 0.05, high=frame["agreement"] + 0.05, chance=0.41)
 
@@ -191,7 +197,7 @@ def diagram_rows() -> pd.DataFrame:
 
 def reach() -> pd.DataFrame:
     rows = itertools.product(("mosi", "sims"), (("tmt_amw_slow", 0.02), ("tmt_amw", 0.2), ("tmt_amw_fast", 2.0)))
-    rows = [{"dataset": d, "source": "planted", "method": m, "move_bound": b, "w_max": 0.8 * b} for d, (m, b) in rows]
+    rows = [{"dataset": d, "source": "synthetic", "method": m, "move_bound": b, "w_max": 0.8 * b} for d, (m, b) in rows]
     return pd.DataFrame(rows)
 
 
@@ -208,17 +214,17 @@ def family(*methods: str) -> pd.DataFrame:
 
 def _figure1():
     models = {"tmt": built()["tmt"][0], "tmt_amw": built()["amw"][0]}
-    return figures.figure1_fusion(models, built()["amw"][1], "CH-SIMS (planted)")
+    return figures.figure1_fusion(models, built()["amw"][1], "CH-SIMS (synthetic)")
 
 
 def _heatmap():
-    return figures.weight_heatmap({"CMU-MOSI (planted)": softmax(3), "CH-SIMS (planted)": softmax(4)})
+    return figures.weight_heatmap({"CMU-MOSI (synthetic)": softmax(3), "CH-SIMS (synthetic)": softmax(4)})
 
 
 DRAWINGS = {
     "figure1": _figure1,
-    **{f"figure2_{n}": lambda n=n: figures.figure2_tmt(*built()[n], "CH-SIMS (planted)") for n in CONFIGS},
-    **{f"figure3_{n}": lambda n=n: figures.figure3_amw(*built()[n], "CH-SIMS (planted)") for n in WEIGHTED},
+    **{f"figure2_{n}": lambda n=n: figures.figure2_tmt(*built()[n], "CH-SIMS (synthetic)") for n in CONFIGS},
+    **{f"figure3_{n}": lambda n=n: figures.figure3_amw(*built()[n], "CH-SIMS (synthetic)") for n in WEIGHTED},
     "figure4": lambda: figures.figure4_datasets(list(datasets().values())),
     "figure5": lambda: figures.figure5_comparison(comparison()),
     "learning": lambda: figures.learning_curves(trained()["history"]),
@@ -260,7 +266,7 @@ NAMES = list(DRAWINGS)
 
 @cache
 def drawing(name: str):
-    """A figure of planted data or of a model by name, drawn once."""
+    """A figure of synthetic data or of a model by name, drawn once."""
     return DRAWINGS[name]()
 
 

@@ -1,4 +1,4 @@
-"""Small planted data, small models, and TMT written a second time: slowly, from its equations."""
+"""Small synthetic data, small models, and TMT written a second time: slowly, from its equations."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from functools import lru_cache
 
 import torch
 
-from tmtlib.config import MODALITIES, PlantedSize, TMTConfig
-from tmtlib.data.planted import generate
-from tmtlib.data.schema import Dataset, Split
-from tmtlib.models import Batch, build_model
+from tmtlib.common import MODALITIES
+from tmtlib.data.schema import Dataset, Split, SyntheticSize
+from tmtlib.data.synthetic import generate
+from tmtlib.models import build_model
+from tmtlib.models.base import Batch
+from tmtlib.models.tmt import TMTConfig
 
 SMALL = TMTConfig(width=16, encoder_layers=2, cross_layers=2, heads=2, head_width=8, encoder_hidden=32, cross_hidden=16)
 
 
 @lru_cache
-def planted(name: str = "mosi", utterances=(32, 24, 8), frames=(9, 11, 10)) -> Dataset:
-    return generate(name, PlantedSize(utterances, frames))
+def synthetic(name: str = "mosi", utterances=(32, 24, 8), frames=(9, 11, 10)) -> Dataset:
+    return generate(name, SyntheticSize(utterances, frames))
 
 
 def make(config: TMTConfig, dataset: Dataset | None = None, seed: int = 0):
     """A model in float64 and evaluation mode: what should be equal is then equal to 1e-9, not merely alike."""
     torch.manual_seed(seed)
-    return build_model(config, dataset or planted()).double().eval()
+    return build_model(config, dataset or synthetic()).double().eval()
 
 
 def batch_of(split: Split | None = None) -> Batch:
-    """A whole split (default: planted MOSI's validation split) in float64, padded to its full T."""
-    split = split or planted().valid
+    """A whole split (default: synthetic MOSI's validation split) in float64, padded to its full T."""
+    split = split or synthetic().valid
     features = {m: torch.from_numpy(split.features[m]).double() for m in MODALITIES}
     return Batch(features, {m: torch.from_numpy(split.lengths[m]) for m in MODALITIES})
 

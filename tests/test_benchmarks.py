@@ -6,16 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_helpers import SMALL, planted
+from model_helpers import SMALL, synthetic
 
 from benchmarks import report as bench
 from benchmarks import scaling
 from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader, train_epoch
 from tmtlib.__main__ import main
-from tmtlib.batches import OnDevice
-from tmtlib.config import Training
 from tmtlib.models import build_model
-from tmtlib.training import loss_on
+from tmtlib.training.batches import OnDevice
+from tmtlib.training.fit import Training, loss_on
 
 CPU = torch.device("cpu")
 STEADY = replace(SMALL, dropout=0.0, embedding_dropout=0.0, orthogonality=1.0, similarity=1.0)
@@ -23,7 +22,7 @@ STEADY = replace(SMALL, dropout=0.0, embedding_dropout=0.0, orthogonality=1.0, s
 
 def test_the_yardstick_is_the_same_model():
     """Same predictions, loss and gradients, whether computed by it or by us with all our savings."""
-    data = planted("mosi", (40, 8, 8), (30, 30, 30))
+    data = synthetic("mosi", (40, 8, 8), (30, 30, 30))
     torch.manual_seed(0)
     ours = build_model(STEADY, data)
     eager = EagerTMT(STEADY, data.shape)
@@ -55,7 +54,7 @@ def test_the_yardstick_is_the_same_model():
 
 
 def test_the_yardstick_learns():
-    data = planted("mosi", (200, 8, 8), (8, 8, 8))
+    data = synthetic("mosi", (200, 8, 8), (8, 8, 8))
     torch.manual_seed(0)
     eager = EagerTMT(SMALL, data.shape)
     optimiser, batches = torch.optim.Adam(eager.parameters(), 3e-3), loader(data.train, 50)
@@ -65,7 +64,7 @@ def test_the_yardstick_learns():
 
 def test_heads_that_do_not_fill_the_width_are_refused():
     with pytest.raises(ValueError, match="2 heads of 4 in a width of 16; wanted them to fill it"):
-        EagerTMT(replace(SMALL, head_width=4), planted().shape)
+        EagerTMT(replace(SMALL, head_width=4), synthetic().shape)
 
 
 def test_exponents_are_those_of_power_laws():

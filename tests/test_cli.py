@@ -6,17 +6,17 @@ import tomllib
 
 import pytest
 
-from tmtlib import paths
+from tmtlib import common
 from tmtlib.__main__ import main
-from tmtlib.config import PlantedSize
 from tmtlib.data.mmsa import write_mmsa
-from tmtlib.data.planted import generate
+from tmtlib.data.schema import SyntheticSize
+from tmtlib.data.synthetic import generate
 
 
 @pytest.fixture(scope="module")
 def feature_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("features") / "mine.pkl"
-    write_mmsa(generate("sims", PlantedSize((40, 20, 20), (6, 9, 7))), path)
+    write_mmsa(generate("sims", SyntheticSize((40, 20, 20), (6, 9, 7))), path)
     return path
 
 
@@ -42,9 +42,9 @@ def test_unknown_notebook_exits_with_2(capsys):
 
 
 def test_module_and_command_are_one_program():
-    script = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["scripts"]["tmt"]
+    script = tomllib.loads((common.ROOT / "pyproject.toml").read_text())["project"]["scripts"]["tmt"]
     assert script == "tmtlib.__main__:main"
-    done = subprocess.run([sys.executable, "-m", "tmtlib", "--help"], capture_output=True, text=True, cwd=paths.ROOT)
+    done = subprocess.run([sys.executable, "-m", "tmtlib", "--help"], capture_output=True, text=True, cwd=common.ROOT)
     assert done.returncode == 0
     for command in ("run", "data", "report", "clean"):
         assert f"\n    {command} " in done.stdout
@@ -53,7 +53,7 @@ def test_module_and_command_are_one_program():
 def test_help_imports_nothing_heavy():
     code = "import sys, tmtlib.__main__ as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'pandas', 'matplotlib', 'papermill', 'sklearn') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=common.ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
 
 

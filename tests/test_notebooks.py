@@ -7,9 +7,10 @@ import re
 import nbformat
 import pytest
 
-from tmtlib import paths, series
+from tmtlib import common
+from tmtlib.study import notebooks
 
-NOTEBOOKS = series.notebooks()
+NOTEBOOKS = notebooks.notebooks()
 CHECKED = "nbval-check-output"
 
 
@@ -87,7 +88,7 @@ def test_each_notebook_checks_something(notebook):
 
 
 def test_the_audit_is_compared_word_by_word():
-    audit = nbformat.read(paths.NOTEBOOKS / "00_paper_audit.ipynb", as_version=4)
+    audit = nbformat.read(common.NOTEBOOKS / "00_paper_audit.ipynb", as_version=4)
     assert len(tagged(audit, CHECKED)) >= 10
 
 
@@ -107,4 +108,4 @@ def test_saved_notebooks_are_clean(notebook):
 def test_stripping_again_changes_nothing():
     for path in NOTEBOOKS:
         saved = path.read_text(encoding="utf-8")
-        assert nbformat.writes(series.strip(nbformat.reads(saved, as_version=4))) + "\n" == saved
+        assert nbformat.writes(notebooks.strip(nbformat.reads(saved, as_version=4))) + "\n" == saved

@@ -2,10 +2,12 @@
 
 The names most callers need are here and are imported on first use, so `import tmtlib` itself is quick:
 
-    dataset = tmtlib.load_dataset("mosi")                      # or the path of a feature file
-    model = tmtlib.build_model(tmtlib.TMTConfig(weighting="static"), dataset)
-    runs = tmtlib.open_study("quick").runs("tmt", "tmt_amw")   # what to train
-    frame = tmtlib.ensure(runs)                                # trains what is missing, one row a run
+    data = tmtlib.load_dataset("mosi")                         # or the path of a feature file
+    config, training = tmtlib.TMTConfig(weighting="static"), tmtlib.Training(epochs=10)
+    fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
+
+    study = tmtlib.open_study("quick")                         # or a whole study: what is missing is trained,
+    frame = study.ensure("tmt", "tmt_amw")                     # one row a run
 """
 
 from __future__ import annotations
@@ -15,24 +17,27 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_dataset": "tmtlib.data.loading",
+    "AMW": "tmtlib.models.amw",
+    "Method": "tmtlib.study.methods",
+    "PROFILES": "tmtlib.study.profiles",
+    "Run": "tmtlib.study.runs",
+    "TMTConfig": "tmtlib.models.tmt",
+    "Training": "tmtlib.training.fit",
+    "add_method": "tmtlib.study.methods",
     "build_model": "tmtlib.models",
-    "fit": "tmtlib.training",
-    "ensure": "tmtlib.runs",
-    "open_study": "tmtlib.study",
-    "encode_text": "tmtlib.text",
-    "encode_transcripts": "tmtlib.text",
-    "TMTConfig": "tmtlib.config",
-    "Training": "tmtlib.config",
-    "Run": "tmtlib.config",
-    "PROFILES": "tmtlib.profiles",
+    "encode_text": "tmtlib.data.text",
+    "encode_transcripts": "tmtlib.data.text",
+    "ensure": "tmtlib.study.runs",
+    "fit": "tmtlib.training.fit",
+    "load_dataset": "tmtlib.data.loading",
+    "open_study": "tmtlib.study.study",
 }
 __all__ = [*_HOMES, "metrics"]
 
 
 def __getattr__(name: str):
     if name == "metrics":
-        return import_module("tmtlib.metrics")
+        return import_module("tmtlib.stats.metrics")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tmtlib' has no attribute {name!r}; it offers {', '.join(__all__)}")

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from tmtlib.profiles import PROFILES
+PROFILES = ("smoke", "quick", "full", "paper")  # as `study.profiles` has them: --help should not import torch
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", choices=PROFILES, default="quick", help="size of the study (default: quick)")
     run.add_argument("--data", metavar="X", help="feature file, or folder of standard files (default: TMT_DATA)")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    run.add_argument("--seeds", type=int, metavar="N", help="train with N seeds (default: as the profile says)")
+    run.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
+    run.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
     run.add_argument("--only", metavar="02,03", help="only the notebooks with these numbers")
     run.add_argument("--results", metavar="FOLDER", help="where results go (default: TMT_RESULTS, else results/)")
     run.set_defaults(command=_run)
@@ -71,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.results:
         os.environ["TMT_RESULTS"] = options.results
-    from tmtlib import series
+    from tmtlib.study import notebooks
 
-    return series.run(options.profile, options.data, options.device, options.only)
+    o = options
+    return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -90,7 +94,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tmtlib import readme, report
+    from tmtlib.study import readme, report
 
     if options.readme:
         readme.update()
@@ -100,9 +104,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from tmtlib import paths
+    from tmtlib import common
 
-    sys.path.insert(0, str(paths.ROOT))  # benchmarks/ is beside the package, not in it
+    sys.path.insert(0, str(common.ROOT))  # benchmarks/ is beside the package, not in it
     from benchmarks.report import run
 
     run(options.quick, options.device, options.json)
@@ -110,9 +114,9 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from tmtlib import series
+    from tmtlib.study import notebooks
 
-    return series.clean(options.only)
+    return notebooks.clean(options.only)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Data: one validated type, readers for the field's files, and a planted generator with known truth."""
+"""Data: one validated type, readers for the field's files, and a synthetic generator with known truth."""

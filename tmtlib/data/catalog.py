@@ -140,5 +140,5 @@ def missing_message(name: str, looked: Sequence[Path]) -> str:
         + wanted
         + ["Get it from one of these and keep its folders:"]
         + [f"  {s}" for s in SOURCES]
-        + ["or run without a data folder: planted data need no files."]
+        + ["or run without a data folder: synthetic data need no files."]
     )

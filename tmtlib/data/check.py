@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data import catalog, mmsa
 from tmtlib.data.schema import SPLITS, Card, Dataset
 

@@ -21,8 +21,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tmtlib.config import MODALITIES, check_choice
-from tmtlib.corruption import IN_TRANSCRIPTS, Corruption
+from tmtlib.common import MODALITIES, check_choice
+from tmtlib.data.corruption import IN_TRANSCRIPTS, Corruption
 from tmtlib.data.schema import Split, valid_frames
 
 UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base-chinese)
@@ -36,7 +36,7 @@ def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed
     if how.kind in IN_TRANSCRIPTS:
         raise ValueError(
             f"{how.kind} changes transcripts, and their features must be made anew by an encoder; "
-            "use tmtlib.transcript_robustness.sweep"
+            "use tmtlib.analysis.transcripts.sweep"
         )
     if how.changes_nothing:
         return split

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import Split
 
 

@@ -1,7 +1,7 @@
 """From a name or a path to a data set: what is meant (`resolve`), and the data themselves (`load`).
 
 A name ("mosi", "mosei", "sims") is looked for in the user's data folder, under the field's standard file names; with
-no folder it is planted. A path to a file is a data set of its own, of any name.
+no folder it is synthetic. A path to a file is a data set of its own, of any name.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from tmtlib import paths
-from tmtlib.config import DataRef, PlantedSize
-from tmtlib.data import catalog, mmsa, planted, schema
+from tmtlib import common
+from tmtlib.data import catalog, mmsa, schema, synthetic
 from tmtlib.data.corrupt import corrupt, noise_scale
-from tmtlib.data.schema import DataError, Dataset
+from tmtlib.data.schema import DataError, DataRef, Dataset, SyntheticSize
 
 
 def load_dataset(
@@ -23,26 +22,26 @@ def load_dataset(
     *,
     data: str | Path | None = None,
     normalize: bool = False,
-    planted_size: PlantedSize | None = None,
+    synthetic_size: SyntheticSize | None = None,
     family: str | None = None,
 ) -> Dataset:
     """A validated data set by name ("mosi", "mosei", "sims") or from a feature file.
 
     Args:
         name_or_path: a name, or the path of an MMSA, MMSA-FET or MulT pickle.
-        data: folder to look in for a name; default: the environment variable TMT_DATA, else the data are planted.
+        data: folder to look in for a name; default: the environment variable TMT_DATA, else the data are synthetic.
         normalize: z-score each feature by the training split's valid frames.
-        planted_size: utterances and frames of planted data; default: as published.
+        synthetic_size: utterances and frames of synthetic data; default: as published.
         family: metric family of a file, "mosi" or "sims"; default: from the file, or guessed and reported.
 
     Raises FileNotFoundError for a path, or for a name whose file is not in the folder: the message says where was
     looked, the SHA-256 wanted and where to get it. Raises DataError for a file that cannot be used.
     """
-    ref = resolve(name_or_path, data=data, normalize=normalize, planted_size=planted_size)
+    ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size)
     if family is None:
         return load(ref)
     if ref.path is None:
-        raise ValueError(f"family={family!r} is for files; the planted data set {ref.name!r} has its own")
+        raise ValueError(f"family={family!r} is for files; the synthetic data set {ref.name!r} has its own")
     return _prepared(mmsa.read(ref.path, family=family), None, normalize)  # a caller's choice is no part of a reference
 
 
@@ -51,36 +50,36 @@ def resolve(
     *,
     data: str | Path | None = None,
     normalize: bool = True,
-    planted_size: PlantedSize | None = None,
+    synthetic_size: SyntheticSize | None = None,
 ) -> DataRef:
     """What a name or path refers to, with the hash of its content; arguments and errors as `load_dataset`."""
     if looks_like_path(name_or_path):
         return _file_ref(Path(name_or_path), normalize)
     name = str(name_or_path)
-    folder = Path(data).expanduser() if data else paths.data()
+    folder = Path(data).expanduser() if data else common.data_folder()
     if folder is None:
-        return planted_ref(name, planted_size, normalize)
+        return synthetic_ref(name, synthetic_size, normalize)
     if folder.is_file():
         raise FileNotFoundError(f"data is the file {folder}, so there is no folder to look for {name!r} in")
     return _file_ref(find_standard_file(name, folder), normalize)
 
 
-def planted_ref(name: str, size: PlantedSize | None = None, normalize: bool = True) -> DataRef:
-    """A planted data set, whatever files there are. Raises ValueError for a name that none is planted for."""
-    return DataRef(name=name, sha256=planted.settings_sha256(name, size), planted=size, normalize=normalize)
+def synthetic_ref(name: str, size: SyntheticSize | None = None, normalize: bool = True) -> DataRef:
+    """A synthetic data set, whatever files there are. Raises ValueError for a name that none is synthetic for."""
+    return DataRef(name=name, sha256=synthetic.settings_sha256(name, size), synthetic=size, normalize=normalize)
 
 
 def resolve_all(
-    names: Sequence[str], *, data: str | Path | None, normalize: bool, sizes: dict[str, PlantedSize]
+    names: Sequence[str], *, data: str | Path | None, normalize: bool, sizes: dict[str, SyntheticSize]
 ) -> tuple[list[DataRef], list[str]]:
     """The data sets of a study, and a message for each that a data folder lacks.
 
-    A file given as `data` is the study's only data set. A folder gives those of `names` whose file it has; planted
+    A file given as `data` is the study's only data set. A folder gives those of `names` whose file it has; synthetic
     data never fill in for missing ones. Raises FileNotFoundError when it has none of them, or does not exist.
     """
-    place = Path(data).expanduser() if data else paths.data()
+    place = Path(data).expanduser() if data else common.data_folder()
     if place is None:
-        return [resolve(n, normalize=normalize, planted_size=sizes.get(n)) for n in names], []
+        return [resolve(n, normalize=normalize, synthetic_size=sizes.get(n)) for n in names], []
     if not place.is_dir():
         return [_file_ref(place, normalize)], []
     found, missing = [], []
@@ -133,8 +132,8 @@ def load(ref: DataRef) -> Dataset:
         seeds = {"train": 1001, "valid": 1002}  # of their own: masks at test time are drawn from 0 upwards
         hurt = {s: corrupt(dataset[s], ref.training_corruption, scale, seed) for s, seed in seeds.items()}
         return replace(dataset, ref=ref, **hurt)
-    if ref.source == "planted":
-        return _prepared(planted.generate(ref.name, ref.planted), ref, ref.normalize)
+    if ref.source == "synthetic":
+        return _prepared(synthetic.generate(ref.name, ref.synthetic), ref, ref.normalize)
     if ref.path is None:
         raise FileNotFoundError(f"the data of {ref.name!r} came from a file whose place was not recorded")
     dataset = mmsa.read(ref.path)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tmtlib.config import MODALITIES, check_choice
+from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data import catalog, safe_pickle
 from tmtlib.data.mmsa_split import UNIMODAL, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
@@ -85,7 +85,7 @@ def name_of(path: Path, sha256: str) -> str:
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
     """Writes a data set as an MMSA pickle of plain numpy arrays and text, whole or not at all.
 
-    Reading it back gives the same splits, family, alignment and source; a planted data set's truth is lost.
+    Reading it back gives the same splits, family, alignment and source; a synthetic data set's truth is lost.
     """
     path = Path(path)
     card = dataset.card
@@ -140,7 +140,7 @@ def _card(path, sha256, name, family, own: Mapping, made: Mapping, stated: bool,
     try:
         check_choice("metric family", card.family, tuple(FAMILY_RANGE))
         check_choice("alignment", card.alignment, ("aligned", "unaligned"))
-        check_choice("source", card.source, ("real", "planted"))
+        check_choice("source", card.source, ("real", "synthetic"))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
     return card
@@ -179,7 +179,7 @@ def _compare_with_catalog(card: Card, path: Path, made: Mapping, config: Mapping
         what = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {namesake.sha256[:12]}..."
         note(what, 1, "read all the same: results are this file's, not the published one's")
     described = {}
-    if card.source == "real":  # planted data may have any size, and say what they are
+    if card.source == "real":  # synthetic data may have any size, and say what they are
         described["the published file"] = next((f.shapes for f in files if f.alignment == card.alignment), ())
     frames, widths = config.get("seq_lens"), config.get("feature_dims")  # as MMSA's own config names them
     if isinstance(frames, (list, tuple)) and isinstance(widths, (list, tuple)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from tmtlib.config import EMOTIONS, MODALITIES
+from tmtlib.common import EMOTIONS, MODALITIES
 from tmtlib.data.lengths import Note, move_padding_to_end, settle, stated_lengths
 from tmtlib.data.schema import DataError, Split
 

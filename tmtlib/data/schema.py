@@ -1,12 +1,13 @@
 """The one type a data set has, whatever file or generator it came from, checked when it is made.
 
-    Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the planted truth)
+    Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the ground truth)
 
 A `Split` holds, per modality, float32 features (N, T, D) that are zero beyond each utterance's length.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -14,8 +15,46 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from tmtlib.config import EMOTIONS, MODALITIES, DataRef
-from tmtlib.data.worlds import split_name
+from tmtlib.common import EMOTIONS, MODALITIES
+from tmtlib.data.corruption import REGIMES, Corruption
+
+
+@dataclass(frozen=True)
+class SyntheticSize:
+    """How large a synthetic data set is: utterances per split and frames per modality; None means as published."""
+
+    utterances: tuple[int, int, int] | None = None
+    frames: tuple[int, int, int] | None = None  # text, audio, vision
+    world: int | None = None  # another truth, drawn by this number (tmtlib.data.recipes); None: the recipe's own
+
+
+@dataclass(frozen=True)
+class DataRef:
+    """Names a data set so that a `Run` can load it: a file on disk, or the synthetic generator's settings."""
+
+    name: str
+    source: str = (
+        "synthetic"  # "synthetic" by this generator, or "real": from a file, which may say otherwise of itself
+    )
+    sha256: str = ""  # of the file, or of the generator's settings
+    path: str | None = field(default=None, metadata={"identity": False})  # a moved file is the same data
+    synthetic: SyntheticSize | None = None
+    normalize: bool = True  # per-feature z-score from the training split's valid frames
+    training_corruption: Corruption | None = None  # what train and valid have gone through; test is never changed
+
+    @property
+    def clean(self) -> DataRef:
+        """The same data with nothing done to train and valid."""
+        return replace(self, training_corruption=None)
+
+    @property
+    def regime(self) -> str:
+        """What a model is trained on: "clean", "masked" (see `corruption.REGIMES`), or the corruption in words."""
+        how = self.training_corruption
+        known = {c: name for name, c in REGIMES.items()}
+        strength = "" if how is None or how.level is None else f" {how.level:g}"
+        return known[how] if how in known else f"{how.kind} {how.where}{strength}"
+
 
 SPLITS = ("train", "valid", "test")
 FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
@@ -23,11 +62,22 @@ NOTHING = MappingProxyType({})
 
 
 def dataset_title(name: str, source: str) -> str:
-    """A data set's name for people; planted data never stand without the word, and worlds have their number."""
-    name, world = split_name(name) if source == "planted" else (name, None)
+    """A data set's name for people; synthetic data never stand without the word, and worlds have their number."""
+    name, world = split_name(name) if source == "synthetic" else (name, None)
     title = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}.get(name, name)
-    title = f"{title} (planted)" if source == "planted" else title
+    title = f"{title} (synthetic)" if source == "synthetic" else title
     return title if world is None else f"{title}, world {world}"
+
+
+def world_name(name: str, world: int | None) -> str:
+    """The name on a world's card: "mosi-world3"."""
+    return name if world is None else f"{name}-world{world}"
+
+
+def split_name(name: str) -> tuple[str, int | None]:
+    """A card's name as recipe and world: ("mosi", 3) of "mosi-world3", ("mosi", None) of "mosi"."""
+    found = re.fullmatch(r"(.+)-world(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, None)
 
 
 class DataError(ValueError):
@@ -118,7 +168,7 @@ class Card:
     name: str
     family: str  # metric family: "mosi" or "sims"
     alignment: str  # "aligned" (one clock for all modalities) or "unaligned"
-    source: str  # "real" or "planted"
+    source: str  # "real" or "synthetic"
     origin: str  # where it came from, for people: a file name or the generator
     sha256: str
 
@@ -152,7 +202,7 @@ class DataShape:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three validated splits with the same modalities and widths; truth is known for planted data only."""
+    """Three validated splits with the same modalities and widths; truth is known for synthetic data only."""
 
     card: Card
     train: Split
@@ -160,7 +210,7 @@ class Dataset:
     test: Split
     ref: DataRef | None = None
     oddities: tuple[Oddity, ...] = ()
-    truth: object | None = None  # tmtlib.data.planted.Truth
+    truth: object | None = None  # tmtlib.data.synthetic.Truth
 
     def __post_init__(self):
         low, high = self.card.label_range

@@ -20,9 +20,7 @@ from tmtlib.figures.mechanism import figure3_amw
 from tmtlib.figures.results import family_curves, figure5_comparison, learning_curves, mae_against_accuracy
 from tmtlib.figures.robustness import degradation, missing_bars
 from tmtlib.figures.schematics import figure1_fusion, figure2_tmt
-from tmtlib.figures.speed import throughput
 from tmtlib.figures.style import (
-    METHOD_COLOURS,
     MODALITY_COLOURS,
     ONE_COLUMN,
     TWO_COLUMNS,
@@ -37,7 +35,6 @@ from tmtlib.figures.weights import weight_heatmap, weight_trajectories, weights_
 from tmtlib.figures.worlds import unimodal, worlds
 
 __all__ = [
-    "METHOD_COLOURS",
     "MODALITY_COLOURS",
     "ONE_COLUMN",
     "TWO_COLUMNS",
@@ -65,7 +62,6 @@ __all__ = [
     "reliability_weights",
     "save",
     "ternary",
-    "throughput",
     "utterance",
     "unimodal",
     "weight_heatmap",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tmtlib.config import MODALITIES, check_choice
+from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.style import (
     MODALITY_COLOURS,

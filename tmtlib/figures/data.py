@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data.check import BIN_WIDTH
 from tmtlib.data.schema import SPLITS, Dataset
 from tmtlib.figures.style import MODALITY_COLOURS, legend, panels, styled

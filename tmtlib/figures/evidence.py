@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tmtlib.corruption import TITLES
+from tmtlib.data.corruption import TITLES
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.style import (
     NEUTRAL,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.style import (
     MODALITY_COLOURS,
@@ -50,7 +50,7 @@ AGREES = {"spearman": "Spearman correlation", "auc": "AUC of reliability"}
 
 @styled
 def importance(table: pd.DataFrame) -> Figure:
-    """Shares of importance by measure with 95 % intervals, a panel a data set and method; dashed: the planted truth.
+    """Shares of importance by measure with 95 % intervals, a panel a data set and method; dashed: the ground truth.
 
     table: `importance.table`. Measures without a value are left out.
     """
@@ -62,13 +62,13 @@ def importance(table: pd.DataFrame) -> Figure:
             ax.axvline(share, color=MODALITY_COLOURS[m], linestyle="--", linewidth=0.8, zorder=1)
         ax.set_xlabel("share of importance")
         ax.set_xlim(0, min(1, ax.get_xlim()[1]))
-    _finish(figure, axes, cases, table, "; dashed: planted truth" if table["truth"].notna().any() else "")
+    _finish(figure, axes, cases, table, "; dashed: ground truth" if table["truth"].notna().any() else "")
     return figure
 
 
 @styled
 def agreement(table: pd.DataFrame) -> Figure:
-    """How measures follow the planted truth from utterance to utterance, with 95 % intervals; dashed: by chance.
+    """How measures follow the ground truth from utterance to utterance, with 95 % intervals; dashed: by chance.
 
     A row a kind of agreement, a panel a data set and method. table: `importance.agreement`. One that is equal in all
     utterances is called constant.
@@ -89,7 +89,7 @@ def agreement(table: pd.DataFrame) -> Figure:
                 if len(values) and not values.any():
                     place = {"transform": ax.get_yaxis_transform(), "va": "center", "ha": "right", "fontsize": 6}
                     ax.text(0.98, i, "constant", color="#666666", **place)
-    what = "; correlation with the planted importance, and chance that a reliable modality has the larger share"
+    what = "; correlation with the true importance, and chance that a reliable modality has the larger share"
     _finish(figure, axes, cases, table[table["n"] > 0], f"{what}; dashed: by chance; constant: equal in all utterances")
     return figure
 

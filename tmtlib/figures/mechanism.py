@@ -10,13 +10,14 @@ from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.figures.sheet import Sheet
 from tmtlib.figures.stages import MUTUAL, PLACEMENTS, Probe, Stage, probe, stages, weighs_inputs, weighting_stage
 from tmtlib.figures.style import ACCENT, MODALITY_COLOURS, NEUTRAL, TWO_COLUMNS, styled
 from tmtlib.figures.weights import heat_map, mean_labels, weight_colourbar, weight_norm
-from tmtlib.models import TMT, Batch, count_parameters
-from tmtlib.models.weighting import StaticWeighting
+from tmtlib.models import TMT
+from tmtlib.models.amw import StaticWeighting
+from tmtlib.models.base import Batch, count_parameters
 
 
 @styled

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from matplotlib.figure import Figure
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.figures.sheet import Sheet
 from tmtlib.figures.stages import (
     MUTUAL,
@@ -24,7 +24,8 @@ from tmtlib.figures.stages import (
     weighting_stage,
 )
 from tmtlib.figures.style import ACCENT, MODALITY_COLOURS, NEUTRAL, ONE_COLUMN, TWO_COLUMNS, method_title, styled
-from tmtlib.models import TMT, Batch, Model, count_parameters
+from tmtlib.models import TMT
+from tmtlib.models.base import Batch, Model, count_parameters
 
 SHARED_COLOUR = "#5B5B8C"
 GROUP_COLOURS = {"shared": SHARED_COLOUR, **MODALITY_COLOURS}

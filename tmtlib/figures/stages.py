@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tmtlib.config import MODALITIES
-from tmtlib.models import TMT, Batch, Model, Trace, count_parameters
+from tmtlib.common import MODALITIES
+from tmtlib.models import TMT
+from tmtlib.models.base import Batch, Model, Trace, count_parameters
 
 PLACEMENTS = {
     "R1": r"$S$′$_m = A_m \odot S_m$",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import colorsys
-import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from zlib import crc32
 
 import matplotlib.pyplot as plt
@@ -19,44 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from tmtlib import metrics
-from tmtlib.profiles import METHOD_TITLES
+from tmtlib import common
+from tmtlib.stats import metrics
+from tmtlib.study.methods import METHODS, method_title
 
 ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9  # inches
 MODALITY_COLOURS = {"text": "#0072B2", "audio": "#E69F00", "vision": "#009E73"}
-METHOD_COLOURS = {
-    "tmt": "#4D4D4D",
-    "tmt_amw": "#AA3377",
-    "tmt_amw_fast": "#D55E00",
-    "tmt_amw_slow": "#F0A870",
-    "tmt_uniform": "#56B4E9",
-    "tmt_random": "#8C6D31",
-    "tmt_gated": "#228833",
-    "tmt_gated_fast": "#99BB33",
-    "tmt_token": "#66CC88",
-    "tmt_temporal": "#009988",
-    "tmt_scalar": "#CCBB44",
-    "text_only": "#0072B2",
-    "late_fusion": "#882255",
-    "mult": "#332288",
-    "misa": "#117733",
-    "constant": "#000000",
-    "tmt_5class": "#A0A0A0",
-    "tmt_amw_5class": "#DD99BB",
-    "tmt_emotions": "#333333",
-    "tmt_amw_emotions": "#6E1E4A",
-    "tmt_uniform_emotions": "#3388BB",
-}
-METHOD_DASHES = {  # others: ":"
-    "tmt": "-",
-    "tmt_amw": "-",
-    "tmt_amw_fast": "--",
-    "tmt_uniform": "-.",
-    "tmt_emotions": "-",
-    "tmt_amw_emotions": "-",
-    "tmt_uniform_emotions": "-.",
-}
-ACCENT, NEUTRAL = METHOD_COLOURS["tmt_amw"], "#777777"
+ACCENT, NEUTRAL = METHODS["tmt_amw"].colour, "#777777"
 AXIS_LABELS = {
     "acc5": "Acc-5 (fraction)",
     "f1_5class": "F1, 5-class (fraction)",
@@ -64,14 +31,13 @@ AXIS_LABELS = {
     "wa_mean": "weighted accuracy, mean over emotions (fraction)",
     "f1_mean": "F1, mean over emotions (fraction)",
 }
-METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates: the same figure, the same bytes
 NO_SPREAD = "n = 1 seed: no spread is known"
 
 
 @contextmanager
 def study_style() -> Iterator[None]:
     """Applies study.mplstyle on matplotlib's defaults, whatever the caller has set; restores the caller's settings."""
-    with plt.style.context(Path(__file__).with_name("study.mplstyle"), after_reset=True):
+    with plt.style.context(common.FIGURE_STYLE, after_reset=True):
         yield
 
 
@@ -89,36 +55,21 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapper
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes name.pdf and name.png (300 dpi) to the folder, each aside and then renamed; returns their paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, metadata in METADATA.items():
-        path = folder / f"{name}.{suffix}"
-        aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            with study_style():
-                figure.savefig(aside, format=suffix, metadata=metadata)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-        paths.append(path)
-    return paths
-
-
-def method_title(method: str) -> str:
-    return METHOD_TITLES.get(method, method)
-
-
 def method_colour(method: str) -> str | tuple[float, float, float]:
     """A method's colour; one without a fixed colour gets a hue from its name, the same in every figure."""
-    return METHOD_COLOURS.get(method) or colorsys.hls_to_rgb(crc32(method.encode()) % 360 / 360, 0.42, 0.6)
+    known = METHODS.get(method)
+    if method == "constant":
+        return "#000000"
+    return (known and known.colour) or colorsys.hls_to_rgb(crc32(method.encode()) % 360 / 360, 0.42, 0.6)
 
 
 def method_look(method: str) -> dict:
     """A method's line: colour, dashes and label."""
-    return {"color": method_colour(method), "linestyle": METHOD_DASHES.get(method, ":"), "label": method_title(method)}
+    return {
+        "color": method_colour(method),
+        "linestyle": METHODS[method].dash if method in METHODS else ":",
+        "label": method_title(method),
+    }
 
 
 def metric_label(metric: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.style import MODALITY_COLOURS, NEUTRAL, legend, method_title, panels, styled
 
@@ -20,7 +20,7 @@ NAMED = {"none": "#BBBBBB", **MODALITY_COLOURS, "several": "#000000"}
 @styled
 def ternary(frame: pd.DataFrame) -> Figure:
     """Each utterance at its weights, zoomed to where they are: a column a method; coloured by its error above, and by
-    which modality is unreliable below (planted data only).
+    which modality is unreliable below (synthetic data only).
 
     frame: `weights.by_utterance` of one data set and one seed. Lines of equal weight are labelled in the modality's
     colour; three of them meet at 1/3 each.

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from tmtlib.config import MODALITIES
-from tmtlib.explorer import Look
+from tmtlib.common import MODALITIES
 from tmtlib.figures.style import MODALITY_COLOURS, NEUTRAL, TWO_COLUMNS, styled
 
 GROUP_TITLES = ("shared", *MODALITIES)
@@ -20,9 +19,9 @@ MANY = 26  # more words than that are labelled by every second
 
 
 @styled
-def utterance(seen: Look) -> Figure:
+def utterance(seen) -> Figure:
     """`explorer.look` as a figure: attention of the token groups to each frame (with the words on the text's axis), the
-    contributions of the modalities to the prediction beside the planted ones, and the weights."""
+    contributions of the modalities to the prediction beside the synthetic ones, and the weights."""
     figure = plt.figure(figsize=(TWO_COLUMNS, 4.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     maps = top.subplots(1, 3, width_ratios=[max(3, seen.attention[m].shape[1]) ** 0.5 for m in MODALITIES])
@@ -40,7 +39,7 @@ def utterance(seen: Look) -> Figure:
     return figure
 
 
-def _draw_attention(ax: Axes, seen: Look, modality: str, most: float):
+def _draw_attention(ax: Axes, seen, modality: str, most: float):
     a = seen.attention[modality]
     ax.set_title(modality, color=MODALITY_COLOURS[modality])
     ax.set_yticks([])
@@ -64,8 +63,8 @@ def _draw_attention(ax: Axes, seen: Look, modality: str, most: float):
     return image
 
 
-def _draw_contributions(ax: Axes, seen: Look) -> None:
-    """Bars of Shapley values, hollow ones of the planted parts; names of unreliable modalities say so."""
+def _draw_contributions(ax: Axes, seen) -> None:
+    """Bars of Shapley values, hollow ones of the synthetic parts; names of unreliable modalities say so."""
     x = np.arange(3)
     colours = [MODALITY_COLOURS[m] for m in MODALITIES]
     ax.bar(x, [seen.contribution[m] for m in MODALITIES], 0.35, color=colours)
@@ -75,9 +74,9 @@ def _draw_contributions(ax: Axes, seen: Look) -> None:
         other = ax.twinx()
         other.bar(x + 0.4, [seen.truth[m] for m in MODALITIES], 0.35, fill=False, edgecolor=colours)
         _around_zero(other, seen.truth.values())
-        other.set_ylabel("planted part (sd of y)")
+        other.set_ylabel("synthetic part (sd of y)")
         other.grid(False)
-        handles.append(Patch(fill=False, edgecolor=NEUTRAL, label="planted"))
+        handles.append(Patch(fill=False, edgecolor=NEUTRAL, label="synthetic"))
     names = [m if seen.reliable is None or seen.reliable[m] else f"{m}\n(unreliable)" for m in MODALITIES]
     ax.set_xticks(x + (0.2 if seen.truth is not None else 0), names)
     ax.axhline(0, color="black", linewidth=0.6)
@@ -91,7 +90,7 @@ def _around_zero(ax: Axes, values) -> None:
     ax.set_ylim(-most, most)
 
 
-def _draw_weights(ax: Axes, seen: Look) -> None:
+def _draw_weights(ax: Axes, seen) -> None:
     ax.set_title("weights A, mean over features")
     if seen.weights is None:
         ax.text(0.5, 0.5, "this model has none", ha="center", va="center", transform=ax.transAxes)

@@ -1,4 +1,4 @@
-"""The weights A that models learn: by epoch, by feature, and against the planted truth."""
+"""The weights A that models learn: by epoch, by feature, and against the ground truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.style import (
     MODALITY_COLOURS,
@@ -80,7 +80,7 @@ def weight_heatmap(weights: np.ndarray | Mapping[str, np.ndarray], sort: bool = 
 
 @styled
 def weights_against_truth(frame: pd.DataFrame) -> Figure:
-    """Learned weight against planted importance, a point a seed and modality, a panel a method.
+    """Learned weight against true importance, a point a seed and modality, a panel a method.
 
     Columns: dataset, source, method, seed, modality, weight, truth (shares that sum to 1 over modalities).
     """
@@ -95,7 +95,7 @@ def weights_against_truth(frame: pd.DataFrame) -> Figure:
             look = {"marker": markers[key[:2]], "color": MODALITY_COLOURS[key[2]]}
             ax.scatter(rows["truth"], rows["weight"], s=16, alpha=0.7, linewidths=0, label=" ".join(key), **look)
         ax.set(title=method_title(method), xlim=(0, top), ylim=(0, top), aspect="equal")
-        ax.set_xlabel("planted importance (share)")
+        ax.set_xlabel("true importance (share)")
     axes[0, 0].set_ylabel("learned weight, mean of A")
     grey = {"color": "#666666", "linestyle": ""}
     handles = [Patch(color=MODALITY_COLOURS[m], label=m) for m in MODALITIES]

@@ -1,4 +1,4 @@
-"""Measures of importance against truths: planted ones over many worlds, and people's labels of each modality."""
+"""Measures of importance against truths: synthetic ones over many worlds, and people's labels of each modality."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tmtlib.config import MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.measures import MEASURES
 from tmtlib.figures.style import (
@@ -23,14 +23,14 @@ from tmtlib.figures.style import (
 )
 from tmtlib.figures.weights import EVEN
 
-TITLES = MEASURES | {"mae_mean": "of MAE, mean", "mae_permuted": "of MAE, permuted", "truth": "planted importance"}
+TITLES = MEASURES | {"mae_mean": "of MAE, mean", "mae_permuted": "of MAE, permuted", "truth": "true importance"}
 
 
 @styled
 def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure:
-    """Share of importance by each measure against the planted share: a panel a measure, a point a world and modality.
+    """Share of importance by each measure against the synthetic share: a panel a measure, a point a world and modality.
 
-    table: `importance.table` of one method in planted worlds. agreement: `many_worlds.agreement` of it, whose rank
+    table: `importance.table` of one method in synthetic worlds. agreement: `many_worlds.agreement` of it, whose rank
     correlations, with their intervals, then stand in the panels. Raises ValueError for several methods.
     """
     if table["method"].nunique() != 1:
@@ -52,14 +52,14 @@ def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure
         ax.set_visible(False)
     for i, ax in enumerate(axes.flat[: len(shown)]):
         if i + columns >= len(shown):
-            ax.set_xlabel("planted share")
+            ax.set_xlabel("synthetic share")
             ax.xaxis.set_tick_params(labelbottom=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("share by measure")
     handles = [Line2D([], [], color=MODALITY_COLOURS[m], marker="o", linestyle="", label=m) for m in MODALITIES]
     handles.append(Line2D([], [], color="#888888", linewidth=0.7, label="share = truth"))
     n, method = table["dataset"].nunique(), method_title(table["method"].iloc[0])
-    note = f"{method}: one point a world and modality, n = {n} planted worlds"
+    note = f"{method}: one point a world and modality, n = {n} synthetic worlds"
     brackets = "; ρ: rank correlation, 95 % bootstrap interval over worlds" if agreement is not None else ""
     legend(figure, handles, note + brackets)
     return figure

@@ -1,6 +1,6 @@
 """Dropout from whole random words: four elements share one 64-bit number, which is four times as fast on a CPU.
 
-Models trained side by side (`tmtlib.learners`) must each drop what they would drop alone, so they bring random bits
+Models trained side by side (`training.learners`) must each drop what they would drop alone, so they bring random bits
 of their own: within `bits_from`, each `Dropout` takes the next of the bits that were laid out in advance.
 """
 

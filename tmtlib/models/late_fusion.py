@@ -6,15 +6,39 @@ Axes: B batch, T frames, D features, d_m width of a modality.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tmtlib.config import MODALITIES, LateFusionConfig
-from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.common import MODALITIES
+from tmtlib.models.base import (
+    Batch,
+    Model,
+    ModelConfig,
+    Trace,
+    check_sizes,
+    check_widths,
+    lstm_states,
+    read_out,
+    without_padding,
+)
 from tmtlib.models.dropout import Dropout
-from tmtlib.models.inputs import check_sizes, check_widths, lstm_states, read_out, without_padding
-from tmtlib.models.temporal import masked_mean
+from tmtlib.models.frames import masked_mean
+
+
+@dataclass(frozen=True)
+class LateFusionConfig(ModelConfig):
+    """Late fusion of three encoders, as MMSA's LF-DNN; the sizes are this study's. Triples are by modality."""
+
+    widths: tuple[int, int, int] = (128, 32, 64)
+    fusion_width: int = 64
+    dropout: float = 0.2
+
+    @property
+    def model_class(self) -> type[Model]:
+        return LateFusion
 
 
 def perceptron(dropout: float, *widths: int) -> nn.Sequential:

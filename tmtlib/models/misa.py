@@ -11,6 +11,7 @@ Axes: B batch, T frames, D features, d width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -18,22 +19,56 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from tmtlib.config import MODALITIES, MISAConfig
-from tmtlib.models.base import Batch, Model, Trace
-from tmtlib.models.dropout import Dropout
-from tmtlib.models.inputs import (
-    bert_of,
+from tmtlib.common import MODALITIES, check_choice
+from tmtlib.models.base import (
+    Batch,
+    Model,
+    ModelConfig,
+    Trace,
     check_sizes,
     check_widths,
-    groups_with_bert,
     lstm_states,
     read_out,
-    text_encoded,
     without_padding,
 )
+from tmtlib.models.bert import build_bert, text_encoded
+from tmtlib.models.dropout import Dropout
+from tmtlib.models.frames import masked_mean
 from tmtlib.models.layers import Attention
 from tmtlib.models.losses import cmd, orthogonality
-from tmtlib.models.temporal import masked_mean
+
+
+@dataclass(frozen=True)
+class MISAConfig(ModelConfig):
+    """Modality-invariant and -specific representations (Hazarika et al., ACM MM 2020). Defaults: the paper's, MOSI."""
+
+    width: int = 128
+    lstm_width: int | None = None  # of each direction; None: as wide as the modality's features
+    heads: int = 2  # of the transformer that fuses
+    fusion_hidden: int = 2048  # its feed-forward width
+    fusion_dropout: float = 0.1
+    dropout: float = 0.5  # in the prediction head
+    difference: float = 0.3  # beta
+    similarity: float = 1.0  # alpha
+    reconstruction: float = 1.0  # gamma
+    task_loss: str = "mse"  # of regression: "mse" as published, or "l1" as TMT
+    bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`, as published; None: the file's features
+    bert_lr: float = 5e-5
+    compat: str = "none"  # "mmsa": audio and vision are read for as many frames as the text has
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("task_loss", self.task_loss, ("mse", "l1"))
+        check_choice("compat", self.compat, ("none", "mmsa"))
+
+    @property
+    def model_class(self) -> type[Model]:
+        return MISA
+
+    @property
+    def masked(self) -> bool:
+        return self.compat == "none"
+
 
 PAIRS = tuple(combinations(MODALITIES, 2))
 
@@ -87,7 +122,7 @@ class MISA(Model):
         c, d = config, config.width
         if d % c.heads:
             raise ValueError(f"width is {d} with {c.heads} heads; wanted a multiple of the heads")
-        self.bert = bert_of(c)
+        self.bert = build_bert(c)
         self.widths = {m: shapes[m][1] for m in MODALITIES}
         if self.bert is not None:
             self.widths["text"] = self.bert.width
@@ -158,6 +193,5 @@ class MISA(Model):
             error = error + mse_loss(decoded, trace.projected[m].to(decoded.dtype))
         return error / len(MODALITIES)
 
-    def parameter_groups(self, learning_rate: float) -> list[dict]:
-        """BERT has a learning rate of its own."""
-        return groups_with_bert(self, learning_rate)
+    def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
+        return [] if self.bert is None else [(self.bert, self.config.bert_lr)]

@@ -14,16 +14,58 @@ number of frames. MMSA also hides the future from its attention (`attn_mask`); t
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
-from tmtlib.config import MODALITIES, MulTConfig
-from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.common import MODALITIES, check_choice
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out, without_padding
 from tmtlib.models.dropout import Dropout
-from tmtlib.models.inputs import check_sizes, check_widths, read_out, without_padding
+from tmtlib.models.frames import masked_mean
 from tmtlib.models.layers import Attention
-from tmtlib.models.temporal import masked_mean
+
+
+@dataclass(frozen=True)
+class MulTConfig(ModelConfig):
+    """The multimodal transformer (Tsai et al., ACL 2019). Defaults: the paper's for MOSI (appendix, Table 5).
+
+    Triples are by modality. The paper has one dropout rate for a whole crossmodal block: here its three.
+    """
+
+    width: int = 40
+    heads: int = 10
+    layers: int = 4  # of each of the six crossmodal transformers
+    memory_layers: int = 4  # of each of the three self-attention transformers on what they give
+    kernels: tuple[int, int, int] = (3, 3, 3)  # of the convolutions over time
+    attention_dropout: tuple[float, float, float] = (0.2, 0.2, 0.2)  # by source; the memories take the text's
+    relu_dropout: float = 0.2
+    residual_dropout: float = 0.2
+    embedding_dropout: float = 0.0
+    text_dropout: float = 0.2  # on the text's features themselves
+    output_dropout: float = 0.1
+    compat: str = "none"  # "mmsa": no positions, no padding mask, reads the last frame even where it is padding
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("compat", self.compat, ("none", "mmsa"))
+
+    @property
+    def model_class(self) -> type[Model]:
+        return MulT
+
+    @property
+    def masked(self) -> bool:
+        return self.compat == "none"
+
+    @classmethod
+    def beside(cls, tmt: ModelConfig, **changes) -> MulTConfig:
+        """No more layers than the study's TMT has."""
+        config = super().beside(tmt, **changes)
+        layers = min(config.layers, tmt.encoder_layers)
+        return replace(config, layers=layers, memory_layers=layers)
+
 
 SOURCES = {m: tuple(s for s in MODALITIES if s != m) for m in MODALITIES}  # of each target, the two others
 

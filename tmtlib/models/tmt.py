@@ -1,10 +1,10 @@
 """The token-disentangling mutual transformer (TMT) with an optional modality weighting (AMW).
 
-The whole model, in the order of the computation:
+The whole model, in the order of the computation, as `TMT.forward` has it:
   1. project      X_m = features of modality m -> (B, T_m, d)
   2. disentangle  [shared | text | audio | vision label tokens; X_text; X_audio; X_vision] through an encoder; the
                   label tokens' rows become I (shared) and S_m (specific), the frames' rows are dropped
-  3. weight       S'_m = A_m * S_m, AMW's place in its primary reading R1 (see `weigh`)
+  3. weight       S'_m = A_m * S_m, AMW's place in its primary reading R1; A is `tmtlib.models.amw.AMW`
   4. mutual       f1 = Cross_1(source I, target S'), f2 = Cross_2(source S', target I)
   5. predict      head(mean over tokens of f1 + mean over tokens of f2)
 Axes: B batch, T frames, M modalities, k tokens, d width.
@@ -12,22 +12,100 @@ Axes: B batch, T frames, M modalities, k tokens, d width.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tmtlib.config import MODALITIES, TMTConfig
-from tmtlib.models.base import Batch, Model, Trace
+from tmtlib.common import MODALITIES, check_choice
+from tmtlib.models.amw import Weighting, build_weighting
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, read_out
+from tmtlib.models.bert import build_bert, text_encoded
 from tmtlib.models.dropout import Dropout
+from tmtlib.models.frames import masked_mean, weighted_frames, windowed
 from tmtlib.models.layers import Block
 from tmtlib.models.losses import mmd, orthogonality
-from tmtlib.models.temporal import masked_mean, weighted_frames, windowed
-from tmtlib.models.weighting import Weighting, build_weighting
+
+
+@dataclass(frozen=True)
+class TMTConfig(ModelConfig):
+    """The token-disentangling mutual transformer and its weighting. Defaults: the AMW paper's size, masked, unwindowed.
+
+    The AMW paper ("Implementation Details") gives width 128, four layers and eight heads; all else follows the
+    original TMT's released behaviour, where each departure of ours from it is a field (see `original`).
+    """
+
+    width: int = 128  # d
+    encoder_layers: int = 4
+    cross_layers: int = 4
+    heads: int = 8
+    head_width: int = 16
+    encoder_hidden: int = 256  # feed-forward width of the disentangling encoder
+    cross_hidden: int = 128  # feed-forward width of the mutual transformer
+    shared_tokens: int = 6
+    specific_tokens: int = 2  # per modality
+    raw_dropout: float = 0.0  # on the features themselves, before projection
+    embedding_dropout: float = 0.1
+    dropout: float = 0.1  # after attention and in the feed-forward blocks
+    token_std: float = 1.0  # label tokens ~ N(0, token_std^2)
+    position_std: float = 0.02  # positional tables ~ N(0, position_std^2)
+    masked: bool = True  # padded frames are hidden from attention and from means over time
+    window: int | None = None  # keep this many frames a modality, after leading all-zero frames
+    head_activation: str = "gelu"  # "gelu", or "none": two linear maps with nothing in between
+    orthogonality: float = 0.001  # alpha: weight of the difference loss between token groups
+    similarity: float = 0.1  # beta: weight of the MMD loss between modality and its tokens
+    task_weight: float = 1.0  # delta
+    weighting: str = "none"  # a name registered in tmtlib.models.amw
+    placement: str = "R1"  # where the weights act: R1, R1M, R2 (after disentanglement), R3 (before it)
+    weighting_init_std: float = 0.0  # W ~ N(0, std^2); 0 is uniform weights
+    weighting_lr: float | None = None  # W's own learning rate; None: the training's
+    temperature: float = 1.0  # softmax(W / temperature)
+    mask_absent: bool = False  # a modality that an utterance lacks gets weight 0 and the others share the whole
+    bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
+    bert_lr: float = 5e-5
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("placement", self.placement, ("R1", "R1M", "R2", "R3"))
+        check_choice("head_activation", self.head_activation, ("gelu", "none"))
+
+    @classmethod
+    def original(cls, **changes) -> TMTConfig:
+        """The original TMT as released: 256 wide, 2 + 4 layers, 8 heads of 64, with all its choices."""
+        return replace(
+            cls(
+                width=256,
+                encoder_layers=2,
+                cross_layers=4,
+                heads=8,
+                head_width=64,
+                encoder_hidden=512,
+                cross_hidden=256,
+                raw_dropout=0.5,
+                dropout=0.5,
+                position_std=1.0,
+                masked=False,
+                window=20,
+                head_activation="none",
+                orthogonality=0.01,
+                similarity=1.0,
+                task_weight=10.0,
+                mixup="original",
+                schedule="warmup_cosine",
+                task="classification",
+            ),
+            **changes,
+        )
+
+    @property
+    def model_class(self) -> type[Model]:
+        return TMT
+
 
 GROUPS = ("shared", *MODALITIES)  # token groups, in their order
+MUTUAL = ("specific_from_shared", "shared_from_specific")  # the two halves of the mutual transformer
 
 
 class Mutual(nn.Module):
@@ -68,7 +146,7 @@ class TMT(Model):
         super().__init__(config, family)
         check_config(config)
         c, d = config, config.width
-        self.bert = build_bert(c.bert)
+        self.bert = build_bert(c)
         widths = {m: shapes[m][1] for m in MODALITIES}
         if self.bert is not None:
             widths["text"] = self.bert.width
@@ -86,8 +164,8 @@ class TMT(Model):
         self.encoder = nn.ModuleList(
             Block(d, c.heads, c.head_width, c.encoder_hidden, c.dropout) for _ in range(c.encoder_layers)
         )
-        summed = c.placement == "R2" and c.weighting != "none"
-        specific = c.specific_tokens if summed else len(MODALITIES) * c.specific_tokens
+        self.summed = c.placement == "R2" and c.weighting != "none"
+        specific = c.specific_tokens if self.summed else len(MODALITIES) * c.specific_tokens
         self.specific_from_shared = Mutual(c, targets=specific, sources=c.shared_tokens)
         self.shared_from_specific = Mutual(c, targets=c.shared_tokens, sources=specific)
         activation = [nn.GELU()] if c.head_activation == "gelu" else []
@@ -99,25 +177,49 @@ class TMT(Model):
         """Prediction, (B,), (B, 5) or (B, 6), and trace; attention maps are formed only when asked for."""
         trace = Trace()
         maps = trace.attention if attention else None
-        batch = windowed(self._text_encoded(batch), self.config.window)
+        batch = windowed(text_encoded(self.bert, batch), self.config.window)
         self._check(batch)
         groups = [batch] if attention else batch.split()  # a map of all utterances, not of the last group
-        projected = self._projected(groups, batch, trace)
-        tokens = torch.cat([self._disentangled(x, group, maps) for x, group in zip(projected, groups, strict=True)])
-        trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
-        specific = self._specific(batch, trace)
-        f1 = self.specific_from_shared(specific, trace.tokens["shared"], maps, "specific_from_shared")
-        f2 = self.shared_from_specific(trace.tokens["shared"], specific, maps, "shared_from_specific")
-        with torch.autocast(f1.device.type, enabled=False):  # a bfloat16 prediction is too coarse near class edges
-            output = self.head(f1.mean(1) + f2.mean(1))
-        return (output.squeeze(-1) if self.outputs == 1 else output), trace
 
-    def _text_encoded(self, batch: Batch) -> Batch:
-        if self.bert is None:
-            return batch
-        if batch.text_bert is None:
-            raise ValueError("the config names a BERT to fine-tune, but the data hold no `text_bert` token ids")
-        return replace(batch, features={**batch.features, "text": self.bert(batch.text_bert)})
+        # 1. project: X_m, (B, T_m, d)
+        frames = [{m: self.project[m](self.raw_dropout(g.features[m])) for m in MODALITIES} for g in groups]
+        trace.projected = self._means(frames, groups)
+        if self.weighting is not None and self.config.placement == "R3":
+            frames, trace.weights = self._weighted_frames(frames, groups, batch, trace.projected)
+
+        # 2. disentangle: the label tokens become I, (B, k, d), and S, (B, M, k, d)
+        tokens = torch.cat([self._disentangled(x, group, maps) for x, group in zip(frames, groups, strict=True)])
+        trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
+        shared, specific = trace.tokens["shared"], torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)
+
+        # 3. weight: S'_m = A_m * S_m, where A sums to 1 over the modalities (R1M: M A_m, TMT itself at W = 0)
+        if self.weighting is not None and self.config.placement != "R3":
+            A = self.weigh(specific, batch)
+            trace.weights = A.mean(2)
+            specific = (len(MODALITIES) if self.config.placement == "R1M" else 1) * A * specific
+        specific = specific.sum(1) if self.summed else specific.flatten(1, 2)  # R2: the weighted sum of the text
+
+        # 4. mutual: the specific tokens ask the shared ones, and the other way round
+        f1 = self.specific_from_shared(specific, shared, maps, MUTUAL[0])
+        f2 = self.shared_from_specific(shared, specific, maps, MUTUAL[1])
+
+        # 5. predict
+        return read_out(self.head, f1.mean(1) + f2.mean(1), self.config.task), trace
+
+    def weigh(self, tokens: Float[Tensor, "B M k d"], batch: Batch) -> Float[Tensor, "#B M #k d"]:
+        """A of some tokens. Raises ValueError for weights of another shape, which would broadcast without a word."""
+        b, m, k, d = tokens.shape
+        if isinstance(self.weighting, Weighting):
+            present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
+            weights = self.weighting(tokens, present).expand(-1, -1, -1, d)
+            allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
+        else:  # any module will do that gives a weight per modality and feature
+            weights = self.weighting(tokens)
+            allowed = [(1, m, d), (b, m, d)]
+        if weights.shape not in allowed:
+            gave = f"weighting {self.config.weighting!r} gave weights of shape {tuple(weights.shape)}"
+            raise ValueError(f"{gave}; wanted {' or '.join(map(str, dict.fromkeys(allowed)))}")
+        return weights if weights.dim() == 4 else weights[:, :, None]
 
     def _check(self, batch: Batch) -> None:
         for m in MODALITIES:
@@ -125,27 +227,28 @@ class TMT(Model):
             if t > most or d != width:
                 raise ValueError(f"{m} is {t} frames of {d} features; wanted at most {most} frames of {width} features")
 
-    def _projected(self, groups: list[Batch], batch: Batch, trace: Trace) -> list[dict[str, Float[Tensor, "B T d"]]]:
-        """X_m of each group, in placement R3 weighted by their means over time, which the trace keeps, or by frame."""
-        projected = [{m: self.project[m](self.raw_dropout(g.features[m])) for m in MODALITIES} for g in groups]
-        for m in MODALITIES:
-            means = [
-                masked_mean(x[m], g.valid(m)) if self.config.masked else x[m].mean(1)
-                for x, g in zip(projected, groups, strict=True)
-            ]
-            trace.projected[m] = torch.cat(means)
-        if self.weighting is None or self.config.placement != "R3":
-            return projected
+    def _means(self, frames: list[dict], groups: list[Batch]) -> dict[str, Float[Tensor, "B d"]]:
+        """X_m in the mean over time: over valid frames, or over all where padding is not hidden."""
+        pairs = list(zip(frames, groups, strict=True))
+        if self.config.masked:
+            return {m: torch.cat([masked_mean(x[m], g.valid(m)) for x, g in pairs]) for m in MODALITIES}
+        return {m: torch.cat([x[m].mean(1) for x, _ in pairs]) for m in MODALITIES}
+
+    def _weighted_frames(
+        self, frames: list[dict], groups: list[Batch], batch: Batch, means: dict[str, Float[Tensor, "B d"]]
+    ) -> tuple[list[dict], Float[Tensor, "B M d"]]:
+        """Placement R3, before disentanglement: A_m X_m by group, and A. A weighting by token is given every frame,
+        any other the means over time."""
         if getattr(self.weighting, "by_token", False):
-            found = [weighted_frames(self.weighting, x, g) for x, g in zip(projected, groups, strict=True)]
-            trace.weights = torch.cat([w for _, w in found])
-            return [x for x, _ in found]
-        means = torch.stack([trace.projected[m] for m in MODALITIES], dim=1)
-        weights = self._weights(means[:, :, None], batch, trace)[:, :, 0].expand_as(means)
-        weights = weights.split([len(x["text"]) for x in projected])
-        return [
-            {m: w[:, i, None] * x[m] for i, m in enumerate(MODALITIES)} for w, x in zip(weights, projected, strict=True)
+            weighted = [weighted_frames(self.weighting, x, g) for x, g in zip(frames, groups, strict=True)]
+            return [x for x, _ in weighted], torch.cat([w for _, w in weighted])
+        tokens = torch.stack([means[m] for m in MODALITIES], dim=1)
+        A = self.weigh(tokens[:, :, None], batch)[:, :, 0]
+        parts = A.expand_as(tokens).split([len(x["text"]) for x in frames])
+        weighted = [
+            {m: w[:, i, None] * x[m] for i, m in enumerate(MODALITIES)} for w, x in zip(parts, frames, strict=True)
         ]
+        return weighted, A
 
     def _disentangled(self, projected: dict, batch: Batch, maps: dict | None) -> Float[Tensor, "B k d"]:
         """The label tokens after the encoder. Its last layer asks nothing of the frames, so only the label tokens
@@ -167,39 +270,6 @@ class TMT(Model):
         always = torch.ones(len(batch.lengths["text"]), tokens, dtype=torch.bool, device=self.tokens.device)
         return torch.cat([always, *(batch.valid(m) for m in MODALITIES)], dim=1)
 
-    def _specific(self, batch: Batch, trace: Trace) -> Float[Tensor, "B k d"]:
-        """S', what the mutual transformer sees of the specific tokens S_m, by placement (A sums to 1 over m):
-
-        R1  S'_m = A_m S_m, concatenated (primary reading);   R1M  S'_m = M A_m S_m: TMT itself at W = 0
-        R2  S' = sum_m A_m S_m, the weighted sum of the paper's text;   R3 acted on X_m already (`_projected`)
-        """
-        specific = torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)  # (B, M, k, d)
-        if self.weighting is not None and self.config.placement != "R3":
-            weights = self._weights(specific, batch, trace)
-            scale = len(MODALITIES) if self.config.placement == "R1M" else 1
-            specific = scale * weights * specific
-            if self.config.placement == "R2":
-                return specific.sum(1)
-        return specific.flatten(1, 2)
-
-    def _weights(self, tokens: Float[Tensor, "B M k d"], batch: Batch, trace: Trace) -> Float[Tensor, "#B M #k #d"]:
-        """A, of the right shape: another would broadcast into something else without a word. The trace gets its mean
-        over tokens."""
-        b, m, k, d = tokens.shape
-        if isinstance(self.weighting, Weighting):
-            present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
-            weights = self.weighting(tokens, present).expand(-1, -1, -1, d)
-            allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
-        else:  # any module will do that gives a weight per modality and feature
-            weights = self.weighting(tokens)
-            allowed = [(1, m, d), (b, m, d)]
-        if weights.shape not in allowed:
-            found = f"weighting {self.config.weighting!r} gave weights of shape {tuple(weights.shape)}"
-            raise ValueError(f"{found}; wanted {' or '.join(map(str, dict.fromkeys(allowed)))}")
-        weights = weights if weights.dim() == 4 else weights[:, :, None]
-        trace.weights = weights.mean(2)
-        return weights
-
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
         """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens.
 
@@ -215,18 +285,11 @@ class TMT(Model):
             total = total + c.similarity * sum(mmd(trace.projected[m].float(), mean[m]) for m in MODALITIES) / 3
         return total
 
-    def parameter_groups(self, learning_rate: float) -> list[dict]:
+    def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
         """W and BERT have learning rates of their own when the config gives them."""
         c = self.config
-        weighting = [] if self.weighting is None else list(self.weighting.parameters())
-        bert = [] if self.bert is None else list(self.bert.parameters())
-        own = {id(p) for p in weighting + bert}
-        groups = [
-            {"params": [p for p in self.parameters() if id(p) not in own], "lr": learning_rate},
-            {"params": weighting, "lr": learning_rate if c.weighting_lr is None else c.weighting_lr},
-            {"params": bert, "lr": c.bert_lr},
-        ]
-        return [g for g in groups if g["params"]]
+        rates = [(self.weighting, learning_rate if c.weighting_lr is None else c.weighting_lr), (self.bert, c.bert_lr)]
+        return [(module, rate) for module, rate in rates if module is not None]
 
 
 def check_config(config: TMTConfig) -> None:
@@ -236,14 +299,3 @@ def check_config(config: TMTConfig) -> None:
         value = getattr(c, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; wanted at least 1")
-    if c.bert is not None and c.mixup != "off":
-        raise ValueError(f"mixup is {c.mixup!r} with a BERT; wanted 'off', as token ids cannot be mixed")
-
-
-def build_bert(folder: str | None) -> nn.Module | None:
-    """A BERT to fine-tune from `text_bert`, or None. transformers is imported only when one is asked for."""
-    if folder is None:
-        return None
-    from tmtlib.text import BertText
-
-    return BertText(folder)

@@ -1,0 +1,46 @@
+"""What `tmt bench` measured, as Markdown for the README."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def speed_table(found: dict) -> str:
+    """A row a case of `tmt bench`: rates, ratios in float32 with their range over rounds, and the share of the peak."""
+    rows = [
+        {
+            "utterances": row["case"],
+            "mean frames": f"{row['mean_frames']:.0f}",
+            "plain": f"{row['eager_utterances_per_second']:.0f}/s",
+            "this project": f"{row['our_utterances_per_second']:.0f}/s",
+            "ratio": f"{row['speedup']:.1f} ({row['speedup_low']:.1f} to {row['speedup_high']:.1f})",
+            "ratio, bfloat16": f"{row['speedup_bfloat16']:.1f}",
+            "share of peak": f"{row['share_of_peak']:.0%}",
+        }
+        for row in found["training"]
+    ]
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return f"{table}\n\n{speed_sentences(found)}"
+
+
+def speed_sentences(found: dict) -> str:
+    """What the table leaves out, a list item each."""
+    machine, power, paper = found["machine"], found["scaling_exponents"], found["paper_profile"]
+    first, (one, many), start = found["training"][0], found["latency"], found["startup"]
+    frames = [row["T"] for row in found["scaling"]["T"]]
+    own = max(0.0, start["import torch, tmtlib"] - start["import torch"])
+    lines = (
+        f"Measured on: {machine['name']}, {machine['cores']} cores, {machine['vector_instructions']}, torch "
+        f"{machine['torch']}. Medians over {first['rounds']} rounds (and their range). Its matrix products reach "
+        f"{first['peak_gflops']:.0f} GFLOP/s in float32 and {first['peak_gflops_bfloat16']:.0f} in bfloat16.",
+        f"Predicting takes {one['our_ms']:.1f} ms for one utterance ({one['speedup']:.1f} times as fast as plain) and "
+        f"{many['our_ms']:.0f} ms for {many['batch']} ({many['speedup']:.1f} times).",
+        f"Time grows as N^{power['seconds_N']:.2f} with utterances and as T^{power['seconds_T']:.2f} with frames "
+        f"(T from {frames[0]} to {frames[-1]}); memory as T^{power['mb_T']:.2f}, and as N^{power['mb_N']:.2f} where "
+        "data are mapped.",
+        f"`import tmtlib` adds {own:.2f} s to `import torch`; `tmt --help` takes {start['tmt --help']:.2f} s.",
+        f"Training TMT {paper['runs']} times for 30 epochs on synthetic data of the published sizes "
+        f"({paper['petaflop']:.0f} PFLOP; TMT, AMW and controls, ten seeds, none stopping early) would take "
+        f"{paper['hours_here']:.0f} hours here: a projection from these rates, not a run.",
+    )
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,126 @@
+"""Figures 1 to 3 against the models they are drawn from."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from figure_helpers import CONFIGS, NAMES, SMOKE, WEIGHTED, built, drawing, text_of, words
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from torch import nn
+
+from tmtlib import figures
+from tmtlib.common import MODALITIES
+from tmtlib.figures.stages import probe, stages
+from tmtlib.figures.style import ACCENT
+from tmtlib.models.base import Model, Trace, count_parameters
+
+
+def parameters_in(figure) -> list[int]:
+    found = (re.search(r"([\d,]+) parameters", t.get_text()) for t in words(figure))
+    return [int(m[1].replace(",", "")) for m in found if m]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_framework_shows_the_models_own_shapes_and_parameters(name):
+    model, batch = built()[name]
+    text, config = text_of(drawing(f"figure2_{name}")), CONFIGS[name]
+    d, k = config.width, config.specific_tokens
+    frames = [batch.features[m].shape[1] for m in MODALITIES]
+    for m, t in zip(MODALITIES, frames, strict=True):
+        assert str(tuple(batch.features[m].shape)) in text and f"{(7, t, d)}" in text
+    tokens = config.shared_tokens + 3 * k
+    specific = k if config.placement == "R2" else 3 * k
+    assert f"{tokens} tokens + {sum(frames)} frames" in text and f"in {(7, tokens + sum(frames), d)}" in text
+    assert f"{config.encoder_layers} layers, {config.heads} heads" in text
+    assert f"{config.cross_layers} layers, {config.heads} heads" in text
+    assert text.count(f"target {(7, specific, d)}") == text.count(f"source {(7, specific, d)}") >= 1
+    assert f"prediction {(7, 5) if config.task == 'classification' else (7,)}" in text
+    assert sum(parameters_in(drawing(f"figure2_{name}"))) == 2 * count_parameters(model)  # the total and its parts
+    squares = [p for p in drawing(f"figure2_{name}").axes[0].patches if type(p) is Rectangle]
+    assert len(squares) == tokens
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_words_stay_inside_their_boxes(name):
+    for figure in (drawing(n) for n in NAMES if n == "figure1" or n.endswith(name)):
+        boxes = [p.get_window_extent() for p in figure.axes[0].patches if isinstance(p, FancyBboxPatch)]
+        inside = 0
+        for text in (t.get_window_extent() for t in figure.axes[0].texts if t.get_text()):
+            x, y = (text.x0 + text.x1) / 2, (text.y0 + text.y1) / 2
+            for box in (b for b in boxes if b.x0 < x < b.x1 and b.y0 < y < b.y1):
+                inside += 1
+                assert box.x0 <= text.x0 and text.x1 <= box.x1 and box.y0 <= text.y0 and text.y1 <= box.y1
+        assert inside > len(boxes)
+
+
+def test_fusion_highlights_what_differs_and_nothing_else():
+    model, batch = built()["amw"]
+    plain = built()["tmt"][0]
+    figure = figures.figure1_fusion({"tmt": plain, "tmt_amw": model}, batch)
+    accent = to_hex(ACCENT)
+    coloured = [p for p in figure.axes[0].patches if to_hex(p.get_edgecolor()) == accent]
+    assert len(coloured) == 2 and "StaticWeighting" in text_of(figure) and "no weighting" in text_of(figure)
+    assert sum(parameters_in(figure)) == 2 * (count_parameters(plain) + count_parameters(model))
+    same = figures.figure1_fusion({"a": plain, "b": plain}, batch)
+    assert not [p for p in same.axes[0].patches if to_hex(p.get_edgecolor()) == accent]
+    assert stages(model, batch)[3].parameters == 3 * SMOKE.model.width == model.weighting.W.numel()
+
+
+class Pooled(Model):
+    """A model that is no TMT, with a parameter of its own."""
+
+    def __init__(self, config, family):
+        super().__init__(config, family)
+        self.last = nn.Linear(5, 1)
+        self.first = nn.ModuleDict({m: nn.LazyLinear(5) for m in MODALITIES})
+        self.scale = nn.Parameter(torch.ones(5))
+
+    def forward(self, batch, attention=False):
+        x = sum(self.first[m](batch.features[m].mean(1)) for m in MODALITIES)
+        return self.last(self.scale * x).squeeze(-1), Trace()
+
+
+def test_another_kind_of_model_is_told_by_its_modules():
+    model, batch = built()["tmt"]
+    other = Pooled(SMOKE.model, "sims")
+    other(batch)
+    steps = stages(other, batch)
+    assert [s.name for s in steps] == ["features", "first", "last", "own parameters"]
+    assert sum(s.parameters for s in steps) == count_parameters(other)
+    assert "out (7, 5)" in text_of(figures.figure1_fusion({"tmt": model, "pooled": other}, batch))
+
+
+def test_looking_at_a_model_leaves_it_as_it_was():
+    model, batch = built()["amw"]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert model.train().training
+    seen = probe(model, batch)
+    assert model.training and not any(m._forward_hooks for m in model.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert seen.outputs[""] == (7,) and not seen.trace.weights.requires_grad
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_mechanism_shows_the_models_own_weights(name):
+    model, batch = built()[name]
+    figure, text = drawing(f"figure3_{name}"), text_of(drawing(f"figure3_{name}"))
+    a = model.eval()(batch)[1].weights
+    images = [image.get_array() for ax in figure.axes for image in ax.images]
+    np.testing.assert_allclose(images[-1], a[0].detach().numpy())
+    assert f"A {tuple(a.shape)}" in text and f"{count_parameters(model):,} parameters" in text
+    if hasattr(model.weighting, "W"):
+        np.testing.assert_array_equal(images[0], model.weighting.W.detach().numpy())
+    k, d = CONFIGS[name].specific_tokens, CONFIGS[name].width
+    into = {"R2": (7, k, d), "R3": seen_frames(model, batch)}.get(CONFIGS[name].placement, (7, 3 * k, d))
+    assert f"{into}" in text
+
+
+def seen_frames(model, batch) -> tuple:
+    return 7, model.tokens.shape[1] + sum(x.shape[1] for x in batch.features.values()), model.tokens.shape[2]
+
+
+def test_no_weighting_no_mechanism():
+    with pytest.raises(ValueError, match="no weighting"):
+        figures.figure3_amw(*built()["tmt"])

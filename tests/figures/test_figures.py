@@ -1,0 +1,314 @@
+"""Figures against the frames and data sets they are drawn from, and all figures against their own page."""
+
+import itertools
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from figure_helpers import (
+    NAMES,
+    SEEDS,
+    SMOKE,
+    built,
+    comparison,
+    datasets,
+    drawing,
+    family,
+    frames_frame,
+    grid,
+    missing_frame,
+    noise_frame,
+    softmax,
+    text_of,
+    trained,
+    truth_frame,
+    unimodal_table,
+    words,
+    world_table,
+)
+from matplotlib.colors import to_hex
+from matplotlib.patches import StepPatch
+
+from tmtlib import figures
+from tmtlib.analysis import degradation
+from tmtlib.analysis.many_worlds import agreement
+from tmtlib.common import MODALITIES
+from tmtlib.data import synthetic
+from tmtlib.data.schema import SPLITS, SyntheticSize
+from tmtlib.study.methods import METHODS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_lie_on_the_page_and_apart(name):
+    figure = drawing(name)
+    page = figure.bbox
+    boxes = [(t.get_text(), t.get_window_extent()) for t in words(figure)]
+    assert boxes
+    for text, box in boxes:
+        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, text
+        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, text
+    for (a, one), (b, other) in itertools.combinations(boxes, 2):
+        across = min(one.x1, other.x1) - max(one.x0, other.x0)
+        along = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert across <= 1 or along <= 2, f"{a!r} and {b!r} overlap"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_one_or_two_columns_wide_and_closed(name):
+    assert drawing(name).get_figwidth() in (figures.ONE_COLUMN, figures.TWO_COLUMNS)
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "audit"])
+def test_synthetic_data_carry_the_word(name):
+    assert "synthetic" in text_of(drawing(name))
+
+
+def test_real_data_do_not_carry_the_word():
+    for figure in (
+        figures.figure5_comparison(comparison("real")),
+        figures.degradation(noise_frame(source="real")),
+        figures.missing_bars(missing_frame(source="real")),
+    ):
+        assert "CMU-MOSI" in text_of(figure) and "synthetic" not in text_of(figure)
+
+
+def test_saved_bytes_repeat_whatever_the_callers_settings(tmp_path):
+    table = comparison()
+    first = figures.save(figures.figure5_comparison(table), tmp_path / "new" / "folder", "one")
+    schematic = figures.save(figures.figure2_tmt(*built()["amw"]), tmp_path, "three")
+    with plt.rc_context({"font.size": 20, "axes.grid": False, "savefig.dpi": 30, "pdf.fonttype": 3}):
+        second = figures.save(figures.figure5_comparison(table), tmp_path, "two")
+        again = figures.save(figures.figure2_tmt(*built()["amw"]), tmp_path, "four")
+        assert plt.rcParams["font.size"] == 20
+    assert [p.name for p in first] == ["one.pdf", "one.png"]
+    for a, b in zip(first + schematic, second + again, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+    assert plt.imread(first[1]).shape[1] >= 200 * figures.ONE_COLUMN
+    assert b"/CreationDate" not in first[0].read_bytes() and not list(tmp_path.rglob("*.part"))
+
+
+def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
+    figure = figures.weight_heatmap(softmax(0))
+    monkeypatch.setattr(figure, "savefig", lambda path, **_: (path.write_bytes(b"half"), 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        figures.save(figure, tmp_path, "broken")
+    assert not list(tmp_path.iterdir())
+
+
+def test_methods_have_colours_of_their_own():
+    colours = [to_hex(figures.method_colour(m)) for m in METHODS]
+    assert len(set(colours)) == len(colours)
+    assert figures.method_colour("mult") == figures.method_colour("mult")
+
+
+def test_a_modality_has_one_colour_in_every_figure():
+    wanted = [to_hex(c) for c in figures.MODALITY_COLOURS.values()]
+    lines = [to_hex(line.get_color()) for line in drawing("trajectories").axes[0].lines[:3]]
+    frames = [p for p in drawing("figure4").axes[2].patches if isinstance(p, StepPatch)]
+    dots = [to_hex(c.get_facecolor()[0]) for c in drawing("missing").axes[2].collections]  # all three are present
+    boxes = {to_hex(p.get_edgecolor()) for p in drawing("figure2_amw").axes[0].patches}
+    points = {to_hex(c.get_facecolor()[0][:3]) for c in drawing("truth").axes[0].collections}
+    assert lines == dots == wanted == [to_hex(p.get_facecolor()) for p in frames][::-1]
+    assert set(wanted) <= boxes and set(wanted) == points
+
+
+def test_datasets_figure_counts():
+    figure = figures.figure4_datasets([datasets()["mosi"]])
+    sizes, labels, frames = figure.axes
+    assert [bar.get_width() for bar in sizes.patches] == list(SMOKE.synthetic["mosi"].utterances)
+    data = datasets()["mosi"]
+    for patch, split in zip(labels.patches, SPLITS, strict=True):
+        values, edges = patch.get_data()[:2]
+        nearest = np.clip(np.round(data[split].labels), -3, 3)
+        np.testing.assert_allclose(values, [np.mean(nearest == (lo + hi) / 2) for lo, hi in itertools.pairwise(edges)])
+    assert [t.get_text().split(" = ")[1] for t in frames.get_yticklabels()] == ["20", "5", "768"]
+    values, edges, base = frames.patches[-1].get_data()  # text, on top
+    lengths = np.concatenate([data[s].lengths["text"] for s in SPLITS])
+    counts = np.array([np.sum((lengths > lo) & (lengths < hi)) for lo, hi in itertools.pairwise(edges)])
+    np.testing.assert_allclose((values - base) / (values - base).max(), counts / counts.max())
+
+
+def test_datasets_figure_takes_four_sets_one_frame_and_absent_modalities():
+    data = datasets()["sims"]
+    absent = {s: replace(data[s], lengths={**data[s].lengths, "audio": 0 * data[s].lengths["audio"]}) for s in SPLITS}
+    one = synthetic.generate("mosei", SyntheticSize((20, 10, 10), (1, 1, 1)))
+    long = synthetic.generate("sims", SyntheticSize((20, 10, 10), (1, 400, 55)))
+    figure = figures.figure4_datasets([*datasets().values(), replace(data, **absent), one])
+    assert len(figure.axes) == 12 and "absent, D = 33" in text_of(figure)
+    assert "log scale" in text_of(figures.figure4_datasets([long]))
+    assert "log scale" not in text_of(figures.figure4_datasets([one]))
+
+
+def test_comparison_bars_whiskers_and_the_papers_values():
+    table = comparison()
+    alone = (table["dataset"] == "sims") & (table["method"] == "tmt")
+    table = table.assign(sd=table["sd"].mask(alone), n=table["n"].mask(alone, 1))
+    figure = figures.figure5_comparison(table)
+    assert "± 1 sd" in text_of(figure) and "n = 1 to 3" in text_of(figure)
+    for ax, metric in zip(figure.axes, ("acc5", "f1_5class", "mae"), strict=True):
+        assert ax.get_ylim()[0] == 0
+        printed = [line for line in ax.lines if line.get_marker() == "D"]
+        for bars, line, method in zip(ax.containers[1::2], printed, ("tmt", "tmt_amw"), strict=True):
+            rows = table[(table["metric"] == metric) & (table["method"] == method)]
+            assert [b.get_height() for b in bars] == pytest.approx(list(rows["mean"]))
+            assert {b.get_y() for b in bars} == {0} and to_hex(bars[0].get_facecolor()) == method_hex(method)
+            ends = [np.ptp(s[:, 1]) / 2 if s.size else np.nan for s in bars.errorbar[2][0].get_segments()]
+            np.testing.assert_allclose(ends, rows["sd"])
+            centres = [b.get_x() + b.get_width() / 2 for b in bars]
+            papers = {row.dataset: row.paper for row in rows.itertuples()}
+            np.testing.assert_allclose(line.get_xdata(), centres)
+            np.testing.assert_allclose(line.get_ydata(), [papers[d] for d in ("mosi", "mosei", "sims")])
+
+
+def method_hex(method: str) -> str:
+    return to_hex(figures.method_colour(method))
+
+
+def test_one_seed_says_that_no_spread_is_known():
+    table = comparison().assign(sd=np.nan, n=1, paper=np.nan)
+    text = text_of(figures.figure5_comparison(table))
+    assert "no spread is known" in text and "±" not in text and "paper" not in text
+    assert "no spread is known" in text_of(figures.degradation(noise_frame(seeds=(0,))))
+
+
+def test_learning_curves_are_means_and_sds_over_seeds():
+    history = trained()["history"]
+    ax = figures.learning_curves(history, "valid_mae").axes[0]
+    rows = history[(history["dataset"] == "mosi") & (history["method"] == "tmt")].groupby("epoch")["valid_mae"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), rows.mean())
+    band = ax.collections[0].get_paths()[0].vertices
+    for epoch, mean, sd in zip(rows.mean().index, rows.mean(), rows.std(ddof=1), strict=True):
+        heights = band[np.isclose(band[:, 0], epoch), 1]
+        assert (heights.min(), heights.max()) == pytest.approx((mean - sd, mean + sd))
+
+
+def test_the_mean_ends_where_the_first_seed_stops():
+    frame = grid({"epoch": range(1, 6)}, names=("mosi",), methods=("tmt",))
+    early = frame[(frame["seed"] > 0) | (frame["epoch"] < 4)]
+    figure = figures.learning_curves(early, "mae")
+    mean, *seeds = figure.axes[0].lines
+    assert list(mean.get_xdata()) == [1, 2, 3] and len(seeds) == len(SEEDS)
+    assert "thin: single seeds" in text_of(figure)
+    whole = figures.learning_curves(frame, "mae")
+    assert len(whole.axes[0].lines) == 1 and "thin" not in text_of(whole)
+
+
+def test_a_family_has_a_panel_a_method_beside_tmt():
+    history = family("tmt_amw", "tmt_scalar", "tmt_random")
+    figure = figures.family_curves(history, "mae", columns=2)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in shown] == ["TMT+AMW", "TMT, a number a modality", "TMT, random weights"]
+    for ax, method in zip(shown, ("tmt_amw", "tmt_scalar", "tmt_random"), strict=True):
+        means = [line for line in ax.lines if line.get_linewidth() > 1]
+        for line, name in zip(means, ("tmt", method), strict=True):
+            rows = history[(history["method"] == name) & (history["epoch"] < 6)]
+            np.testing.assert_allclose(line.get_ydata(), rows.groupby("epoch")["mae"].mean())
+    assert [ax.get_xlabel() for ax in shown] == ["", "epoch", "epoch"]
+    for wrong in (history[history["method"] == "tmt"], history[history["method"] != "tmt"], trained()["history"]):
+        with pytest.raises(ValueError, match="wanted one data set, tmt and at least one other method"):
+            figures.family_curves(wrong, "mae")
+
+
+def test_noise_runs_from_clean_to_noisy():
+    figure, frame = drawing("noise"), noise_frame()
+    assert len(figure.axes) == 8
+    labels = [t.get_text() for t in figure.axes[-1].get_xticklabels()]
+    assert labels == ["clean", "20", "10", "5", "0", "−5", "−10"]
+    some = frame.query("dataset == 'mosi' and modality == 'audio' and method == 'tmt_amw'")
+    wanted = some.groupby("level")["mae"].mean().sort_index(ascending=False)
+    line = figure.axes[1].lines[1]
+    np.testing.assert_allclose(line.get_ydata(), wanted)
+    assert to_hex(line.get_color()) == method_hex("tmt_amw")
+
+
+def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
+    figure, frame = drawing("frames"), frames_frame()
+    assert len(figure.axes) == 4 and "trained masked" in figure.axes[1].get_title()
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.2, 1])
+    some = frame.query("dataset == 'mosi' and regime == 'masked' and method == 'tmt'")
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), some.groupby("level")["mae"].mean())
+
+
+def test_areas_are_drawn_at_their_values_masked_ones_open():
+    figure = drawing("auilc")
+    table = degradation.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
+    dots = [line for line in figure.axes[0].lines + figure.axes[1].lines if line.get_marker() == "o"]
+    for row in table.itertuples():
+        at = [d for d in dots if d.get_xdata()[0] == pytest.approx(row.auilc_normalised)]
+        assert len(at) == 1 and (to_hex(at[0].get_markerfacecolor()) == "#ffffff") == (row.regime == "masked")
+
+
+def test_missing_bars_stand_over_their_subsets():
+    figure, frame = drawing("missing"), missing_frame()
+    bars, dots = figure.axes[0], figure.axes[2]
+    shown = np.array([[to_hex(c) for c in row.get_facecolor()] for row in dots.collections]).T
+    grey = "#e0e0e0"
+    subsets = ["+".join(m for m, c in zip(MODALITIES, column, strict=True) if c != grey) for column in shown]
+    assert len(set(subsets)) == 7 and subsets[0] == "text+audio+vision" and subsets[-1] == "vision"
+    frame = frame.assign(present=frame["modality"].replace("all", "text+audio+vision"))
+    means = frame.query("dataset == 'mosi' and method == 'tmt'").groupby("present")["mae"].agg(["mean", "std"])
+    assert [b.get_height() for b in bars.containers[1]] == pytest.approx(list(means["mean"].reindex(subsets)))
+    ends = [np.ptp(s[:, 1]) / 2 for s in bars.containers[1].errorbar[2][0].get_segments()]
+    np.testing.assert_allclose(ends, means["std"].reindex(subsets))
+
+
+def test_weight_trajectories_start_at_a_third():
+    ax = drawing("trajectories").axes[0]
+    *lines, third = ax.lines
+    assert set(third.get_ydata()) == {1 / 3} and all(line.get_ydata()[0] == pytest.approx(1 / 3) for line in lines)
+    some = trained()["weights"].query("dataset == 'mosi' and modality == 'vision'").groupby("epoch")["weight"].mean()
+    np.testing.assert_allclose(lines[2].get_ydata(), some)
+
+
+def test_heat_maps_share_a_scale_centred_at_a_third():
+    maps = {"one": softmax(1), "two": softmax(2, d=9)}
+    figure = figures.weight_heatmap(maps, sort=True)
+    for ax, a in zip(figure.axes, maps.values(), strict=False):
+        norm, shown = ax.images[0].norm, ax.images[0].get_array()
+        assert norm.vcenter == 1 / 3 and norm(1 / 3) == 0.5
+        assert norm.halfrange == pytest.approx(max(np.abs(m - 1 / 3).max() for m in maps.values()))
+        assert (np.diff(shown[0]) <= 0).all() and {*map(tuple, shown.T)} == {*map(tuple, a.T)}
+        means = [f"{m} {row.mean():.3f}" for m, row in zip(MODALITIES, a, strict=True)]
+        assert [t.get_text() for t in ax.get_yticklabels()] == means
+    np.testing.assert_array_equal(figures.weight_heatmap(maps["one"]).axes[0].images[0].get_array(), maps["one"])
+    assert "1/3" in text_of(figures.weight_heatmap(np.full((3, 4), 1 / 3)))
+
+
+def test_points_stand_at_truth_and_weight():
+    frame = truth_frame()
+    points = np.concatenate([c.get_offsets() for c in drawing("truth").axes[0].collections])
+    wanted = frame[frame["method"] == "tmt"][["truth", "weight"]].to_numpy()
+    assert {*map(tuple, np.round(points, 9))} == {*map(tuple, np.round(wanted, 9))}
+    assert "true importance" in text_of(drawing("truth"))
+
+
+def test_worlds_shows_every_share_against_its_truth_and_the_correlation():
+    table = world_table()
+    figure = drawing("worlds")
+    panels = {ax.get_title(): ax for ax in figure.axes}
+    assert list(panels) == ["weight A", "Shapley, absent", "of MAE, absent", "occlusion", "gradient × input", ""]
+    some = table[(table["measure"] == "occlusion") & (table["modality"] == "audio")]
+    points = panels["occlusion"].collections[MODALITIES.index("audio")]
+    np.testing.assert_allclose(np.asarray(points.get_offsets(), float), some[["truth", "mean"]].to_numpy(float))
+    assert to_hex(points.get_facecolor()[0]) == figures.MODALITY_COLOURS["audio"].lower()
+    found = agreement(table).set_index(["measure", "statistic"]).loc[("occlusion", "spearman")]
+    assert f"ρ = {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in text_of(figure)
+    assert panels["weight A"].texts[0].get_text() == "ρ undefined" and "n = 6 synthetic worlds" in text_of(figure)
+    with pytest.raises(ValueError, match="methods are tmt_amw, tmt; wanted one"):
+        figures.worlds(pd.concat([table, table.assign(method="tmt")]))
+
+
+def test_unimodal_shows_agreement_and_chance():
+    table = unimodal_table()
+    ax = drawing("unimodal").axes[0]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert len(dots) == 2
+    some = table[(table["dataset"] == "sims") & (table["method"] == "tmt_gated")].set_index("measure")
+    labels = [t.get_text() for t in ax.get_yticklabels()]
+    assert labels == ["weight A", "Shapley, absent", "occlusion", "true importance"]
+    wanted = some.loc[["weight", "shapley_absent", "occlusion", "truth"], "agreement"]
+    np.testing.assert_allclose(np.asarray(dots[1].get_xdata(), float), wanted)
+    assert 0.41 in [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]

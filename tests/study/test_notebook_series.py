@@ -1,0 +1,149 @@
+"""The series by papermill: all of it on synthetic data and on a user's own file, and what happens when it fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from tmtlib import common
+from tmtlib.__main__ import main
+from tmtlib.data.corrupt import keep_only
+from tmtlib.data.mmsa import write_mmsa
+from tmtlib.data.schema import SyntheticSize
+from tmtlib.data.synthetic import generate
+from tmtlib.study import notebooks, tables
+from tmtlib.study.study import open_study
+
+FIGURES = ("figure1_fusion", "figure2_tmt", "figure3_amw", "figure4_datasets", "figure5_comparison")
+
+
+def check_results(results, dataset_sources: set[tuple[str, str]]) -> None:
+    table = pd.read_csv(results / "smoke" / "table1.csv")
+    assert list(table.columns) == tables.TABLE1_COLUMNS
+    assert set(zip(table["dataset"], table["source"], strict=True)) == dataset_sources
+    claims = pd.read_csv(results / "smoke" / "claims.csv")
+    assert {"claim", "quote", "place", "verdict", "evidence"} <= set(claims.columns)
+    for name in FIGURES:
+        for kind in ("pdf", "png"):
+            assert (results / "figures" / "smoke" / f"{name}.{kind}").stat().st_size > 5000
+    copies = sorted((results / "smoke" / "notebooks").glob("*.ipynb"))
+    assert [path.name for path in copies] == [path.name for path in notebooks.notebooks()]
+
+
+def test_whole_series_on_synthetic_data_twice(own_results, capsys):
+    assert main(["run", "--profile", "smoke", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "## Table 1" in printed and "## Verdicts" in printed and "Figures      " in printed
+    for path in notebooks.notebooks():
+        assert f"{path.name:<32}ok" in printed
+    check_results(own_results, {(name, "synthetic") for name in ("mosi", "mosei", "sims")})
+
+    runs = {path.name: path.stat().st_mtime_ns for path in (own_results / "runs").iterdir()}
+    assert main(["run", "--profile", "smoke", "--device", "cpu", "--only", "02,6"]) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (own_results / "runs").iterdir()} == runs
+    assert capsys.readouterr().out.count("  ok  ") == 2
+
+
+def test_whole_series_on_a_file_of_one_s_own(own_results, tmp_path, monkeypatch, capsys):
+    """One frame a modality, no vision, a space in the name, and both places relative to the working folder."""
+    monkeypatch.chdir(tmp_path)
+    made = generate("mosei", SyntheticSize((70, 24, 30), (1, 1, 1)))
+    without = {s: keep_only(made[s], ("text", "audio")) for s in ("train", "valid", "test")}
+    write_mmsa(replace(made, **without), "my features.pkl")
+    assert main(["run", "--profile", "smoke", "--data", "my features.pkl", "--results", "mine"]) == 0
+    check_results(tmp_path / "mine", {("my features", "synthetic")})  # the file says of itself that it is synthetic
+    assert "my features (synthetic)" in capsys.readouterr().out
+
+
+def test_tables_of_other_data_make_room(own_results, tmp_path, capsys):
+    """Synthetic and real results of one profile are never mixed in one folder, and runs are kept."""
+    write_mmsa(generate("mosi", SyntheticSize((40, 16, 20), (4, 4, 4))), tmp_path / "mine.pkl")
+    study = open_study("smoke")
+    rows = study.ensure("tmt")
+    study.save_text(study.provenance(rows), "provenance.json")
+    study.save_table(rows, "table1")
+    assert main(["run", "--profile", "smoke", "--only", "00"]) == 0
+    assert (study.results / "table1.csv").exists(), "the same data"
+    assert main(["run", "--profile", "smoke", "--only", "00", "--data", str(tmp_path / "mine.pkl")]) == 0
+    assert "Replacing the tables and figures of other data (mosi, mosei, sims)" in capsys.readouterr().out
+    assert not (study.results / "table1.csv").exists()
+    assert len(list((own_results / "runs").glob("*.npz"))) == len(rows)
+
+
+@pytest.fixture
+def broken_series(tmp_path, monkeypatch):
+    """Two notebooks, of which the first fails in its third cell."""
+    parameters = new_code_cell('profile: str = "smoke"\ndata: str = ""\ndevice: str = "auto"')
+    parameters.metadata["tags"] = ["parameters"]
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name, source in (("00_bad", "1 / 0"), ("01_good", "print('never run')")):
+        cells = [parameters, new_code_cell("x = 1"), new_code_cell(source)]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / f"{name}.ipynb")
+    monkeypatch.setattr(common, "NOTEBOOKS", folder)
+    return folder
+
+
+def test_failing_cell_is_named_and_its_copy_kept(broken_series, own_results, capsys):
+    assert main(["run", "--profile", "smoke"]) == 1
+    captured = capsys.readouterr()
+    assert "00_bad.ipynb" in captured.out and "FAILED" in captured.out and "01_good" not in captured.out
+    assert "of 00_bad.ipynb: ZeroDivisionError: division by zero" in captured.err
+    copy = own_results / "smoke" / "notebooks" / "00_bad.ipynb"
+    assert str(copy) in captured.err and "1 / 0" in copy.read_text()
+
+
+def test_dead_kernel_is_named(broken_series, own_results, capsys):
+    path = broken_series / "00_bad.ipynb"
+    path.write_text(path.read_text().replace("1 / 0", "import os; os._exit(1)"))
+    assert main(["run", "--profile", "smoke"]) == 1
+    assert "the kernel of 00_bad.ipynb died" in capsys.readouterr().err
+
+
+def test_no_notebooks_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(common, "NOTEBOOKS", tmp_path)
+    assert main(["run", "--profile", "smoke"]) == 2
+    assert "no notebooks in" in capsys.readouterr().err
+
+
+def test_notebook_without_a_parameter_is_refused_before_it_runs(broken_series, own_results, capsys):
+    path = broken_series / "00_bad.ipynb"
+    path.write_text(path.read_text().replace("device: str", "devices: str"))
+    assert main(["run", "--profile", "smoke"]) == 2
+    assert "00_bad.ipynb has no parameter device" in capsys.readouterr().err
+    assert not (own_results / "smoke" / "notebooks" / "00_bad.ipynb").exists()
+
+
+def test_plain_papermill_works_from_any_folder(own_results, tmp_path):
+    notebook = common.NOTEBOOKS / "00_paper_audit.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", "-p", "profile", "smoke"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.ipynb").exists() and (own_results / "smoke" / "audit_verdicts.csv").exists()
+
+
+def test_clean_executes_anew_and_strips(tmp_path, monkeypatch, own_results):
+    """From a notebook without any output to the saved one, the texts at least (pictures differ between machines)."""
+    saved = nbformat.read(common.NOTEBOOKS / "00_paper_audit.ipynb", as_version=4)
+    bare = nbformat.from_dict(saved)
+    for cell in bare.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(bare, tmp_path / "00_paper_audit.ipynb")
+    monkeypatch.setattr(common, "NOTEBOOKS", tmp_path)
+    assert main(["clean", "--only", "00"]) == 0
+    done = nbformat.read(tmp_path / "00_paper_audit.ipynb", as_version=4)
+    assert done.metadata == saved.metadata and [c.source for c in done.cells] == [c.source for c in saved.cells]
+    texts = [
+        [output.get("data", output).get("text/plain") for cell in notebook.cells for output in cell.get("outputs", [])]
+        for notebook in (done, saved)
+    ]
+    assert texts[0] == texts[1] and len(texts[0]) >= 10
+    assert not own_results.exists(), "its tables go to a folder of their own, which is gone"

@@ -1,0 +1,64 @@
+"""The committed results are whole, and profile quick learns most of what can be learned of synthetic data."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from tmtlib.analysis import truth
+from tmtlib.data.loading import resolve
+from tmtlib.study import runs, tables
+from tmtlib.study.profiles import PROFILES
+from tmtlib.study.runs import Run
+
+QUICK = PROFILES["quick"]
+STUDIES = (
+    *("quick", "mosi_dev229_aligned/quick", "simsv2_expert_scores/quick"),
+    *("mosei_video893/ten", "mosi_glove_covarep/ten"),
+)
+
+
+@pytest.fixture(params=STUDIES)
+def study(request, committed):
+    """The folder of a committed study: synthetic, or of a real file."""
+    return committed / "results" / request.param
+
+
+def test_tables_have_the_promised_columns_and_spread(study):
+    table = pd.read_csv(study / "table1.csv")
+    assert list(table.columns) == tables.TABLE1_COLUMNS
+    profile = PROFILES[study.name]
+    trained = table[table["method"].isin(profile.methods)]
+    assert (trained["n"] == len(profile.seeds)).all() and trained["sd"].notna().all()
+    claims = pd.read_csv(study / "claims.csv")
+    assert {"claim", "quote", "place", "verdict", "evidence"} <= set(claims.columns) and len(claims) >= 20
+    table, again = table[table["n"] > 1].reset_index(drop=True), tables.table1(pd.read_csv(study / "runs.csv"))
+    # Both were rounded when they were written, which moves the p of small differences most
+    pd.testing.assert_series_equal(table.pop("p_adjusted"), again.pop("p_adjusted"), atol=1e-2)
+    pd.testing.assert_frame_equal(table.drop(columns="paper"), again.drop(columns="paper"), atol=1e-5)
+
+
+def test_provenance_is_whole_and_names_no_place(study, committed):
+    text = (study / "provenance.json").read_text()
+    found = json.loads(text)
+    rows = pd.read_csv(study / "runs.csv")
+    assert {d["sha256"] for d in found["data"]} == set(rows["data_sha256"])
+    assert found["trained_commit"] == sorted(rows["commit"].unique())
+    assert not rows["commit"].str.endswith("-dirty").any()
+    assert set(rows["source"]) == {"synthetic" if study.parent == committed / "results" else "real"}
+    assert not re.search(r'"(/|[A-Z]:\\)', text)
+    assert not [path for path in study.glob("**/*") if path.suffix in (".pkl", ".npz", ".pt", ".npy")]
+
+
+def test_committed_tmt_explains_sixty_percent_of_what_the_oracle_does(committed):
+    share = pd.read_csv(committed / "results" / "quick" / "explained_share.csv")
+    assert set(share["dataset"]) == set(QUICK.datasets)
+    assert (share.groupby("dataset")["share"].mean() >= 0.6).all()
+
+
+@pytest.mark.parametrize("name", QUICK.datasets)
+def test_one_training_of_profile_quick_reaches_it_too(name, own_results):
+    run = Run(resolve(name, synthetic_size=QUICK.synthetic[name]), "tmt", QUICK.model, QUICK.training, seed=1)
+    runs.ensure([run], "cpu", jobs=1, progress=False)
+    assert truth.explained_share([run])["share"].item() >= 0.6

@@ -1,0 +1,84 @@
+"""What a study runs, and where it writes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tmtlib import common
+from tmtlib.data.mmsa import write_mmsa
+from tmtlib.data.schema import SyntheticSize
+from tmtlib.data.synthetic import generate
+from tmtlib.models.tmt import TMTConfig
+from tmtlib.study.methods import METHODS, method_config, method_titles
+from tmtlib.study.profiles import PROFILES
+from tmtlib.study.study import open_study
+
+
+def test_profile_paper_is_the_paper_s_protocol():
+    profile = PROFILES["paper"]
+    model, training = profile.model, profile.training
+    assert (model.width, model.encoder_layers, model.cross_layers, model.heads, model.head_width) == (128, 4, 4, 8, 16)
+    assert (training.learning_rate, training.batch_size, training.epochs) == (1e-4, 64, 30)
+    assert training.select_by == "accuracy" and len(profile.seeds) == 10 and not profile.synthetic
+
+
+def test_runs_are_every_seed_of_every_method_on_every_data_set(smoke):
+    runs = smoke.runs("tmt", "tmt_amw", "tmt_5class")
+    assert len(runs) == len(set(runs)) == 3 * 2 * 2 + 2
+    assert {r.data.name for r in runs if r.method == "tmt_5class"} == {"sims"}
+    assert {r.seed for r in runs} == set(smoke.profile.seeds)
+    assert all(r.model == method_config(r.method, smoke.profile.model) for r in runs)
+
+
+def test_methods_of_tmt_differ_in_what_they_name_alone():
+    base = TMTConfig()
+    own = ("weighting", "weighting_lr", "placement", "task", "modalities")
+    for method, change in METHODS.items():
+        changed = method_config(method, base)
+        if isinstance(changed, TMTConfig):
+            assert set(change) <= set(own)
+            assert replace(changed, **{name: getattr(base, name) for name in own}) == base
+        else:
+            assert type(changed) is getattr(change, "func", change) and changed.schedule == base.schedule
+    assert set(METHODS) <= set(method_titles())
+
+
+def test_unknown_names_are_refused(own_results):
+    with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper', 'full', 'ten'"):
+        open_study("fast")
+    with pytest.raises(ValueError, match="no method 'tmt_awm'; there are tmt, tmt_amw"):
+        open_study("smoke").runs("tmt_awm")
+    with pytest.raises(ValueError, match="wanted auto, cpu or cuda"):
+        open_study("smoke", device="tpu")
+
+
+def test_results_go_where_they_are_asked_to(smoke, own_results):
+    study = open_study("smoke")
+    assert study.results == own_results / "smoke" and study.figures == own_results / "figures" / "smoke"
+    path = study.save_text("text\n", "a.txt")
+    assert path.read_bytes() == b"text\n" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_results_are_beside_the_library_by_default(monkeypatch):
+    monkeypatch.delenv("TMT_RESULTS", raising=False)
+    assert common.results_folder("quick") == common.ROOT / "results" / "quick"
+    assert common.figures_folder("quick") == common.ROOT / "figures" / "quick"
+
+
+def test_provenance_names_data_by_hash_and_no_place(smoke):
+    rows = smoke.ensure("tmt")
+    found = json.loads(smoke.provenance(rows))
+    assert [d["sha256"] for d in found["data"]] == [ref.sha256 for ref in smoke.refs]
+    assert "path" not in found["data"][0] and found["profile"]["seeds"] == [0, 1]
+    assert found["profile"]["synthetic"]["sims"]["frames"] == [8, 12, 10]
+    assert found["trained_device"] == ["cpu"] and found["trained_commit"] == sorted(rows["commit"].unique())
+
+
+def test_synthetic_data_in_a_file_stay_synthetic(own_results, tmp_path):
+    write_mmsa(generate("sims", SyntheticSize((20, 10, 10), (4, 4, 4))), tmp_path / "mine.pkl")
+    study = open_study("smoke", tmp_path / "mine.pkl")
+    assert study.source == "synthetic"
+    rows = study.ensure("tmt")
+    assert set(rows["source"]) == {"synthetic"}
+    assert json.loads(study.provenance(rows))["data"][0]["source"] == "synthetic"

@@ -1,0 +1,1 @@
+"""One question, one file, asked of finished runs."""

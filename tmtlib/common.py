@@ -1,0 +1,106 @@
+"""What every room uses: the modalities and their order, checks of a choice, folders, hashes, atomic writes, the device.
+
+torch is imported by the two functions that need it, so that `tmt --help` and the statistics do without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import torch
+
+MODALITIES = ("text", "audio", "vision")  # the one order used everywhere: tokens, weights, colours
+EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")  # the order of CMU-MOSEI's own label columns
+
+# Folders are found from this file's place and from TMT_DATA and TMT_RESULTS, never from the working folder
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+FIGURE_STYLE = ROOT / "tmtlib" / "figures" / "study.mplstyle"  # for drawing and for saving
+
+
+def results_folder(profile: str | None = None) -> Path:
+    """TMT_RESULTS if set, else `results/` beside the package; with a profile, its subfolder."""
+    base = Path(os.environ.get("TMT_RESULTS") or ROOT / "results").expanduser().resolve()
+    return base / profile if profile else base
+
+
+def figures_folder(profile: str) -> Path:
+    """A profile's figures: in `figures/` beside the package, or in TMT_RESULTS when that is set."""
+    base = results_folder() if os.environ.get("TMT_RESULTS") else ROOT
+    return base / "figures" / profile
+
+
+def data_folder() -> Path | None:
+    """The user's data folder or file, from TMT_DATA; None when unset."""
+    value = os.environ.get("TMT_DATA")
+    return Path(value).expanduser().resolve() if value else None
+
+
+def check_choice(name: str, value: object, allowed: tuple) -> None:
+    """Raises ValueError naming the field, the value found and the values wanted."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; wanted one of {', '.join(map(repr, allowed))}")
+
+
+def as_json(value: object, every_field: bool = True) -> object:
+    """A dataclass as plain JSON types; without `every_field`, only the fields that can change a result."""
+    if is_dataclass(value):
+        kept = [f.name for f in fields(value) if every_field or f.metadata.get("identity", True)]
+        return {"type": type(value).__name__} | {name: as_json(getattr(value, name), every_field) for name in kept}
+    if isinstance(value, Mapping):
+        return {str(k): as_json(v, every_field) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(v, every_field) for v in value]
+    return value
+
+
+def digest(value: object) -> str:
+    """SHA-256 of what in a dataclass can change a result, in hexadecimal."""
+    return hashlib.sha256(json.dumps(as_json(value, every_field=False), sort_keys=True).encode()).hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes beside the target and renames: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of "cpu", "cuda" or "auto" (cuda if there is one). Raises ValueError for cuda where there is none."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda' but torch finds no NVIDIA GPU here; use --device cpu or auto")
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device is {name!r}; wanted auto, cpu or cuda")
+    return torch.device(name)
+
+
+@contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """On a CPU, PyTorch with one thread: as fast for models this small, and the same numbers on any machine size."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        if pick_device(device).type == "cpu":
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)

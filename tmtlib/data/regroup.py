@@ -1,0 +1,142 @@
+"""Splits by video, and synthetic speakers: what a model gains from having heard a test video's speaker in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tmtlib.common import digest
+from tmtlib.data import synthetic
+from tmtlib.data.check import id_style, video_of
+from tmtlib.data.joined import joined
+from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, split_name, valid_frames
+
+
+def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -> Dataset:
+    """All utterances of a data set, split anew so that no video is in two splits.
+
+    Sizes are the official ones as nearly as whole videos allow: of the videos in random order, test takes those that
+    come nearest to its size, then valid of the rest; train is what is left. Each split has at least one video: where
+    few large ones would leave none, the largest are kept for train.
+
+    `normalized` says whether the features are z-scores of the official training split (default: what `dataset.ref`
+    says); they are then made z-scores of the new one. Scaling twice is as scaling the raw features once, for a z-score
+    of an affine map of a feature is the feature's own.
+
+    What belongs to a split of the file is dropped (truth, oddities), and so is `ref`, which would load other data.
+    Unimodal labels and `text_bert` are kept where every split has them. Raises ValueError for fewer than three videos
+    and for ids that name no video.
+    """
+    videos = video_names(dataset)
+    place = _placed(videos, {s: len(dataset[s]) for s in SPLITS}, seed)
+    splits = {}
+    for s in SPLITS:
+        chosen = {old: np.flatnonzero([place[v] == s for v in videos[old]]) for old in SPLITS}
+        splits[s] = joined([dataset[old].take(index) for old, index in chosen.items()])
+    return _changed(dataset, splits, f"videos regrouped, seed {seed}", normalized)
+
+
+def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bool | None = None) -> Dataset:
+    """Synthetic data with synthetic speakers: who speaks shows in the features and moves the label.
+
+    A speaker is a video, whatever splits it is in. Each has a signature, added to every valid frame (for each
+    feature a normal draw of `effect` times the feature's standard deviation in train), and a shift of all its labels
+    (a normal draw of `effect` times the labels' standard deviation in train; the label goes to the nearest value of
+    the grid, so it stays in range). A signature says nothing of the shift but by having been seen with it.
+    `normalized` as for `regrouped`. An effect of 0 changes nothing; truth is dropped, as it knows no speakers.
+
+    Raises ValueError for data that are not synthetic, a negative effect, and ids that name no video.
+    """
+    if dataset.card.source != "synthetic":
+        raise ValueError(f"{dataset.card.name} is {dataset.card.source}; speakers are synthetic in synthetic data only")
+    if effect < 0:
+        raise ValueError(f"effect is {effect}; wanted 0 or more standard deviations")
+    if effect == 0:
+        return replace(dataset, truth=None)
+    videos = video_names(dataset)
+    number = {v: i for i, v in enumerate(sorted({v for s in SPLITS for v in videos[s]}))}
+    rng = np.random.default_rng(seed)
+    shift = effect * dataset.train.labels.std() * rng.standard_normal(len(number))
+    signature = {}
+    for m, (_, deviation) in normalizer(dataset.train).items():
+        signature[m] = (effect * deviation * rng.standard_normal((len(number), len(deviation)))).astype(np.float32)
+    grid = synthetic.grid(synthetic.recipe_of(*split_name(dataset.card.name)))
+    splits = {}
+    for s in SPLITS:
+        who, split = np.array([number[v] for v in videos[s]]), dataset[s]
+        features = {}
+        for m, x in split.features.items():
+            features[m] = x + signature[m][who][:, None] * valid_frames(split, m)[..., None]
+        unimodal = {m: _on_grid(y + shift[who], grid) for m, y in split.unimodal_labels.items()}
+        labels = _on_grid(split.labels + shift[who], grid)
+        splits[s] = replace(split, features=features, labels=labels, unimodal_labels=unimodal)
+    return _changed(dataset, splits, f"speakers of effect {effect:g}, seed {seed}", normalized)
+
+
+def video_names(dataset: Dataset) -> dict[str, list[str]]:
+    """The video of each utterance, by split. Raises ValueError for ids that name no video."""
+    style = id_style(dataset)
+    if style is None:
+        example = dataset.train.ids[0]
+        raise ValueError(
+            f"ids of {dataset.card.name} name no video (as in {example!r}); wanted 'video$_$clip' or alike"
+        )
+    return {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
+
+
+def _placed(videos: dict[str, list[str]], wanted: dict[str, int], seed: int) -> dict[str, str]:
+    """The new split of each video."""
+    names, sizes = np.unique([v for s in SPLITS for v in videos[s]], return_counts=True)
+    if len(names) < len(SPLITS):
+        raise ValueError(f"{len(names)} videos; wanted at least {len(SPLITS)}, one for each split")
+    left = np.random.default_rng(seed).permutation(len(names))
+    place = {}
+    for split, others in (("test", 2), ("valid", 1)):
+        taken = nearest_sum(sizes[left], wanted[split])
+        if len(left) - len(taken) < others:  # none would be left for a split to come, so it does without the largest
+            smaller = np.sort(np.argsort(-sizes[left], kind="stable")[others:])
+            taken = smaller[nearest_sum(sizes[left][smaller], wanted[split])]
+        place |= {str(names[i]): split for i in left[taken]}
+        left = np.delete(left, taken)
+    return place | {str(names[i]): "train" for i in left}
+
+
+def nearest_sum(sizes: Sequence[int], wanted: int) -> list[int]:
+    """Positions of the sizes that add up nearest to `wanted`, preferring those early in the order.
+
+    Exact, by the sums that the first k sizes can reach: bit t of a whole number says whether they reach t.
+    """
+    sizes = [int(size) for size in sizes]
+    reached = [1]
+    for size in sizes:
+        reached.append(reached[-1] | reached[-1] << size)
+    bits = f"{reached[-1]:b}"[::-1]
+    total = min((t for t, bit in enumerate(bits) if bit == "1" and t), key=lambda t: abs(t - wanted))
+    chosen = []
+    for k in range(len(sizes), 0, -1):
+        if not reached[k - 1] >> total & 1:  # not to be reached without this one
+            chosen.append(k - 1)
+            total -= sizes[k - 1]
+    return chosen[::-1]
+
+
+def _on_grid(labels: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """The nearest grid value of each label, (N,) float32."""
+    return grid[np.abs(labels[:, None] - grid).argmin(1)]
+
+
+def _changed(dataset: Dataset, splits: dict[str, Split], how: str, normalized: bool | None) -> Dataset:
+    """The data set with other splits, its card saying so, z-scored by its own train where it was z-scored."""
+    if normalized is None:
+        normalized = dataset.ref is not None and dataset.ref.normalize
+    if normalized:
+        statistics = normalizer(splits["train"])
+        splits = {s: normalize(split, statistics) for s, split in splits.items()}
+    card = replace(
+        dataset.card,
+        origin=f"{dataset.card.origin}, {how}",
+        sha256=digest((dataset.card.sha256, how, normalized)),
+    )
+    return replace(dataset, card=card, ref=None, oddities=(), truth=None, **splits)

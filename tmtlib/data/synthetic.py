@@ -1,0 +1,288 @@
+r"""Synthetic data: utterances in the three data sets' shapes, drawn from a latent model whose truth is known.
+
+For utterance i, with independent standard normal u_0, u_text, u_audio, u_vision, p, e and a fair sign q:
+
+    y = sqrt(w_0) u_0 + sum_m sqrt(w_m) u_m + sqrt(w_x) p q + sqrt(w_e) e,    all w summing to 1, so y ~ N(0, 1)
+    label = Q(Phi(y)),    Q the quantile function of the real data set's label histogram
+
+u_0 is shared by all modalities, u_m is specific to one, p q is an interaction (text says p, vision or audio flips
+it), e is noise that no modality shows. Modality m is reliable for utterance i with probability rho_m, r_im in {0, 1}.
+Its frames are x_t = B_m z_t, B_m (D, K) with orthonormal columns times sqrt(D / K), n ~ N(0, I), and
+
+    z_t = (2, u_0, u_m, p or q or 0, 0.5 n)   at the salient fifth of the frames, when r_im = 1
+    z_t = 0.5 n                               at all other frames, and everywhere when r_im = 0
+
+so that what a modality shows stands at a few marked time steps among distractors. The best prediction knows what was
+shown: with o the sum of the shown parts and v its variance, y given the features is symmetric about o, namely
+
+    y | features ~ N(o, 1 - v), but where text shows p and its partner no q:  N(o -+ sqrt(w_x) p, 1 - v - w_x), evenly
+
+so Q(Phi(o)) is a median and reaches the least possible MAE, and the likeliest of the five classes the best Acc-5.
+Global importance is the Shapley value of the variance of y that a subset of modalities explains; per-utterance
+importance divides the shown parts among the modalities in the same way. The synthetic CMU-MOSEI has emotion labels too,
+of the same latents: see `synthetic_emotions`. Other w and rho, drawn by a number, make other worlds: see `worlds`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from tmtlib.common import MODALITIES
+from tmtlib.data import synthetic_emotions
+from tmtlib.data.recipes import RECIPES, Recipe, recipe_of
+from tmtlib.data.schema import SPLITS, Card, Dataset, Split, SyntheticSize, world_name
+from tmtlib.stats import metrics
+from tmtlib.stats.statistics import shapley
+
+VERSION = 1  # part of every synthetic data set's hash: raise it when the generator changes
+SALIENT_SHARE = 0.2
+MARKER = 2.0
+LATENT = 12  # K, at most: real features are correlated too, and a low rank keeps generation fast
+
+
+@dataclass(frozen=True)
+class SplitTruth:
+    """What generated one split: reliability, per-utterance importance and the best predictions that exist."""
+
+    reliable: np.ndarray  # (N, M) bool: which modalities show their parts
+    importance: np.ndarray  # (N, M): each modality's part of o; sums to o over modalities
+    best_value: np.ndarray  # (N,): the label value with the least expected absolute error
+    best_class: np.ndarray  # (N,): the likeliest class of Acc-5, 0..4
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The ground truth of a data set."""
+
+    recipe: Recipe
+    importance: dict[str, float]  # Shapley value of the explained variance, by modality; sums to `explained`
+    explained: float  # share of the variance of y that the best prediction explains
+    best_mae: float  # expected MAE of `best_value`, label units
+    best_acc5: float  # expected Acc-5 of `best_class`, a fraction
+    splits: dict[str, SplitTruth]
+
+
+def settings_sha256(name: str, size: SyntheticSize | None = None, seed: int = 0) -> str:
+    """SHA-256 of all that determines the synthetic data: recipe, size, seed and the generator's version."""
+    size = asdict(size or SyntheticSize())
+    recipe = recipe_of(name, size["world"])
+    if size["world"] is None:  # data that there were before there were worlds keep their hash
+        del size["world"]
+    settings = {"version": VERSION, "recipe": asdict(recipe), "size": size, "seed": seed}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def generate(name: str, size: SyntheticSize | None = None, seed: int = 0) -> Dataset:
+    """The synthetic data set of a name, at published size unless `size` says otherwise; the same seed, the same data.
+
+    Splits have random streams of their own, so the size of one does not change another.
+    """
+    size = size or SyntheticSize()
+    recipe, own = recipe_of(name, size.world), [] if size.world is None else [size.world + 1]
+    utterances = size.utterances or recipe.utterances
+    frames = size.frames or tuple(t for t, _ in recipe.shapes)
+    streams = np.random.SeedSequence([seed, list(RECIPES).index(name), *own]).spawn(4)
+    bases = _bases(recipe, np.random.default_rng(streams[3]))
+    made = {
+        s: _split(recipe, s, n, frames, bases, np.random.default_rng(stream), synthetic_emotions.LOADINGS.get(name))
+        for s, n, stream in zip(SPLITS, utterances, streams, strict=False)
+    }
+    card = Card(
+        name=world_name(name, size.world),
+        family=recipe.family,
+        alignment="aligned" if len(set(frames)) == 1 else "unaligned",
+        source="synthetic",
+        origin=f"synthetic generator, version {VERSION}, seed {seed}",
+        sha256=settings_sha256(name, size, seed),
+    )
+    importance = shapley(lambda subset: explained_variance(recipe, subset))
+    truth = Truth(
+        recipe=recipe,
+        importance=importance,
+        explained=explained_variance(recipe, MODALITIES),
+        best_mae=best_mae(recipe),
+        best_acc5=best_acc5(recipe),
+        splits={s: truth for s, (_, truth) in made.items()},
+    )
+    return Dataset(card, *(made[s][0] for s in SPLITS), truth=truth)
+
+
+def quantile(recipe: Recipe, y: np.ndarray) -> np.ndarray:
+    """Q(Phi(y)): the label whose share of the histogram y falls into."""
+    return grid(recipe)[np.searchsorted(_edges(recipe), ndtr(y), side="right")]
+
+
+def grid(recipe: Recipe) -> np.ndarray:
+    """The label values, lowest first, one for each count."""
+    steps = np.arange(len(recipe.counts)) - len(recipe.counts) // 2
+    return (recipe.step * steps).astype(np.float32)
+
+
+def _edges(recipe: Recipe) -> np.ndarray:
+    """Phi(y) between each label value and the next."""
+    return np.cumsum(recipe.counts)[:-1] / np.sum(recipe.counts)
+
+
+def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
+    """Expected share of the variance of y that the best prediction explains from a subset of the modalities."""
+    rho = dict(zip(MODALITIES, recipe.reliability, strict=True))
+    w = dict(zip(MODALITIES, recipe.specific, strict=True))
+    value = recipe.shared * (1 - np.prod([1 - rho[m] for m in subset])) + sum(rho[m] * w[m] for m in subset)
+    if {"text", recipe.partner} <= set(subset):
+        value += recipe.interaction * rho["text"] * rho[recipe.partner]
+    return float(value)
+
+
+def best_mae(recipe: Recipe, nodes: int = 400) -> float:
+    """Expected MAE of the best prediction, by quadrature over (o, y - o) for each pattern of reliability.
+
+    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the two-dimensional integral is taken at
+    the midpoints of `nodes` equally likely intervals of each.
+    """
+    points = _normal_points(nodes)
+    total = 0.0
+    for r, chance in _patterns(recipe):
+        v = _shown_variance(recipe, r[None])[0]
+        o = np.sqrt(v) * points
+        y = o[:, None] + np.sqrt(1 - v) * points
+        total += chance * np.abs(quantile(recipe, y) - quantile(recipe, o)[:, None]).mean()
+    return float(total)
+
+
+def best_acc5(recipe: Recipe, nodes: int = 400) -> float:
+    """Expected Acc-5 of the likeliest class, by quadrature over (o, p) for each pattern of reliability."""
+    points = _normal_points(nodes)
+    total = 0.0
+    for r, chance in _patterns(recipe):
+        o = np.sqrt(_shown_variance(recipe, r[None])[0]) * points
+        p = points if _only_text_of_pair(recipe, r[None])[0] else points[:1]
+        o, p = (x.ravel() for x in np.meshgrid(o, p))
+        total += chance * class_chances(recipe, np.tile(r, (len(o), 1)), o, p).max(1).mean()
+    return float(total)
+
+
+def class_chances(recipe: Recipe, reliable: np.ndarray, o: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """(N, 5): the chance of each class of Acc-5, given what was shown: (N, M) reliability, (N,) o and p."""
+    last = np.searchsorted(metrics.classes5(grid(recipe), recipe.family), np.arange(4), side="right") - 1
+    cuts = ndtri(_edges(recipe)[last])  # y between each class and the next
+    half = _only_text_of_pair(recipe, reliable)
+    spread = np.sqrt(1 - _shown_variance(recipe, reliable) - recipe.interaction * half)
+    swing = np.where(half, np.sqrt(recipe.interaction) * p, 0)
+    below = sum(ndtr((cuts - (o + sign * swing)[:, None]) / spread[:, None]) for sign in (-1, 1)) / 2
+    return np.diff(below, prepend=0, append=1)
+
+
+def _normal_points(nodes: int) -> np.ndarray:
+    """Midpoints of equally likely intervals of a standard normal variable."""
+    return ndtri((np.arange(nodes) + 0.5) / nodes)
+
+
+def _patterns(recipe: Recipe) -> Iterator[tuple[np.ndarray, float]]:
+    """Each pattern of reliability (M,) and its chance."""
+    rho = np.array(recipe.reliability)
+    for pattern in np.ndindex(2, 2, 2):
+        r = np.array(pattern, bool)
+        yield r, float(np.prod(np.where(r, rho, 1 - rho)))
+
+
+def _only_text_of_pair(recipe: Recipe, reliable: np.ndarray) -> np.ndarray:
+    """(N,): whether text shows its factor p of the interaction but the partner does not show the sign."""
+    return reliable[:, 0] & ~reliable[:, MODALITIES.index(recipe.partner)]
+
+
+def _shown_variance(recipe: Recipe, reliable: np.ndarray) -> np.ndarray:
+    partner = reliable[:, MODALITIES.index(recipe.partner)]
+    both = reliable[:, 0] & partner
+    return recipe.shared * reliable.any(1) + reliable @ np.array(recipe.specific) + recipe.interaction * both
+
+
+def _bases(recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
+    """B_m (K, D) by modality: orthonormal rows times sqrt(D / K), one draw for all splits."""
+    bases = []
+    for _, d in recipe.shapes:
+        k = min(LATENT, d)
+        q, _ = np.linalg.qr(rng.standard_normal((d, k)))
+        bases.append((q.T * np.sqrt(d / k)).astype(np.float32))
+    return bases
+
+
+def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, SplitTruth]:
+    u0, p, noise = (rng.standard_normal(n) for _ in range(3))
+    specific = rng.standard_normal((n, 3))
+    q = rng.choice([-1.0, 1.0], n)
+    reliable = rng.random((n, 3)) < recipe.reliability
+    w = np.sqrt(recipe.specific)
+    y = np.sqrt(recipe.shared) * u0 + specific @ w + np.sqrt(recipe.interaction) * p * q + np.sqrt(recipe.noise) * noise
+
+    lengths = _lengths(recipe, n, frames, rng)
+    shown = np.zeros((n, 3, 3), np.float32)  # utterance, modality, (u_0, u_m, p or q)
+    shown[:, :, 0], shown[:, :, 1] = u0[:, None], specific
+    shown[:, 0, 2], shown[:, MODALITIES.index(recipe.partner), 2] = p, q
+    features = {
+        m: _frames(shown[:, i], reliable[:, i], lengths[m], frames[i], bases[i], rng) for i, m in enumerate(MODALITIES)
+    }
+    unimodal = {
+        m: quantile(recipe, (np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]) / np.sqrt(recipe.shared + w[i] ** 2))
+        for i, m in enumerate(MODALITIES)
+    }
+    emotions = None
+    if loadings is not None:  # from a stream of their own, so that they change nothing else
+        emotions = synthetic_emotions.labels(loadings, np.column_stack([u0, specific, p * q]), rng.spawn(1)[0])
+    made = Split(
+        features=features,
+        lengths=lengths,
+        labels=quantile(recipe, y),
+        ids=_ids(recipe, split, n),
+        raw_text=tuple(f"synthetic utterance of {k} words" for k in lengths["text"]),
+        unimodal_labels=unimodal if recipe.family == "sims" else {},
+        emotion_labels=emotions,
+    )
+    return made, _split_truth(recipe, reliable, u0, specific, p, q)
+
+
+def _split_truth(recipe, reliable, u0, specific, p, q) -> SplitTruth:
+    """Shared parts are divided equally among the modalities that show them, the interaction between its two."""
+    share = reliable / np.maximum(1, reliable.sum(1, keepdims=True))
+    importance = np.sqrt(recipe.shared) * u0[:, None] * share + reliable * specific * np.sqrt(recipe.specific)
+    partner = MODALITIES.index(recipe.partner)
+    both = reliable[:, 0] & reliable[:, partner]
+    importance[:, [0, partner]] += 0.5 * (np.sqrt(recipe.interaction) * p * q * both)[:, None]
+    o = importance.sum(1)
+    best_class = class_chances(recipe, reliable, o, p).argmax(1)
+    return SplitTruth(reliable, importance, quantile(recipe, o), best_class)
+
+
+def _lengths(recipe, n, frames, rng) -> dict[str, np.ndarray]:
+    """Log-normal shares of T, at least one frame; one clock for all modalities when aligned."""
+    share = recipe.fill * np.exp(rng.normal(0, 0.5, n) - 0.125)
+    return {m: np.clip(np.rint(share * t), 1, t).astype(np.int64) for m, t in zip(MODALITIES, frames, strict=True)}
+
+
+def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
+    """Features (n, t, D) of one modality: salient frames among distractors, zeros beyond each length."""
+    n, k = len(shown), len(basis)
+    valid = np.arange(t) < length[:, None]
+    order = np.where(valid, rng.random((n, t), np.float32), 2).argsort(1).argsort(1)  # a random rank per valid frame
+    salient = (order < np.maximum(1, np.rint(SALIENT_SHARE * length))[:, None]) & valid & reliable[:, None]
+    z = 0.5 * rng.standard_normal((valid.sum(), k), np.float32)
+    says = salient[valid]
+    what = np.zeros((n, k), np.float32)
+    what[:, 0], what[:, 1:4] = MARKER, shown
+    z[says, :4] = what[np.nonzero(salient)[0], :4]  # shown exactly: the oracle's knowledge is reachable
+    features = np.zeros((n, t, basis.shape[1]), np.float32)
+    features[valid] = z @ basis
+    return features
+
+
+def _ids(recipe, split, n) -> tuple[str, ...]:
+    """`video$_$clip`, about 20 clips a video; CH-SIMS alone has the same videos in every split."""
+    prefix = "synthetic" if recipe.videos_shared else f"synthetic_{split}"
+    first = {"train": 0, "valid": 100_000, "test": 200_000}[split]  # clips stay unique across splits
+    videos = max(1, n // 20)
+    return tuple(f"{prefix}_{i % videos:04d}$_${first + i}" for i in range(n))

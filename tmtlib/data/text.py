@@ -1,0 +1,165 @@
+"""Transcripts to features by a BERT the user has on disk: frozen (`encode_transcripts`) or fine-tuned (`BertText`).
+
+Both use the `text_bert` layout of MMSA's files (https://github.com/thuiar/MMSA): int64 (N, 3, T), rows token
+ids, attention mask and segment ids, padded at the end. Both give the last hidden state, zero beyond each true
+length, so a frozen and a fine-tuned BERT of the same parameters give a model the same input. Nothing is
+downloaded, and transformers is imported only when one of them is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Int64
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HOW_TO_GET_ONE = (
+    "Get one where there is a network: AutoTokenizer.from_pretrained(name).save_pretrained(folder) and "
+    "AutoModel.from_pretrained(name).save_pretrained(folder), with name bert-base-uncased for English or "
+    "bert-base-chinese for CH-SIMS."
+)
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """N transcripts as BERT sees them; lengths count the marks [CLS] and [SEP]."""
+
+    features: Float32[np.ndarray, "N T H"]  # last hidden state, zero from each length on
+    lengths: Int64[np.ndarray, " N"]  # tokens, 2 (an empty transcript) to T
+    text_bert: Int64[np.ndarray, "N 3 T"]  # token ids, attention mask, segment ids
+
+
+def encode_text(
+    raw_text: Sequence[str],
+    model: str | Path,
+    max_length: int = 50,
+    batch_size: int = 32,
+    device: str = "cpu",
+) -> Float32[np.ndarray, "N T H"]:
+    """The features of `encode_transcripts` alone, (N, T, 768) from a BERT-base; arguments and errors are the same."""
+    return encode_transcripts(raw_text, model, max_length, batch_size, device).features
+
+
+def encode_transcripts(
+    raw_text: Sequence[str],
+    model: str | Path,
+    max_length: int = 50,
+    batch_size: int = 32,
+    device: str = "cpu",
+) -> EncodedText:
+    """Encodes transcripts by a frozen BERT in evaluation mode.
+
+    Args:
+        raw_text: N transcripts; longer ones are cut to max_length tokens, [CLS] and [SEP] included.
+        model: folder with a tokenizer and a BERT-like model, both written by `save_pretrained`.
+        max_length: T, tokens an utterance, at least 3: [CLS], a token, [SEP]. In MMSA's files 50 for MOSI and
+            MOSEI, 39 for CH-SIMS.
+        batch_size: transcripts at a time; changes speed and memory only.
+        device: where BERT runs; the result is on the CPU.
+
+    Raises FileNotFoundError where the folder, its model or its tokenizer is missing; TypeError where a
+    transcript is not a string; ValueError for no transcripts, sizes out of range, or a tokenizer and a model
+    that do not belong together.
+    """
+    _check_transcripts(raw_text)
+    if batch_size < 1 or max_length < 3:
+        raise ValueError(f"max_length {max_length}, batch_size {batch_size}; wanted at least 3 and 1")
+    tokenizer, bert = _load_tokenizer(model), _load_bert(model).to(device).eval()
+    if len(tokenizer) > bert.config.vocab_size:
+        raise ValueError(
+            f"{model}: the tokenizer has {len(tokenizer)} tokens but the model {bert.config.vocab_size}; "
+            "save both from the same BERT"
+        )
+    text_bert = _tokenise(tokenizer, raw_text, max_length)
+    with torch.no_grad():
+        parts = [_last_hidden(bert, part.to(device)).cpu() for part in text_bert.split(batch_size)]
+    return EncodedText(
+        features=torch.cat(parts).numpy(),
+        lengths=text_bert[:, 1].sum(1).numpy(),
+        text_bert=text_bert.numpy(),
+    )
+
+
+def _last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
+    if text_bert.ndim != 3 or text_bert.shape[1] != 3:
+        found = tuple(text_bert.shape)
+        raise ValueError(f"text_bert has shape {found}; wanted (B, 3, T): ids, mask, segments")
+    positions = getattr(bert.config, "max_position_embeddings", None)
+    if positions is not None and text_bert.shape[2] > positions:
+        raise ValueError(
+            f"{text_bert.shape[2]} tokens an utterance, but the model has {positions} positions; use fewer"
+        )
+    ids, mask, segments = text_bert.long().unbind(1)
+    hidden = bert(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
+    return hidden.masked_fill(mask[..., None] == 0, 0.0)
+
+
+def _tokenise(
+    tokenizer: PreTrainedTokenizerBase,
+    raw_text: Sequence[str],
+    max_length: int,
+) -> Int64[Tensor, "N 3 T"]:
+    tokenizer.padding_side = tokenizer.truncation_side = "right"  # a saved tokenizer may say left
+    found = tokenizer(
+        list(raw_text),
+        padding="max_length",
+        truncation=True,
+        max_length=max_length,
+        return_token_type_ids=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    return torch.stack([found["input_ids"], found["attention_mask"], found["token_type_ids"]], dim=1).long()
+
+
+def _check_transcripts(raw_text: Sequence[str]) -> None:
+    if isinstance(raw_text, str):
+        raise TypeError("raw_text is one string; wanted a sequence of transcripts, such as [text]")
+    if not len(raw_text):
+        raise ValueError("raw_text is empty; wanted at least one transcript")
+    for i, text in enumerate(raw_text):
+        if not isinstance(text, str):
+            raise TypeError(f'transcript {i} is {type(text).__name__}; wanted str ("" for no words)')
+
+
+def _model_folder(model: str | Path) -> Path:
+    folder = Path(model).expanduser()
+    if not (folder / "config.json").is_file():
+        what = "there is no config.json in the folder" if folder.is_dir() else "there is no folder"
+        raise FileNotFoundError(
+            f"{what} {folder}; wanted a folder with a saved BERT (config.json, model.safetensors) "
+            f"and its tokenizer. {HOW_TO_GET_ONE}"
+        )
+    return folder
+
+
+def _load_bert(model: str | Path) -> PreTrainedModel:
+    """The model in float32, without the pooler: its parameters would get no gradient from hidden states."""
+    from transformers import AutoModel
+
+    bert = AutoModel.from_pretrained(_model_folder(model), local_files_only=True).float()
+    if hasattr(bert, "pooler"):
+        bert.pooler = None
+    return bert
+
+
+def _load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    folder = _model_folder(model)
+    # Without its files transformers 5 makes a tokenizer that reads every word as [UNK], and says nothing
+    if not any(any(folder.glob(name)) for name in VOCABULARY_FILES):
+        raise FileNotFoundError(
+            f"there is a model but no tokenizer in {folder}; wanted one of {', '.join(VOCABULARY_FILES)} "
+            f"beside it. {HOW_TO_GET_ONE}"
+        )
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -1,0 +1,80 @@
+"""What happens along time before the encoder: means over frames, the original's window, and weights frame by frame.
+
+Axes: B utterances, T frames, M modalities, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from tmtlib.common import MODALITIES
+from tmtlib.models.amw import Weighting
+from tmtlib.models.base import Batch
+
+SPARE = 10  # the original looks for 30 frames where it keeps 20
+Frames = Mapping[str, Float[Tensor, "B _ d"]]  # by modality, each with a T of its own
+
+
+def weighted_frames(weighting: Weighting, frames: Frames, batch: Batch) -> tuple[Frames, Float[Tensor, "B M d"]]:
+    """Each frame of each modality times its weight among all modalities at that moment, and the mean weights.
+
+    The paper's future work 1: "temporal-adaptive weighting ... at the token level". The mean is over all frames within
+    the lengths, of whichever modality, so that it too adds up to 1 over modalities; where an utterance has no frame at
+    all, over its padding.
+    """
+    present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
+    found, weights = {}, []
+    for i, m in enumerate(MODALITIES):
+        moments = at_frames_of(m, frames, batch.lengths)
+        weights.append(weighting(moments, present).expand_as(moments))
+        found[m] = weights[-1][:, i] * frames[m]
+    valid = torch.cat([batch.valid(m) for m in MODALITIES], dim=1)
+    valid = valid | ~valid.any(1, keepdim=True)
+    every = torch.cat(weights, dim=2)  # (B, M, T_text + T_audio + T_vision, d)
+    return found, torch.stack([masked_mean(every[:, i], valid) for i in range(len(MODALITIES))], dim=1)
+
+
+def at_frames_of(clock: str, frames: Frames, lengths: Mapping[str, Int64[Tensor, " B"]]) -> Float[Tensor, "B M T d"]:
+    """What every modality shows at the moments of one modality's frames, T those of `clock`.
+
+    A moment is a share of an utterance: frame t of n lies at (t + 1/2) / n, and of another modality that frame is taken
+    which is nearest there (of two, the later). With equal lengths that is frame t itself. Beyond the clock's length it
+    is the last frame; of an absent modality it is zero. So no padding is ever looked at.
+    """
+    t = torch.arange(frames[clock].shape[1], device=frames[clock].device)
+    own, found = lengths[clock].clamp_min(1)[:, None], []
+    for m in MODALITIES:
+        n = lengths[m][:, None]
+        nearest = torch.minimum((2 * t + 1) * n // (2 * own), (n - 1).clamp_min(0))
+        x = frames[m].gather(1, nearest[..., None].expand(-1, -1, frames[m].shape[2]))
+        found.append(x.masked_fill((n == 0)[..., None], 0.0))
+    return torch.stack(found, dim=1)
+
+
+def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B d"]:
+    """Mean over valid frames; zero where there are none (an absent modality)."""
+    weight = valid.to(x.dtype)[..., None]
+    return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def windowed(batch: Batch, window: int | None) -> Batch:
+    """The original's cut: `window` (20) frames from the first that is not all zero, from T - 30 at the latest.
+
+    Where there are fewer than 30 frames, from the first. Returns the batch itself without a window.
+    """
+    if window is None:
+        return batch
+    features, lengths = {}, {}
+    for m in MODALITIES:
+        x = batch.features[m]
+        size = min(window, x.shape[1])
+        start = x.ne(0).any(-1).int().argmax(1).clamp_max(max(0, x.shape[1] - size - SPARE))
+        index = start[:, None] + torch.arange(size, device=x.device)
+        features[m] = x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+        lengths[m] = (batch.lengths[m] - start).clamp(0, size)
+    return replace(batch, features=features, lengths=lengths)

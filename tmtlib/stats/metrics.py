@@ -1,0 +1,238 @@
+"""Sentiment metrics by the MMSA definitions, for the two label families of the field, never rounded.
+
+    mosi   CMU-MOSI and CMU-MOSEI, labels in [-3, 3]: classes by rounding the clipped value
+    sims   CH-SIMS, labels in [-1, 1]: classes by right-closed bins; every metric is of the clipped value
+
+Source: MMSA (https://github.com/thuiar/MMSA), the regression metrics of `metricsTop.py`. As there, values are
+compared as float32, where a value of 0.7 and the bin edge 0.7 are one number. A class model is scored through
+`CLASS_CENTRES5`: its predicted class stands for that centre, which falls back into the same class.
+
+A NaN prediction has class -1, which no label has: it is wrong in every accuracy and F1, and makes MAE and
+Corr NaN. (MMSA's own comparisons would call it negative for the mosi family, so sometimes right.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from numpy.typing import ArrayLike
+
+Family = Literal["mosi", "sims"]
+Values = Float32[np.ndarray, " N"]
+Classes = Int64[np.ndarray, " N"]
+
+METRICS = {
+    "mosi": ("acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc3", "acc5", "acc7", "mae", "corr"),
+    "sims": ("acc2", "acc3", "acc5", "f1", "mae", "corr"),
+}
+LABELS = {
+    "acc2": "Acc-2",
+    "acc2_has0": "Acc-2 (has-0)",
+    "acc2_non0": "Acc-2 (non-0)",
+    "acc3": "Acc-3",
+    "acc5": "Acc-5",
+    "acc7": "Acc-7",
+    "f1": "F1, 2-class, weighted",
+    "f1_has0": "F1 (has-0)",
+    "f1_non0": "F1 (non-0)",
+    "f1_5class": "F1, 5-class, weighted",
+    "f1_5class_swapped": "F1, 5-class, swapped arguments (legacy)",
+    "mae": "MAE (label units)",
+    "corr": "Corr",
+}
+CLASS_CENTRES5 = {"mosi": (-2.0, -1.0, 0.0, 1.0, 2.0), "sims": (-0.9, -0.4, 0.0, 0.4, 0.9)}
+# Inner edges by number of classes; a value on an edge belongs to the bin below it
+SIMS_EDGES = {
+    2: (0.0,),
+    3: (-0.1, 0.1),
+    5: (-0.7, -0.1, 0.1, 0.7),
+}
+
+
+def score(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:
+    """The metrics of `METRICS[family]`, in that order.
+
+    Args: N predictions and N labels in label units, each (N,) or (N, 1): array, list or torch tensor.
+    Accuracies and F1 are fractions in [0, 1]; MAE is in label units; Corr is Pearson's r.
+
+      mosi  acc2/f1_has0: value >= 0, all utterances;  acc2/f1_non0: value > 0, where the label is not 0
+            acc3/5/7: equal after clipping to +-1/2/3 and rounding half to even;  mae, corr: un-clipped
+      sims  acc2/3/5: equal bins after clipping to +-1, zero being negative in acc2;  f1: on acc2's bins
+            mae, corr: of clipped values
+
+    F1 is weighted by true support. NaN is returned, without a warning, for Corr when either side is constant
+    and for acc2_non0 and f1_non0 when every label is zero.
+    Raises ValueError for an unknown family, other shapes, different sizes, no values, or a label that is not
+    finite.
+    """
+    _check_family(family)
+    p, t = _pair(prediction, label)
+    return _score_mosi(p, t) if family == "mosi" else _score_sims(p, t)
+
+
+def evaluate(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:
+    """`score` and the two 5-class F1: `f1_5class` (true order) and `f1_5class_swapped` (legacy); see `f1`."""
+    return score(prediction, label, family) | {
+        "f1_5class": f1(prediction, label, family, classes=5, convention="true"),
+        "f1_5class_swapped": f1(prediction, label, family, classes=5, convention="pred"),
+    }
+
+
+def f1(
+    prediction: ArrayLike,
+    label: ArrayLike,
+    family: Family = "mosi",
+    classes: Literal[2, 5] = 2,
+    convention: Literal["true", "pred"] = "true",
+) -> float:
+    """F1 averaged over 2 classes (mosi: has-0) or 5, with weights by one of two conventions.
+
+    convention "true": weighted by true support, the definition.
+    convention "pred": weighted by predicted support. Early code of the field (MMSA before 2021-05-06, see its
+    issue 17; MulT, MISA, TMT) passed the arguments of scikit-learn's f1_score in swapped order. Only for
+    comparison with such numbers: it rewards collapse, as a constant prediction of accuracy a scores
+    2a / (1 + a).
+
+    F1(true) + F1(pred) = 2 * accuracy, as class c adds 2 TP_c / (n_c + p_c) * (n_c + p_c) / N, with n_c its
+    true and p_c its predicted support. Arguments and errors are those of `score`, and ValueError for another
+    number of classes or another convention.
+    """
+    _check_family(family)
+    if classes not in (2, 5):
+        raise ValueError(f"classes is {classes!r}; F1 is defined for 2 or 5 classes")
+    if convention not in ("true", "pred"):
+        raise ValueError(f"convention is {convention!r}; wanted 'true' or 'pred', whose support weighs")
+    p, t = _pair(prediction, label)
+    to_classes = _binary if classes == 2 and family == "mosi" else _classifier(family, classes)
+    p, t = to_classes(p), to_classes(t)
+    return _weighted_f1(p, t) if convention == "true" else _weighted_f1(t, p)
+
+
+def classes5(value: ArrayLike, family: Family) -> Classes:
+    """Class 0..4 of each of N values in label units, the classes of Acc-5; -1 for NaN.
+
+    mosi: clipped to [-2, 2], rounded half to even, plus 2. sims: right-closed bins with inner edges -0.7,
+    -0.1, 0.1, 0.7 (the outer bins take all beyond, so clipping to [-1, 1] first would change nothing).
+    Raises ValueError for an unknown family or a shape other than (N,) or (N, 1).
+    """
+    _check_family(family)
+    return _classifier(family, 5)(_flat(value, "value"))
+
+
+def _score_mosi(p: Values, t: Values) -> dict[str, float]:
+    nonzero = t != 0
+    has0 = _binary(p), _binary(t)
+    non0 = _binary(p[nonzero], strict=True), _binary(t[nonzero], strict=True)
+    return {
+        "acc2_has0": _accuracy(*has0),
+        "acc2_non0": _accuracy(*non0),
+        "f1_has0": _weighted_f1(*has0),
+        "f1_non0": _weighted_f1(*non0),
+        "acc3": _accuracy(_rounded(p, 1), _rounded(t, 1)),
+        "acc5": _accuracy(_rounded(p, 2), _rounded(t, 2)),
+        "acc7": _accuracy(_rounded(p, 3), _rounded(t, 3)),
+        "mae": _mae(p, t),
+        "corr": _corr(p, t),
+    }
+
+
+def _score_sims(p: Values, t: Values) -> dict[str, float]:
+    p, t = np.clip(p, -1, 1), np.clip(t, -1, 1)
+    binned = {k: (_binned(p, k), _binned(t, k)) for k in SIMS_EDGES}
+    return {
+        "acc2": _accuracy(*binned[2]),
+        "acc3": _accuracy(*binned[3]),
+        "acc5": _accuracy(*binned[5]),
+        "f1": _weighted_f1(*binned[2]),
+        "mae": _mae(p, t),
+        "corr": _corr(p, t),
+    }
+
+
+def _classifier(family: str, classes: int) -> Callable[[Values], Classes]:
+    """Values to class numbers from 0."""
+    if family == "mosi":
+        return lambda value: _rounded(value, classes // 2)
+    return lambda value: _binned(value, classes)
+
+
+def _binary(value: Values, strict: bool = False) -> Classes:
+    return _mark_nan(value > 0 if strict else value >= 0, value)
+
+
+def _rounded(value: Values, limit: int) -> Classes:
+    return _mark_nan(np.round(np.clip(np.nan_to_num(value), -limit, limit)) + limit, value)
+
+
+def _binned(value: Values, classes: int) -> Classes:
+    # float32 edges: in float64, the edge 0.7 and the same value as float32 (0.699999988) would differ
+    edges = np.asarray(SIMS_EDGES[classes], dtype=np.float32)
+    return _mark_nan(np.searchsorted(edges, value, side="left"), value)
+
+
+def _mark_nan(classes: np.ndarray, value: Values) -> Classes:
+    return np.where(np.isnan(value), -1, classes).astype(np.int64)
+
+
+def _accuracy(p: Classes, t: Classes) -> float:
+    return float(np.mean(p == t)) if len(t) else float("nan")
+
+
+def _weighted_f1(p: Classes, t: Classes) -> float:
+    if not len(t):
+        return float("nan")
+    from sklearn.metrics import f1_score  # slow to import, so only where it is needed
+
+    return float(f1_score(t, p, average="weighted", zero_division=0))
+
+
+def _mae(p: Values, t: Values) -> float:
+    return float(np.abs(p - t).mean(dtype=np.float64))
+
+
+def _corr(p: Values, t: Values) -> float:
+    """Pearson's r; NaN where undefined: a constant side (also N = 1) or predictions that are not finite."""
+    if not np.isfinite(p).all() or p.min() == p.max() or t.min() == t.max():
+        return float("nan")
+    return float(np.corrcoef(p, t)[0, 1])
+
+
+def _check_family(family: str) -> None:
+    if family not in METRICS:
+        raise ValueError(f"family is {family!r}; wanted 'mosi' (CMU-MOSI, CMU-MOSEI) or 'sims' (CH-SIMS)")
+
+
+def _pair(prediction: ArrayLike, label: ArrayLike) -> tuple[Values, Values]:
+    p, t = _flat(prediction, "prediction"), _flat(label, "label")
+    if len(p) != len(t):
+        raise ValueError(f"{len(p)} predictions but {len(t)} labels; give one prediction for each label")
+    if not len(t):
+        raise ValueError("no predictions and no labels; metrics need at least one utterance")
+    bad = np.flatnonzero(~np.isfinite(t))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(t)} labels are NaN or infinite (the first at index {bad[0]}); "
+            "drop those utterances or repair their labels"
+        )
+    return p, t
+
+
+def _flat(value: ArrayLike, name: str) -> Values:
+    if hasattr(value, "detach"):  # a torch tensor, of any device and float type; torch is not imported here
+        value = value.detach().cpu().float().numpy()
+    array = np.asarray(value, dtype=np.float32)
+    if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
+        raise ValueError(f"{name} has shape {array.shape}; wanted (N,) or (N, 1), one number an utterance")
+    return array.reshape(-1)
+
+
+def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: str) -> dict[str, float]:
+    """A task's metrics of what `Model.values` gives."""
+    if task == "emotions":
+        from tmtlib.stats import emotions
+
+        return emotions.score(values, labels)
+    return evaluate(values, labels, family)

@@ -1,0 +1,75 @@
+"""What is computed from finished runs: each run in a process of its own, and its rows kept beside the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from tmtlib.common import digest, pick_device, write_atomic
+from tmtlib.data.loading import load
+from tmtlib.data.schema import Dataset
+from tmtlib.study import runs
+from tmtlib.study.provenance import code_sha256
+from tmtlib.study.runs import Run
+
+Rows = list[dict]
+
+
+def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finished: bool = True) -> Rows:
+    """The rows that `compute` gives, read back from beside the run where they were computed before.
+
+    They are computed anew where the key, the code (of trained results, and of the module with those of its room that it
+    imports) or, of a `finished` run, the training differ.
+    """
+    trained = runs.read_record(run).meta["time"] if finished else ""
+    name = f"{run.id}.{digest((*key, trained, code_sha256(module)))[:8]}.json"
+    path = runs.record_path(run).with_name(name)
+    if not path.exists():
+        rows = compute()
+        write_atomic(path, lambda file: file.write(json.dumps(rows).encode()))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def per_run(what: str, finished: bool = True) -> Callable:
+    """Decorator of `function(run, *options, device, data) -> rows`: rows are `stored` by run and options.
+
+    `finished` False is for functions that train models of their own, whatever the run's training left.
+    """
+
+    def decorate(function: Callable[..., Rows]) -> Callable[..., Rows]:
+        @wraps(function)
+        def kept(run: Run, *arguments) -> Rows:
+            options = arguments[:-2]  # without device and data
+            return stored(run, function.__module__, (what, *options), lambda: function(run, *arguments), finished)
+
+        return kept
+
+    return decorate
+
+
+def map_runs(function: Callable[..., Rows], tasks: list[tuple], device: str, jobs: int | None, what: str):
+    """Rows of every task in order, each begun with dataset, source, method and seed of its run, as a DataFrame.
+
+    A task is a run and what else `function(run, ..., device, data) -> rows` wants. `data` are the run's, with nothing
+    done to train and valid, whatever the run was trained on. On a CPU `jobs` processes (default: one a core) do a task
+    each; `what` names the progress bar.
+    """
+    cpu = pick_device(device).type == "cpu"
+    jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
+    arguments = ((i, function, task, device, load(task[0].data.clean)) for i, task in enumerate(tasks))
+    rows_of: dict[int, Rows] = {}
+    with tqdm(total=len(tasks), desc=what, unit="run") as bar:
+        for i, rows in runs.in_parallel(_numbered, arguments, jobs):
+            rows_of[i] = rows
+            bar.update()
+    return pd.DataFrame([row for i in range(len(tasks)) for row in rows_of[i]])
+
+
+def _numbered(i: int, function: Callable, task: tuple, device: str, data: Dataset) -> tuple[int, Rows]:
+    run = task[0]
+    start = {"dataset": data.card.name, "source": data.card.source, "method": run.method, "seed": run.seed}
+    return i, [start | row for row in function(*task, device, data)]

@@ -1,0 +1,160 @@
+"""The methods that the study compares, one row each: how its model differs, and how tables and figures show it.
+
+A method is a change to the profile's TMT, or another model at the size of its paper; nothing else differs between
+methods. A model or weighting of your own is one file and one more row: `add_method`, or a file given to `methods_from`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from tmtlib.common import MODALITIES
+from tmtlib.models.amw import WEIGHTINGS
+from tmtlib.models.base import ModelConfig
+from tmtlib.models.bert import BertTextConfig
+from tmtlib.models.late_fusion import LateFusionConfig
+from tmtlib.models.misa import MISAConfig
+from tmtlib.models.mult import MulTConfig
+from tmtlib.models.tmt import TMTConfig
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row: its name in results, its title for people, its family, its model, and its line in figures."""
+
+    name: str
+    title: str
+    family: str  # main, weighting, placement, variant, held, subset, baseline, mmsa, 5-class, emotions or own
+    change: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # fields of the model's config
+    model: type[ModelConfig] = TMTConfig
+    colour: str | None = None  # None: a hue of its own from the name
+    dash: str = ":"  # matplotlib's line style
+
+    def config(self, tmt: TMTConfig) -> ModelConfig:
+        """The model config beside a TMT of that config."""
+        return replace(tmt, **self.change) if self.model is TMTConfig else self.model.beside(tmt, **self.change)
+
+
+AMW = {"weighting": "static"}
+ROWS = (
+    Method("tmt", "TMT", "main", {"weighting": "none"}, colour="#4D4D4D", dash="-"),
+    Method("tmt_amw", "TMT+AMW", "main", AMW, colour="#AA3377", dash="-"),  # W learns at the training rate
+    # W can move far within the budget
+    Method("tmt_amw_fast", "TMT+AMW, fast W", "weighting", AMW | {"weighting_lr": 1e-2}, colour="#D55E00", dash="--"),
+    # the paper's rate, where a profile has another
+    Method("tmt_amw_slow", "TMT+AMW, slow W", "slow", AMW | {"weighting_lr": 1e-4}, colour="#F0A870"),
+    # controls: what AMW gains beyond them, it gains by learning weights, and by learning which
+    Method("tmt_uniform", "TMT, uniform weights", "main", {"weighting": "uniform"}, colour="#56B4E9", dash="-."),
+    Method("tmt_random", "TMT, random weights", "main", {"weighting": "random"}, colour="#8C6D31"),
+    *(Method(f"tmt_mostly_{m}", f"TMT, mostly {m} (.8)", "held", {"weighting": f"mostly_{m}"}) for m in MODALITIES),
+    # where A acts: times M (TMT itself at the start), summed as in the paper's text, before disentanglement
+    Method("tmt_amw_r1m", "TMT+AMW, times M (R1M)", "placement", AMW | {"placement": "R1M"}),
+    Method("tmt_amw_r2", "TMT+AMW, summed (R2)", "placement", AMW | {"placement": "R2"}),
+    Method("tmt_amw_r3", "TMT+AMW, before (R3)", "placement", AMW | {"placement": "R3"}),
+    Method("tmt_gated", "TMT, gated by the input", "weighting", {"weighting": "gated"}, colour="#228833"),
+    Method(
+        *("tmt_gated_fast", "TMT, gated by the input, fast", "weighting", {"weighting": "gated", "weighting_lr": 1e-2}),
+        colour="#99BB33",
+    ),
+    Method("tmt_scalar", "TMT, a number a modality", "weighting", {"weighting": "scalar"}, colour="#CCBB44"),
+    Method("tmt_token", "TMT, gated token by token", "weighting", {"weighting": "token"}, colour="#66CC88"),
+    Method("tmt_lowrank", "TMT, rank-one W", "variant", {"weighting": "lowrank"}),
+    Method("tmt_gated_scalar", "TMT, gated, one number", "variant", {"weighting": "gated_scalar"}),
+    Method("tmt_attention", "TMT, attention over modalities", "variant", {"weighting": "attention"}),
+    Method(
+        *("tmt_temporal", "TMT, gated frame by frame", "variant", {"weighting": "token", "placement": "R3"}),
+        colour="#009988",
+    ),
+    Method("text_only", "TMT, text only", "subset", {"modalities": ("text",)}, colour="#0072B2"),
+    Method("audio_only", "TMT, audio only", "subset", {"modalities": ("audio",)}),
+    Method("vision_only", "TMT, vision only", "subset", {"modalities": ("vision",)}),
+    Method("text_audio", "TMT, text and audio", "subset", {"modalities": ("text", "audio")}),
+    Method("text_vision", "TMT, text and vision", "subset", {"modalities": ("text", "vision")}),
+    Method("audio_vision", "TMT, audio and vision", "subset", {"modalities": ("audio", "vision")}),
+    Method("tmt_5class", "TMT, 5-class head", "5-class", {"task": "classification"}, colour="#A0A0A0"),
+    Method("tmt_amw_5class", "TMT+AMW, 5-class head", "5-class", AMW | {"task": "classification"}, colour="#DD99BB"),
+    Method("tmt_emotions", "TMT, emotions", "emotions", {"task": "emotions"}, colour="#333333", dash="-"),
+    Method(
+        *("tmt_amw_emotions", "TMT+AMW, emotions", "emotions", AMW | {"task": "emotions"}), colour="#6E1E4A", dash="-"
+    ),
+    Method(
+        *("tmt_uniform_emotions", "TMT, uniform weights, emotions", "emotions"),
+        {"weighting": "uniform", "task": "emotions"},
+        colour="#3388BB",
+        dash="-.",
+    ),
+    Method("late_fusion", "late fusion", "baseline", model=LateFusionConfig, colour="#882255"),
+    Method("mult", "MulT", "baseline", model=MulTConfig, colour="#332288"),
+    Method("misa", "MISA", "baseline", model=MISAConfig, colour="#117733"),
+    Method("bert_text", "BERT, text only", "bert", model=BertTextConfig),  # needs `text_bert` in the file
+    Method("mult_mmsa", "MulT, as in MMSA", "mmsa", {"compat": "mmsa"}, model=MulTConfig),
+    Method("misa_mmsa", "MISA, as in MMSA", "mmsa", {"compat": "mmsa"}, model=MISAConfig),
+)
+METHODS: dict[str, Method] = {method.name: method for method in ROWS}
+TRIVIAL_BASELINES = {  # predictors without training, see `tmtlib.analysis.trivial_baselines`
+    "constant": "constant (train median)",
+    "train_mean": "constant (train mean)",
+    "linear_text": "linear, text only",
+    "linear_audio": "linear, audio only",
+    "linear_vision": "linear, vision only",
+    "linear_all": "linear, all modalities",
+    "oracle": "best possible (oracle)",
+    "majority": "majority (absent or present)",
+    "always": "every emotion, always",
+}
+
+
+def family(*families: str) -> tuple[str, ...]:
+    """The names of the methods of some families, family by family."""
+    return tuple(name for wanted in families for name, method in METHODS.items() if method.family == wanted)
+
+
+def method_config(name: str, tmt: TMTConfig) -> ModelConfig:
+    """The model config of a method beside a profile's TMT. Raises ValueError for an unknown one."""
+    if name not in METHODS:
+        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name].config(tmt)
+
+
+def method_title(name: str) -> str:
+    """The title of a method or trivial baseline; an unknown name is its own."""
+    return METHODS[name].title if name in METHODS else TRIVIAL_BASELINES.get(name, name)
+
+
+def method_titles() -> dict[str, str]:
+    """Titles by name, of methods and trivial baselines: for `DataFrame.replace`."""
+    return {name: method.title for name, method in METHODS.items()} | TRIVIAL_BASELINES
+
+
+def add_method(method: Method) -> None:
+    """Makes one more method known to the study, or replaces the one of that name."""
+    METHODS[method.name] = method
+
+
+def methods_from(path: str | Path) -> list[str]:
+    """Runs a Python file that registers weightings or adds methods, and returns the names of the methods it brought.
+
+    A weighting "name" becomes the method "tmt_<name>". A second call with the same file replaces what the first has
+    brought. Records of finished runs are found by name: rename it, or delete its runs, when its code changes. Raises
+    FileNotFoundError where there is no such file, ValueError where it brings nothing.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path} with weightings or methods of your own")
+    for name in [n for n, made in WEIGHTINGS.items() if getattr(made, "from_file", None) == str(path)]:
+        del WEIGHTINGS[name]
+    before = dict(WEIGHTINGS), dict(METHODS)
+    # As "__main__", so that worker processes are sent the classes themselves and need not find this file
+    exec(compile(path.read_bytes(), str(path), "exec"), {"__name__": "__main__"})
+    for name in (n for n in WEIGHTINGS if n not in before[0]):
+        WEIGHTINGS[name].from_file = str(path)
+        add_method(Method(f"tmt_{name}", f"TMT, {name}", "own", {"weighting": name}))
+    added = [name for name, method in METHODS.items() if before[1].get(name) is not method]
+    if not added:
+        raise ValueError(
+            f'{path} brings no method; decorate a weighting with @register("its name"), or add_method(...)'
+        )
+    return added

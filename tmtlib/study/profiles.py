@@ -1,0 +1,155 @@
+"""The sizes of the study, as data.
+
+smoke: seconds a notebook, for tests. quick: the whole series on two CPU cores in minutes. full: quick with the whole
+family of weightings and every subset of the modalities. paper: the paper's protocol at the paper's size, ten seeds, on
+a GPU. `resized` changes the seeds, data sets or methods of any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from tmtlib.common import MODALITIES, check_choice
+from tmtlib.data.schema import SyntheticSize
+from tmtlib.models.tmt import TMTConfig
+from tmtlib.study.methods import METHODS, family
+from tmtlib.training.fit import Training
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole study's size: which data sets, methods and seeds, declared before anything runs."""
+
+    name: str
+    seeds: tuple[int, ...]
+    model: TMTConfig = TMTConfig()
+    training: Training = Training()
+    synthetic: Mapping[str, SyntheticSize] = field(default_factory=lambda: MappingProxyType({}))
+    datasets: tuple[str, ...] = ("mosi", "mosei", "sims")
+    methods: tuple[str, ...] = ("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform")  # on every data set
+    ablations: tuple[str, ...] = ()  # on the first data set only
+    five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
+    normalize: bool = True
+    masked: tuple[str, ...] = ()  # methods that are also trained with frames missing, on the first data set
+    noisy_training: tuple[str, ...] = MODALITIES  # modalities with noise in which weightings are trained, one by one
+    training_snr_db: tuple[float, ...] = (-10.0, -20.0)  # at these levels; synthetic text feels none above about 0
+    snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels
+    missing_rates: tuple[float, ...] = tuple(i / 10 for i in range(11))  # its rates of missing frames
+    blocks: tuple[float, ...] = (0.2, 0.4, 0.6)  # its shares of frames in a missing block
+    shifts: tuple[int, ...] = (2, 4, 8)  # its delays of a modality, in frames
+    masks: int = 3  # how many times each random corruption is drawn, the same for every model
+    worlds: int = 20  # synthetic worlds in which measures of importance are judged, of this size, one seed each
+    world_size: SyntheticSize = SyntheticSize((1200, 300, 500), (20, 20, 20))
+    jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
+
+
+def synthetic_sizes(utterances: tuple, aligned: int, unaligned: tuple) -> dict[str, SyntheticSize]:
+    """Small synthetic data sets that keep what is particular: CH-SIMS alone has a T of its own for each modality."""
+    frames = {"mosi": (aligned,) * 3, "mosei": (aligned,) * 3, "sims": unaligned}
+    return {name: SyntheticSize(utterances, t) for name, t in frames.items()}
+
+
+SMALL = TMTConfig(
+    width=64,
+    encoder_layers=2,
+    cross_layers=2,
+    heads=4,
+    head_width=16,
+    encoder_hidden=128,
+    cross_hidden=64,
+)
+
+MASKED = ("tmt", "tmt_amw", "tmt_uniform", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult", "misa")
+
+PROFILES = {
+    "smoke": Profile(
+        name="smoke",
+        seeds=(0, 1),
+        model=replace(SMALL, width=16, heads=2, head_width=8, encoder_hidden=32, cross_hidden=16),
+        training=Training(learning_rate=3e-3, epochs=2, patience=None),
+        synthetic=synthetic_sizes((96, 32, 64), aligned=8, unaligned=(8, 12, 10)),
+        methods=("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "text_only", "mult"),
+        masked=("tmt", "tmt_amw"),
+        noisy_training=("text",),
+        training_snr_db=(-20.0,),
+        snr_db=(10.0, 0.0),
+        missing_rates=(0.0, 0.5, 1.0),
+        blocks=(0.4,),
+        shifts=(2,),
+        masks=2,
+        worlds=2,
+        world_size=SyntheticSize((64, 32, 64), (8, 8, 8)),
+        jobs=1,
+    ),
+    "quick": Profile(
+        name="quick",
+        seeds=(0, 1, 2),
+        model=replace(SMALL, schedule="warmup_cosine"),  # few epochs end better with a falling learning rate
+        training=Training(learning_rate=1e-3, epochs=8, patience=5),
+        synthetic=synthetic_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
+        methods=family("main"),
+        ablations=("tmt_amw_fast", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult"),
+        masked=MASKED[:3],
+        noisy_training=("text",),  # the most informative one on synthetic CMU-MOSI
+        training_snr_db=(-20.0,),
+        snr_db=(10.0, 0.0, -10.0),
+        missing_rates=(0.0, 0.25, 0.5, 0.75, 1.0),
+        blocks=(0.4,),
+        shifts=(4,),
+        masks=2,
+        worlds=12,
+        world_size=SyntheticSize(
+            (1200, 150, 300), (4, 4, 4)
+        ),  # little to read, so that they learn something in seconds
+    ),
+    "paper": Profile(
+        name="paper",
+        seeds=tuple(range(10)),
+        methods=(*family("main", "weighting"), "text_only", *family("baseline")),
+        ablations=(*family("placement", "variant"), *family("subset")[1:], *family("mmsa")),
+        masked=MASKED,
+        worlds=30,
+    ),
+}
+
+# Profile quick with everything that it leaves out for time; what quick has trained is not trained again
+PROFILES["full"] = replace(
+    PROFILES["quick"],
+    name="full",
+    ablations=family("weighting", "subset", "baseline", "placement", "variant", "mmsa"),
+    masked=MASKED,
+    training_snr_db=Profile.training_snr_db,
+    blocks=Profile.blocks,
+    shifts=Profile.shifts,
+)
+
+
+def resized(
+    profile: Profile, seeds: int | None = None, datasets: Sequence[str] = (), methods: Sequence[str] = ()
+) -> Profile:
+    """The profile with the first so many seeds, some of its data sets, or other methods; each says so in its name.
+
+    methods: names, which then run on every data set, or "all" for the whole family; main methods always run, as claims
+    are judged against them. Raises ValueError for no seed, an unknown method, or a data set the profile has not.
+    """
+    changes, parts = {}, [profile.name]
+    if seeds is not None:
+        if seeds < 1:
+            raise ValueError(f"seeds is {seeds}; wanted at least 1")
+        changes["seeds"] = tuple(range(seeds))
+        parts.append(f"{seeds}seeds")
+    if datasets:
+        for name in datasets:
+            check_choice("data set", name, profile.datasets)
+        changes["datasets"] = tuple(datasets)
+        parts.append("+".join(datasets))
+    if methods:
+        every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")
+        wanted = every if tuple(methods) == ("all",) else tuple(methods)
+        for name in wanted:
+            check_choice("method", name, tuple(METHODS))
+        changes |= {"methods": tuple(dict.fromkeys((*family("main"), *wanted))), "ablations": ()}
+        parts.append("+".join(methods))
+    return replace(profile, name="_".join(parts), **changes)

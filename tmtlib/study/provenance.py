@@ -1,0 +1,105 @@
+"""What a result came from: the commit, versions and platform, and a hash of the code that it depends on."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tmtlib import __version__, common
+
+RESULT_ROOMS = ("common", "stats", "data", "models", "training")  # what a trained result depends on
+SOURCES = (".py", ".toml", ".csv")
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def provenance() -> dict[str, str]:
+    """Versions, platform, commit and time, as every record and table states them."""
+    return {
+        "tmtlib": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "commit": commit(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@lru_cache
+def commit() -> str:
+    """This repository's commit, with "-dirty" for uncommitted changes to the library.
+
+    "unknown" outside a checkout, also where the files lie inside a repository of something else.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, timeout=20)
+        return done.stdout.strip()
+
+    try:
+        top = git("rev-parse", "--show-toplevel")
+        if not top or Path(top).resolve() != common.ROOT:
+            return "unknown"
+        name = git("rev-parse", "--short=12", "HEAD")
+        return f"{name or 'unknown'}{'-dirty' if git('status', '--porcelain', '--', 'tmtlib') else ''}"
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+
+
+@lru_cache
+def code_sha256(module: str | None = None, package: Path = PACKAGE) -> str:
+    """SHA-256 of the code that a trained result depends on: whole rooms, as statements without comments and docstrings.
+
+    module: an analysis, "tmtlib.analysis.importance", whose own file and those of its room that it imports count too.
+    Raises FileNotFoundError for a room or module without any file: an empty hash would call every result valid.
+    """
+    files: set[Path] = set()
+    for room in RESULT_ROOMS:
+        place = package / room
+        found = [p for p in place.rglob("*") if p.suffix in SOURCES] if place.is_dir() else [place.with_suffix(".py")]
+        if not any(p.is_file() for p in found):
+            raise FileNotFoundError(f"no code in {place}, which every trained result depends on")
+        files.update(found)
+    if module is not None:
+        files.update(_with_imports(module, package))
+    parts = (f"{path.relative_to(package).as_posix()}\n{_statements(path)}\n" for path in sorted(files))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _with_imports(module: str, package: Path) -> set[Path]:
+    """A module's file and, one from another, those of the modules of its room that it imports."""
+    found, waiting = set(), [package.joinpath(*module.split(".")[1:]).with_suffix(".py")]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        if not path.is_file():
+            raise FileNotFoundError(f"no module at {path}")
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tmtlib."):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                places = (package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names)
+                waiting += [p for p in places if p.parent == path.parent and p.is_file()]
+    return found
+
+
+def _statements(path: Path) -> str:
+    """A file's statements as Python writes them, without comments and docstrings; of data files, the text."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.unparse(tree)

@@ -1,0 +1,245 @@
+"""Runs and their records: `ensure` trains what is missing, nothing twice, and returns one row a run.
+
+A finished run is two files in `<results>/runs/`: `<id>.pt`, the best epoch's parameters, and `<id>.npz`, the record.
+The record is written last and atomically, so a killed study keeps every finished run and repeats only the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, cpu_count, delayed
+from tqdm.auto import tqdm
+
+from tmtlib import common
+from tmtlib.common import as_json, digest, one_thread, pick_device, write_atomic
+from tmtlib.data.loading import load
+from tmtlib.data.schema import DataError, DataRef, Dataset, DataShape
+from tmtlib.models import build_model
+from tmtlib.models.amw import BUILT_IN, WEIGHTINGS
+from tmtlib.models.base import Model, ModelConfig, count_parameters
+from tmtlib.stats.metrics import scores_of
+from tmtlib.study.provenance import code_sha256, provenance
+from tmtlib.training.fit import Fit, Training, fit, precision_on, predict
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: everything that can change its numbers."""
+
+    data: DataRef
+    method: str
+    model: ModelConfig
+    training: Training
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the run's canonical JSON."""
+        return digest(self)[:12]
+
+
+# Workers keep the data they have loaded, which joblib takes for a leak: it replaces such a worker, and no run is lost
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
+
+
+JUDGED = ("valid", "test")  # the splits whose predictions a record keeps
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one finished run left on disk."""
+
+    meta: dict  # run, card, provenance and history, as JSON types
+    predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or chances of emotions (N, 6)
+    labels: dict[str, np.ndarray]  # by split, of the run's task: (N,) or (N, 6)
+    weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
+
+    def scores(self, split: str = "test") -> dict[str, float]:
+        """All metrics of one split."""
+        task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
+        return scores_of(task, self.predictions[split], self.labels[split], family)
+
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: losses, validation metrics, learning rate."""
+        return pd.DataFrame(self.meta["history"])
+
+
+def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, progress: bool = True) -> pd.DataFrame:
+    """Trains the runs that have no record yet and returns one row a run, in the order given, with test metrics.
+
+    On a GPU, runs that differ only in their seed are handed to `fit` together. On a CPU, where such small models gain
+    nothing from a second thread, `jobs` processes (default: one a core) train a run each.
+    """
+    runs = list(runs)
+    missing = [run for run in dict.fromkeys(runs) if not record_path(run).exists()]
+    with tqdm(total=len(missing), desc="training", unit="run", disable=not progress or not missing) as bar:
+        if pick_device(device).type == "cpu":
+            tasks = [(run, (run.seed,)) for run in missing]
+            jobs = min(jobs or cpu_count(), max(1, len(missing)))
+        else:
+            groups: dict[Run, list[int]] = {}
+            for run in missing:
+                groups.setdefault(replace(run, seed=0), []).append(run.seed)
+            tasks, jobs = list(groups.items()), 1
+        for done in in_parallel(train, ((*task, device, load(task[0].data)) for task in tasks), jobs):
+            bar.update(done)
+    _warn_of_others(runs)
+    return pd.DataFrame([row(run) for run in runs])
+
+
+def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> Iterator:
+    """Results of `function(*arguments[i])` as they are ready, from `jobs` processes (this one, where jobs is 1).
+
+    Large arrays among the arguments, such as a data set's, are written once to shared memory (or a temporary file)
+    and mapped by every process: one more process costs no more memory for data.
+
+    Worker processes may have been started for an earlier call, so they are told where results are and which
+    weightings the caller has registered.
+    """
+    own = {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
+    setting = str(common.results_folder()), own
+    calls = (delayed(_call)(setting if jobs > 1 else None, function, a) for a in arguments)
+    return Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c")(calls)
+
+
+def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple) -> object:
+    if setting is not None:
+        os.environ["TMT_RESULTS"], weightings = setting
+        WEIGHTINGS.update(weightings)
+    return function(*arguments)
+
+
+def train(run: Run, seeds: Sequence[int], device: str, data: Dataset) -> int:
+    """Trains one method with several seeds and saves each as soon as it is finished; returns how many."""
+
+    def keep(done: Fit) -> None:
+        save(replace(run, seed=done.seed), done, data, device)
+
+    with one_thread(device):
+        try:
+            return len(fit(run.model, run.training, data.train, data.valid, data.shape, seeds, device, keep))
+        except DataError as error:
+            raise DataError(f"{run.data.name}: {error}") from None
+
+
+def _warn_of_others(runs: list[Run]) -> None:
+    """Records are found by settings; a change of code or device does not change those, so it is said."""
+    metas = [read_record(run).meta for run in runs]
+    devices = {meta["device"] for meta in metas}
+    if len(devices) > 1:
+        warnings.warn(f"these runs were trained on different devices ({', '.join(sorted(devices))})", stacklevel=3)
+    other = sum(meta["code"] != code_sha256() for meta in metas)
+    if other:
+        warnings.warn(
+            f"{other} of {len(runs)} runs were trained by another version of the code and are used as they are; "
+            f"delete {common.results_folder() / 'runs'} to train them again",
+            stacklevel=3,
+        )
+
+
+def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
+    """Writes a finished run: parameters first, then the record, each by writing aside and renaming."""
+    model = build_model(run.model, data.shape)
+    model.load_state_dict(done.state)
+    arrays = {f"prediction_{s}": predict(model, data[s], run.training, device) for s in JUDGED}
+    arrays |= {f"label_{s}": data[s].labels_for(run.model.task) for s in JUDGED}
+    if done.weights is not None:
+        arrays["weights"] = done.weights
+    meta = {
+        "id": run.id,
+        "run": as_json(run),
+        "card": asdict(data.card),
+        "history": done.history,
+        "best_epoch": done.best_epoch,
+        "seconds": done.seconds,
+        "peak_memory_mb": done.peak_memory_mb,
+        "device": done.device,
+        "together": done.together,
+        "precision": precision_on(run.training, pick_device(device)),
+        "parameters": count_parameters(model),
+        "code": code_sha256(),
+    } | provenance()
+    path = record_path(run)
+    write_atomic(path.with_suffix(".pt"), lambda file: torch.save(done.state, file))
+    write_atomic(path, lambda file: np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays))
+
+
+def read_record(run: Run) -> Record:
+    """The record of a finished run. Raises FileNotFoundError when it has not been trained."""
+    path = record_path(run)
+    if not path.exists():
+        raise FileNotFoundError(f"no record of {run.data.name} {run.method} seed {run.seed} at {path}; ensure() it")
+    with np.load(path) as file:
+        arrays = dict(file)
+    return Record(
+        meta=json.loads(str(arrays["meta"])),
+        predictions={s: arrays[f"prediction_{s}"] for s in JUDGED},
+        labels={s: arrays[f"label_{s}"] for s in JUDGED},
+        weights=arrays.get("weights"),
+    )
+
+
+def load_model(run: Run, shape: DataShape | None = None) -> Model:
+    """The trained model of a finished run, on the CPU; `shape` saves loading the data for it."""
+    model = build_model(run.model, shape or load(run.data).shape)
+    model.load_state_dict(load_state(run))
+    return model.eval()
+
+
+def load_state(run: Run) -> dict[str, torch.Tensor]:
+    """The parameters of a finished run, by name."""
+    return torch.load(record_path(run).with_suffix(".pt"), weights_only=True)
+
+
+def row(run: Run) -> dict:
+    """One flat row: what was run, where, on what, and its test metrics."""
+    record = read_record(run)
+    meta = record.meta
+    return {
+        "dataset": meta["card"]["name"],
+        "source": meta["card"]["source"],
+        "alignment": meta["card"]["alignment"],
+        "method": run.method,
+        "regime": run.data.regime,
+        "seed": run.seed,
+        **record.scores(),
+        "n_test": len(record.labels["test"]),
+        "best_epoch": meta["best_epoch"],
+        "epochs": len(meta["history"]),
+        "parameters": meta["parameters"],
+        "learning_rate": run.training.learning_rate,
+        "normalize": run.data.normalize,
+        "data_sha256": meta["card"]["sha256"],
+        "select_by": run.training.select_by,
+        "seconds": meta["seconds"],
+        "peak_memory_mb": meta["peak_memory_mb"],
+        "device": meta["device"],
+        "torch": meta["torch"],
+        "commit": meta["commit"],
+        "run_id": meta["id"],
+    }
+
+
+def histories(todo: Iterable[Run]) -> pd.DataFrame:
+    """One row a run and epoch: dataset, source, method, seed, epoch, learning rate, losses, validation metrics."""
+    frames = []
+    for run in todo:
+        record = read_record(run)
+        card = record.meta["card"]
+        start = {"dataset": card["name"], "source": card["source"], "method": run.method, "seed": run.seed}
+        frames.append(record.history().assign(**start))
+    return pd.concat(frames, ignore_index=True)
+
+
+def record_path(run: Run) -> Path:
+    """Where a run's record is, or will be."""
+    return common.results_folder() / "runs" / f"{run.id}.npz"

@@ -1,0 +1,354 @@
+"""The one training loop: `fit` trains a model config on one split and chooses the best epoch by another.
+
+The study hands it train and validation. Only `tmtlib.analysis.protocol.selection` ever hands it the test split to
+choose by, to measure what that would add.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from tmtlib.common import check_choice, pick_device
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tmtlib.data.schema import DataShape, Split
+from tmtlib.models import build_model
+from tmtlib.models.base import Batch, Model, ModelConfig
+from tmtlib.stats.metrics import scores_of
+from tmtlib.training.batches import OnDevice
+from tmtlib.training.learners import Alone, Learner, Stacked
+
+
+@dataclass(frozen=True)
+class Training:
+    """The optimisation protocol. Defaults: the AMW paper's ("Implementation Details and Training Protocols")."""
+
+    learning_rate: float = 1e-4  # Adam, default betas, no weight decay
+    batch_size: int = 64
+    epochs: int = 30
+    patience: int | None = 8  # epochs without improvement on validation before stopping; None: never stop early
+    select_by: str = "accuracy"  # the best epoch on validation: "accuracy" (Acc-5; for emotions mean F1) or "loss"
+    precision: str = "auto"  # "float32", "bfloat16" autocast, or "auto": bfloat16 on CUDA, float32 elsewhere
+
+    def __post_init__(self):
+        check_choice("select_by", self.select_by, ("accuracy", "loss"))
+        check_choice("precision", self.precision, ("auto", "float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training one seed left: the best epoch's parameters and everything seen on the way."""
+
+    seed: int
+    state: dict[str, Tensor]  # parameters of the best epoch on validation, on the CPU
+    history: list[dict[str, int | float]]  # one row an epoch: losses, validation metrics, learning rate
+    best_epoch: int  # counted from 1
+    weights: np.ndarray | None  # (epochs + 1, M, d): mean A on validation before training and after each epoch
+    seconds: float  # of seeds trained together, each one's share
+    peak_memory_mb: float
+    device: str
+    together: int = 1  # how many seeds were trained as one program
+
+
+def fit(
+    config: ModelConfig,
+    training: Training,
+    train: Split,
+    held_out: Split,
+    shape: DataShape,
+    seeds: Sequence[int] = (0,),
+    device: str = "auto",
+    on_fit: Callable[[Fit], None] | None = None,
+    stacked: bool | None = None,
+) -> list[Fit]:
+    """Trains a model once per seed and keeps the best epoch of each by the held-out split.
+
+        data = tmtlib.load_dataset("mosi")
+        config, training = tmtlib.TMTConfig(weighting="static"), tmtlib.Training(epochs=10)
+        fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
+
+    Args:
+        config, training: the model, and the protocol: Adam, the best epoch by held-out Acc-5 (of emotions: mean F1;
+            ties: lower loss) or by loss, early stopping after `patience` epochs without a better one.
+        train, held_out: what is trained on, and what chooses the epoch: the validation split.
+        shape: sizes of the whole data set (`Dataset.shape`).
+        on_fit: called with each `Fit` as soon as it is finished, so that a caller can save it.
+        stacked: all seeds as one program (default: on a GPU), as many at a time as its memory holds; a model with an
+            LSTM or a BERT is always trained alone.
+
+    The same seed gives the same result on the same CPU (on a GPU, to rounding), whatever seeds are trained beside it.
+    Raises ValueError for a protocol under which nothing would be learned, DataError for data without the task's labels.
+    """
+    _check_protocol(training)
+    where = pick_device(device)
+    data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
+    possible = config.model_class.stackable and data[0].text_bert is None
+    stacked = (where.type == "cuda" if stacked is None else stacked) and possible
+    labels, fits = held_out.labels_for(config.task), []
+
+    def train_group(group: tuple[int, ...]) -> list[Fit]:
+        return _fit_group(config, training, *data, labels, shape, group, stacked)
+
+    for done in _in_groups(tuple(seeds), stacked, train_group):
+        fits.append(done)
+        if on_fit is not None:
+            on_fit(done)
+    return fits
+
+
+def _in_groups(seeds: tuple, stacked: bool, train: Callable[[tuple], list[Fit]]) -> Iterator[Fit]:
+    """Fits in the order of the seeds: one by one, or stacked, with stacks halved until they fit the memory."""
+    waiting = [seeds] if stacked and seeds else [(seed,) for seed in seeds]
+    while waiting:
+        group, done = waiting.pop(0), None
+        try:
+            done = train(group)
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+        if done is not None:
+            yield from done
+            continue
+        torch.cuda.empty_cache()  # here, as within `except` the models are still held
+        waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
+
+
+def _check_protocol(training: Training) -> None:
+    least = {"epochs": 1, "batch_size": 2, "patience": 1}  # the auxiliary losses compare utterances within a batch
+    for name, value in ((n, getattr(training, n)) for n in least):
+        if value is not None and value < least[name]:
+            raise ValueError(f"{name} is {value}; wanted at least {least[name]}")
+
+
+class Progress:
+    """What validation said of one seed, epoch by epoch, and its best epoch's parameters."""
+
+    def __init__(self, seed: int, training: Training, weights: np.ndarray | None):
+        self.seed, self.training = seed, training
+        self.history: list[dict] = []
+        self.weights = [weights]
+        self.rank, self.best_epoch, self.state = None, 0, {}
+
+    @property
+    def stopped(self) -> bool:
+        patience = self.training.patience
+        return patience is not None and len(self.history) - self.best_epoch >= patience
+
+    def add(self, row: dict, weights: np.ndarray | None, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Takes in the next epoch's row of the history; `state` is asked for the parameters if it is the best."""
+        self.history.append(row)
+        self.weights.append(weights)
+        rank = (-row["valid_loss"],)
+        if self.training.select_by == "accuracy":
+            best = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
+            rank = (0.0 if math.isnan(best) else best, *rank)  # NaN: no validation utterance has any emotion
+        if self.rank is None or rank > self.rank:
+            self.rank, self.best_epoch, self.state = rank, row["epoch"], state()
+
+
+def _fit_group(
+    config: ModelConfig,
+    training: Training,
+    train: OnDevice,
+    valid: OnDevice,
+    labels: np.ndarray,
+    shape: DataShape,
+    seeds: Sequence[int],
+    stacked: bool,
+) -> list[Fit]:
+    """The one loop over epochs, for one seed or for several side by side; a seed that has stopped is left alone."""
+    started, device = time.perf_counter(), train.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        learner = new_learner(config, shape, seeds, device, stacked)
+        optimiser = adam(learner, training.learning_rate)
+        scheduler = _scheduler(optimiser, config.schedule, training.epochs)
+        shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
+        _, _, weights = evaluate(learner, valid, training)
+        seen = [Progress(seed, training, w) for seed, w in zip(seeds, weights, strict=True)]
+        for epoch in range(1, training.epochs + 1):
+            rate = optimiser.param_groups[0]["lr"]
+            train_loss = train_epoch(learner, train, optimiser, training, shuffles)
+            scheduler.step()
+            values, valid_loss, weights = evaluate(learner, valid, training)
+            for i, one in enumerate(seen):
+                if one.stopped:
+                    continue
+                row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss[i], "valid_loss": valid_loss[i]}
+                scores = scores_of(config.task, values[i], labels, shape.family)
+                row |= {f"valid_{k}": v for k, v in scores.items()}
+                one.add(row, weights[i], lambda i=i: learner.state(i))
+            if all(one.stopped for one in seen):
+                break
+    seconds, memory = (time.perf_counter() - started) / len(seeds), _peak_memory_mb(device)
+    return [_fit(one, seconds, memory, device, len(seeds)) for one in seen]
+
+
+def _fit(one: Progress, seconds: float, memory: float, device: torch.device, together: int) -> Fit:
+    return Fit(
+        seed=one.seed,
+        state=one.state,
+        history=one.history,
+        best_epoch=one.best_epoch,
+        weights=None if one.weights[0] is None else np.stack(one.weights),
+        seconds=seconds,
+        peak_memory_mb=memory,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        together=together,
+    )
+
+
+def new_learner(
+    config: ModelConfig, shape: DataShape, seeds: Sequence[int], device: torch.device, stacked: bool = False
+) -> Learner:
+    """Freshly initialised models, one for each seed, ready to be trained. Changes PyTorch's generator."""
+    models = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        models.append(build_model(config, shape).to(device))
+    return Stacked(models, seeds, device) if stacked else Alone(*models)
+
+
+def adam(learner: Learner, learning_rate: float) -> torch.optim.Adam:
+    """The study's optimiser, with one kernel for all parameters."""
+    return torch.optim.Adam(learner.parameter_groups(learning_rate), fused=True)
+
+
+def train_epoch(
+    learner: Learner, data: OnDevice, optimiser, training: Training, shuffles: Sequence[torch.Generator]
+) -> list[float]:
+    """One pass, each seed in its own shuffled order; returns each one's mean training loss of the utterances it used.
+
+    Mix-up, where the model's recipe has it, is x = lam x + (1 - lam) x[order] with lam ~ U(0, 1), drawn by the seed.
+    """
+    learner.train(True)
+    loss_of = partial(loss_on, training=training)
+    total, used = torch.zeros(len(shuffles), device=data.device), 0
+    orders = torch.stack([torch.randperm(len(data), generator=g) for g in shuffles]).to(data.device)
+    for index in orders.split(training.batch_size, dim=1):
+        size = index.shape[1]
+        if size < 2 and len(data) > 1:
+            continue  # the auxiliary losses compare utterances within a batch: one alone says nothing
+        mix = ()
+        if learner.config.mixup != "off":
+            lam = torch.stack([torch.rand((), generator=g) for g in shuffles])
+            partners = torch.stack([torch.randperm(size, generator=g) for g in shuffles])
+            mix = lam.to(data.device), partners.to(data.device)
+        losses = learner(loss_of, data, index, *mix)["loss"]
+        optimiser.zero_grad(set_to_none=True)
+        losses.sum().backward()  # no seed's loss depends on another's parameters
+        optimiser.step()
+        total += losses.detach() * size
+        used += size
+    return (total / used).tolist()
+
+
+def loss_on(
+    model: Model, batch: Batch, target: Tensor, lam: Tensor | None = None, order: Tensor | None = None, *, training
+) -> dict[str, Float[Tensor, ""]]:
+    """The model's loss on a batch, mixed where `lam` () and `order` (B,) are given.
+
+    "original" mix-up keeps the first label only, as the original TMT's loop does; "correct" mixes the losses too. The
+    loss itself is computed in float32 whatever the precision.
+    """
+    if lam is not None:
+        batch = replace(
+            batch,
+            features={m: lam * x + (1 - lam) * x[order] for m, x in batch.features.items()},
+            lengths={m: torch.maximum(n, n[order]) for m, n in batch.lengths.items()},
+        )
+    with autocast(training, target.device):
+        prediction, trace = model(batch)
+    prediction = prediction.float()
+    loss = model.loss(prediction, target, trace)
+    if model.config.mixup == "correct":
+        loss = lam * loss + (1 - lam) * model.loss(prediction, target[order], trace)
+    return {"loss": loss}
+
+
+def _scheduler(optimiser, schedule: str, epochs: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Per epoch e = 0, 1, ..: constant, or the original's warm-up from 0 over 10 % of the epochs, then a cosine."""
+    warm = max(1, round(0.1 * epochs))
+
+    def factor(epoch: int) -> float:
+        if schedule == "constant":
+            return 1.0
+        if epoch <= warm:
+            return epoch / warm
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warm - 1) / (0.9 * epochs)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def precision_on(training: Training, device: torch.device) -> str:
+    """What a run computes in: "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    if training.precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return training.precision
+
+
+def autocast(training: Training, device: torch.device) -> torch.autocast:
+    """bfloat16 where the protocol says so; parameters stay float32."""
+    wanted = precision_on(training, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=device.type == "cpu")
+
+
+@torch.no_grad()
+def evaluate(
+    learner: Learner, data: OnDevice, training: Training
+) -> tuple[list[np.ndarray], list[float], list[np.ndarray | None]]:
+    """For each seed: `Model.values`, (N,) or (N, 6), mean task loss, mean weights (M, d) or None; evaluation mode."""
+    learner.train(False)
+    scored = partial(_scored, training=training)
+    order = data.by_length(torch.arange(len(data), device=data.device))
+    parts = [learner(scored, data, i.expand(learner.count, -1)) for i in order.split(4 * training.batch_size)]
+    found = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
+    values = torch.empty_like(found)
+    values[:, order.cpu()] = found
+    losses = sum(part["loss"] for part in parts) / len(data)
+    weights = [None] * learner.count
+    if "weights" in parts[0]:
+        weights = list((sum(part["weights"] for part in parts) / len(data)).cpu().numpy())
+    return list(values.numpy()), losses.tolist(), weights
+
+
+def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -> dict[str, Tensor]:
+    """Values (B,) or (B, 6), and sums over the batch of the task loss and of the weights (M, d), if there are any."""
+    with autocast(training, target.device):
+        prediction, trace = model(batch)
+    prediction, size = prediction.float(), len(target)
+    found = {"values": model.values(prediction), "loss": model.task_loss(prediction, target) * size}
+    if trace.weights is not None:
+        found["weights"] = trace.weights.float().expand(size, -1, -1).sum(0)
+    return found
+
+
+def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:
+    """The model's values for any split: on the label scale (N,), or chances of emotions (N, 6)."""
+    where = pick_device(device)
+    values, _, _ = evaluate(Alone(model.to(where)), OnDevice(split, where, model.config, model.family), training)
+    return values[0]
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MB: allocated on the GPU, or resident in this process's whole life (on Windows: unknown, NaN)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if resource is None:
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

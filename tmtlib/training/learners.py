@@ -1,0 +1,122 @@
+"""Models while they are trained: one as it is (`Alone`), or several seeds as one program (`Stacked`).
+
+One model of this size keeps a GPU idle, so there the seeds share it: their parameters are stacked along a leading axis
+and `torch.func.vmap` turns each operation of the one model into one operation for all. The model's code is the same,
+and each seed's result is the one it has in a stack of one: its batches, mix-up and dropout come from its own
+generators. On a CPU, where one model fills a core and vmap has no fused attention, models are trained alone.
+
+Both are called with a function of one model, `function(model, batch, target, *rest) -> dict of tensors`, and give its
+results with a leading axis of seeds. Axes: S seeds, B utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Int16, Int64
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from tmtlib.models.base import Batch, Model
+from tmtlib.models.dropout import Bits, Counter, bits_from, random_bits
+from tmtlib.training.batches import OnDevice
+
+
+class Alone:
+    """One model; dropout draws from PyTorch's own generator. It sees its batches from short to long."""
+
+    count = 1
+
+    def __init__(self, model: Model):
+        self.model, self.config = model, model.config
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        return self.model.parameter_groups(learning_rate)
+
+    def train(self, mode: bool) -> None:
+        self.model.train(mode)
+
+    def __call__(
+        self, function: Callable, data: OnDevice, index: Int64[Tensor, "1 B"], *rest: Tensor
+    ) -> dict[str, Tensor]:
+        order = index[0] if rest else data.by_length(index[0])  # mix-up names partners by their place in the batch
+        found = function(self.model, data.batch(order), data.target(order), *(x[0] for x in rest))
+        return {name: x[None] for name, x in found.items()}
+
+    def state(self, i: int) -> dict[str, Tensor]:
+        """A copy of the parameters on the CPU."""
+        return {k: v.to("cpu", copy=True) for k, v in self.model.state_dict().items()}
+
+
+class _Call(nn.Module):
+    """A model as a module whose forward is any function of it, since `functional_call` knows only forward."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable, *arguments):
+        return function(self.model, *arguments)
+
+
+class Stacked:
+    """S models of one config, one for each seed. Batches are whole, with all padding: every seed's has one shape."""
+
+    def __init__(self, models: Sequence[Model], seeds: Sequence[int], device: torch.device):
+        self.count, self.config = len(models), models[0].config
+        self.one = _Call(models[0])
+        self.parameters, self.buffers = stack_module_state([_Call(m) for m in models])
+        self.kept = ["model." + name for name in models[0].state_dict()]
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.device = device
+        self.counts: dict[int, int] = {}
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """The model's own groups, with each parameter replaced by its stack."""
+        stacks = {id(p): self.parameters[name] for name, p in self.one.named_parameters()}
+        groups = self.one.model.parameter_groups(learning_rate)
+        return [{**g, "params": [stacks[id(p)] for p in g["params"]]} for g in groups]
+
+    def train(self, mode: bool) -> None:
+        self.one.train(mode)
+
+    def __call__(
+        self, function: Callable, data: OnDevice, index: Int64[Tensor, "S B"], *rest: Tensor
+    ) -> dict[str, Tensor]:
+        features, lengths = data.gather(index, trim=False)
+        each = (self.parameters, self.buffers, features, lengths, data.target(index))
+
+        def seed(parameters, buffers, features, lengths, target, bits, *rest):
+            with bits_from(Bits(bits)):
+                arguments = function, Batch(features, lengths), target, *rest
+                return functional_call(self.one, (parameters, buffers), arguments)
+
+        return vmap(seed)(*each, self._bits(function, data, index, rest), *rest)
+
+    def _bits(self, function: Callable, data: OnDevice, index: Tensor, rest: Sequence[Tensor]) -> Int16[Tensor, "S n"]:
+        """Random bits for every dropout of one step: each seed's from its own generator."""
+        if not self.one.training:  # nothing is dropped, and nothing drawn: evaluating leaves no trace in training
+            return torch.zeros(len(self.generators), 1, dtype=torch.int16, device=self.device)
+        count = self._count(function, data, index, rest)
+        return torch.stack([random_bits(count, self.device, g) for g in self.generators])
+
+    @torch.no_grad()
+    def _count(self, function: Callable, data: OnDevice, index: Tensor, rest: Sequence[Tensor]) -> int:
+        """How many bits a step with so many utterances asks for, found by taking it once."""
+        size = index.shape[1]
+        if size not in self.counts:
+            counter = Counter(self.device)
+            with bits_from(counter):
+                batch = Batch(*data.gather(index[0], trim=False))
+                function(self.one.model, batch, data.target(index[0]), *(x[0] for x in rest))
+            self.counts[size] = counter.taken
+        return self.counts[size]
+
+    def state(self, i: int) -> dict[str, Tensor]:
+        """A copy of one seed's parameters on the CPU."""
+        stacks = self.parameters | self.buffers
+        return {name.removeprefix("model."): stacks[name][i].detach().to("cpu", copy=True) for name in self.kept}
+
+
+Learner = Alone | Stacked

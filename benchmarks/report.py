@@ -15,7 +15,7 @@ from benchmarks import training as speed
 from tmtlib.common import pick_device
 from tmtlib.data.recipes import RECIPES
 from tmtlib.study import runs
-from tmtlib.study.methods import FIVE_CLASS
+from tmtlib.study.methods import family
 from tmtlib.study.profiles import PROFILES
 from tmtlib.training.fit import Training
 
@@ -152,7 +152,7 @@ def _projection(training: list[dict]) -> dict:
     profile, by_case = PROFILES["paper"], {row["case"]: row for row in training}
     hours = work = runs_counted = 0.0
     for name, case in (("mosi", "MOSI 3x50"), ("mosei", "MOSEI 3x50"), ("sims", "SIMS 39/400/55")):
-        methods = len(COMPARED) + (len(FIVE_CLASS) if name in profile.five_class else 0)
+        methods = len(COMPARED) + (len(family("5-class")) if name in profile.five_class else 0)
         runs_counted += methods * len(profile.seeds)
         seen = RECIPES[name].utterances[0] * profile.training.epochs * methods * len(profile.seeds)
         hours += seen / by_case[case]["our_utterances_per_second"] / 3600

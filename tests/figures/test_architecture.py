@@ -61,7 +61,7 @@ def test_fusion_highlights_what_differs_and_nothing_else():
     figure = figures.figure1_fusion({"tmt": plain, "tmt_amw": model}, batch)
     accent = to_hex(ACCENT)
     coloured = [p for p in figure.axes[0].patches if to_hex(p.get_edgecolor()) == accent]
-    assert len(coloured) == 2 and "StaticWeighting" in text_of(figure) and "no weighting" in text_of(figure)
+    assert len(coloured) == 2 and "AMW" in text_of(figure) and "no weighting" in text_of(figure)
     assert sum(parameters_in(figure)) == 2 * (count_parameters(plain) + count_parameters(model))
     same = figures.figure1_fusion({"a": plain, "b": plain}, batch)
     assert not [p for p in same.axes[0].patches if to_hex(p.get_edgecolor()) == accent]

@@ -38,6 +38,7 @@ from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
 from tmtlib.data.schema import SPLITS, SyntheticSize
 from tmtlib.study.methods import METHODS
+from tmtlib.study.study import save_figure
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,11 +78,11 @@ def test_real_data_do_not_carry_the_word():
 
 def test_saved_bytes_repeat_whatever_the_callers_settings(tmp_path):
     table = comparison()
-    first = figures.save(figures.figure5_comparison(table), tmp_path / "new" / "folder", "one")
-    schematic = figures.save(figures.figure2_tmt(*built()["amw"]), tmp_path, "three")
+    first = save_figure(figures.figure5_comparison(table), tmp_path / "new" / "folder", "one")
+    schematic = save_figure(figures.figure2_tmt(*built()["amw"]), tmp_path, "three")
     with plt.rc_context({"font.size": 20, "axes.grid": False, "savefig.dpi": 30, "pdf.fonttype": 3}):
-        second = figures.save(figures.figure5_comparison(table), tmp_path, "two")
-        again = figures.save(figures.figure2_tmt(*built()["amw"]), tmp_path, "four")
+        second = save_figure(figures.figure5_comparison(table), tmp_path, "two")
+        again = save_figure(figures.figure2_tmt(*built()["amw"]), tmp_path, "four")
         assert plt.rcParams["font.size"] == 20
     assert [p.name for p in first] == ["one.pdf", "one.png"]
     for a, b in zip(first + schematic, second + again, strict=True):
@@ -94,7 +95,7 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
     figure = figures.weight_heatmap(softmax(0))
     monkeypatch.setattr(figure, "savefig", lambda path, **_: (path.write_bytes(b"half"), 1 / 0))
     with pytest.raises(ZeroDivisionError):
-        figures.save(figure, tmp_path, "broken")
+        save_figure(figure, tmp_path, "broken")
     assert not list(tmp_path.iterdir())
 
 

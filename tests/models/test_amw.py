@@ -10,14 +10,14 @@ from torch import nn
 
 from tmtlib.common import MODALITIES
 from tmtlib.models import amw, build_model
-from tmtlib.models.amw import StaticWeighting, build_weighting, register
+from tmtlib.models.amw import AMW, build_weighting, register
 from tmtlib.models.base import count_parameters
 from tmtlib.models.tmt import TMTConfig
 
 CLOSE = dict(rtol=1e-9, atol=1e-9)  # models are float64 here
 PLACEMENTS = ("R1", "R1M", "R2", "R3")
-AMW = replace(SMALL, weighting="static")
-UNEVEN = replace(AMW, weighting_init_std=1.0)
+STATIC = replace(SMALL, weighting="static")
+UNEVEN = replace(STATIC, weighting_init_std=1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_placements_predict_differently():
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_gradient_reaches_all_of_W(placement):
-    model = amw_model(placement, AMW)
+    model = amw_model(placement, STATIC)
     prediction, trace = model(batch_of())
     target = torch.from_numpy(synthetic().valid.labels).double()
     model.loss(prediction, target, trace).backward()
@@ -113,7 +113,7 @@ def test_similarity_sees_unweighted_frames_in_R3():
 # --- Against plain TMT and the control -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [AMW, UNEVEN, replace(SMALL, weighting="uniform")])
+@pytest.mark.parametrize("config", [STATIC, UNEVEN, replace(SMALL, weighting="uniform")])
 def test_same_seed_gives_the_rest_of_the_model_the_same_parameters(config):
     plain, weighted = make(SMALL), make(config)
     state = weighted.state_dict()
@@ -123,10 +123,10 @@ def test_same_seed_gives_the_rest_of_the_model_the_same_parameters(config):
 
 
 def test_drawing_no_W_leaves_the_random_numbers_after_it_alone():
-    """So dropout is the same with and without AMW, and a paired comparison compares AMW alone."""
+    """So dropout is the same with and without STATIC, and a paired comparison compares AMW alone."""
     make(SMALL)
     expected = torch.rand(3)
-    make(AMW)
+    make(STATIC)
     assert torch.rand(3).equal(expected)
 
 
@@ -134,7 +134,7 @@ def test_drawing_no_W_leaves_the_random_numbers_after_it_alone():
 def test_R1M_at_W_0_is_TMT_to_the_last_bit(dtype):
     batch = batch_of()
     batch = replace(batch, features={m: x.to(dtype) for m, x in batch.features.items()})
-    plain, weighted = make(SMALL).to(dtype), amw_model("R1M", AMW).to(dtype)
+    plain, weighted = make(SMALL).to(dtype), amw_model("R1M", STATIC).to(dtype)
     assert weighted(batch)[0].equal(plain(batch)[0])
 
 
@@ -142,7 +142,7 @@ def test_R1_at_W_0_is_the_uniform_control_and_not_TMT():
     batch = batch_of()
     uniform = make(replace(SMALL, weighting="uniform"))
     prediction, trace = uniform(batch)
-    torch.testing.assert_close(amw_model("R1", AMW)(batch)[0], prediction, **CLOSE)
+    torch.testing.assert_close(amw_model("R1", STATIC)(batch)[0], prediction, **CLOSE)
     assert trace.weights.unique().tolist() == [pytest.approx(1 / 3, rel=1e-12)]
     assert (make(SMALL)(batch)[0] - prediction).abs().mean() > 1e-4, "shrinking the tokens changes TMT"
     assert count_parameters(uniform) == count_parameters(make(SMALL)), "nothing of the control is learned"
@@ -171,9 +171,9 @@ def test_amw_adds_exactly_M_times_d_parameters(config):
 
 
 def test_W_is_initialised_as_named():
-    assert not StaticWeighting(TMTConfig()).W.any()
+    assert not AMW(TMTConfig()).W.any()
     torch.manual_seed(0)
-    assert StaticWeighting(TMTConfig(weighting_init_std=0.5)).W.std().item() == pytest.approx(0.5, rel=0.1)
+    assert AMW(TMTConfig(weighting_init_std=0.5)).W.std().item() == pytest.approx(0.5, rel=0.1)
 
 
 def test_W_and_the_rest_have_the_learning_rates_of_the_config():
@@ -336,9 +336,9 @@ def test_own_weighting_works_by_name():
 
 
 def test_taken_name_is_refused():
-    with pytest.raises(ValueError, match="a weighting named 'static' is registered already: .*StaticWeighting"):
+    with pytest.raises(ValueError, match="a weighting named 'static' is registered already: .*AMW"):
         register("static")(nn.Identity)
-    assert amw.WEIGHTINGS["static"] is StaticWeighting
+    assert amw.WEIGHTINGS["static"] is AMW
 
 
 def test_unknown_name_is_refused():
@@ -365,4 +365,4 @@ def test_weights_of_another_shape_are_refused(shape, placement):
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_temperature_must_be_positive(temperature):
     with pytest.raises(ValueError, match=f"temperature is {temperature}; wanted a positive number"):
-        StaticWeighting(TMTConfig(temperature=temperature))
+        AMW(TMTConfig(temperature=temperature))

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from model_helpers import SMALL, batch_of, make, synthetic
+from model_helpers import SMALL, assert_alike, batch_of, make, synthetic
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
-from test_learners import assert_alike
 from test_readers import content, good_split
 
 from tmtlib.analysis import robustness
@@ -27,13 +26,14 @@ from tmtlib.models.misa import MISAConfig
 from tmtlib.models.mult import MulTConfig
 from tmtlib.stats import emotions, metrics
 from tmtlib.study import runs
-from tmtlib.study.methods import EMOTION_METHODS as METHODS
-from tmtlib.study.methods import method_config, method_titles
+from tmtlib.study.methods import family, method_config, method_titles
 from tmtlib.study.profiles import PROFILES, synthetic_sizes
 from tmtlib.study.runs import Run
 from tmtlib.study.study import open_study
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import Training, fit, predict
+
+METHODS = family("emotions")
 
 CPU = torch.device("cpu")
 TASK = replace(SMALL, task="emotions", weighting="static")

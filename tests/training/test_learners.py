@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_helpers import SMALL, batch_of, make, synthetic
+from model_helpers import SMALL, assert_alike, batch_of, make, synthetic
 
 from tmtlib.data.schema import DataRef
 from tmtlib.models.dropout import Bits, Counter, Dropout, bits_from, random_bits
@@ -35,17 +35,6 @@ def run_of(config: TMTConfig, **protocol) -> Run:
 def train(config: TMTConfig, seeds=(0, 1, 2), stacked=True, on_fit=None, device="cpu", **protocol):
     data = synthetic("mosi", (37, 24, 8))
     return fit(run_of(config, **protocol), data.train, data.valid, data.shape, seeds, device, on_fit, stacked)
-
-
-def assert_alike(a, b, rel=1e-4) -> None:
-    """Two fits of one seed, equal to rounding."""
-    assert (a.seed, a.best_epoch, len(a.history)) == (b.seed, b.best_epoch, len(b.history))
-    for one, other in zip(a.history, b.history, strict=True):
-        assert one == pytest.approx(other, rel=rel, abs=1e-5, nan_ok=True)
-    np.testing.assert_allclose(a.weights, b.weights, atol=1e-5) if a.weights is not None else None
-    # Where a gradient is nothing but rounding (a shift of all keys), Adam still takes whole steps, either way
-    one, other = (torch.cat([x.flatten() for x in done.state.values()]) for done in (a, b))
-    assert one.isclose(other, rtol=1e-3, atol=1e-4).double().mean() > 0.99
 
 
 # --- Groups of like length -------------------------------------------------------------------------------------------

@@ -19,8 +19,7 @@ from torch import Tensor
 from tmtlib.analysis.falsification import LEAST
 from tmtlib.common import MODALITIES, one_thread, pick_device
 from tmtlib.data.schema import Dataset
-from tmtlib.models import TMT
-from tmtlib.models.tmt import TMTConfig
+from tmtlib.models.tmt import TMT, TMTConfig
 from tmtlib.paper import facts
 from tmtlib.stats.statistics import paired_interval, t_interval
 from tmtlib.study import cache, runs

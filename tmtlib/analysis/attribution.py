@@ -21,8 +21,8 @@ from torch import Tensor
 
 from tmtlib.common import MODALITIES, check_choice, pick_device
 from tmtlib.data.schema import Split
-from tmtlib.models import TMT
 from tmtlib.models.base import Batch, Model
+from tmtlib.models.tmt import TMT
 from tmtlib.training.batches import OnDevice
 
 MEASURES = ("gradient_input", "integrated_gradients", "rollout")

@@ -32,7 +32,7 @@ from torch import Tensor
 from tmtlib.analysis import importance
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
-from tmtlib.models.amw import StaticWeighting
+from tmtlib.models.amw import AMW
 from tmtlib.models.base import Batch
 from tmtlib.models.tmt import TMT
 from tmtlib.stats.statistics import paired_interval, t_interval
@@ -68,7 +68,7 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
     if len(a) != 1:
         raise ValueError(f"the weights of {run.method} differ between utterances; wanted a static weighting")
     rows = linear_pairs(weights)
-    if isinstance(model.weighting, StaticWeighting):
+    if isinstance(model.weighting, AMW):
         rows += _shifted(model, batch)
     if run.model.placement == "R3":
         rows += _absorbed(model, batch, weights)
@@ -126,7 +126,7 @@ def with_weights(model: TMT, weights: Sequence[float]) -> TMT:
     a = torch.tensor(weights, dtype=torch.float64)
     if a.shape != (len(MODALITIES),) or not (a > 0).all() or abs(float(a.sum()) - 1) > 1e-9:
         raise ValueError(f"weights are {tuple(weights)}; wanted {len(MODALITIES)} positive numbers that sum to one")
-    other, weighting = copy.deepcopy(model), StaticWeighting(model.config)
+    other, weighting = copy.deepcopy(model), AMW(model.config)
     weighting.W.data = (model.config.temperature * a.log())[:, None].repeat(1, model.config.width)
     other.weighting = weighting.to(model.tokens)
     return other

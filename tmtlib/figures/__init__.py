@@ -27,7 +27,6 @@ from tmtlib.figures.style import (
     method_colour,
     method_title,
     metric_label,
-    save,
 )
 from tmtlib.figures.ternary import ternary
 from tmtlib.figures.utterance import utterance
@@ -60,7 +59,6 @@ __all__ = [
     "missing_bars",
     "reliability_diagram",
     "reliability_weights",
-    "save",
     "ternary",
     "utterance",
     "unimodal",

@@ -15,9 +15,9 @@ from tmtlib.figures.sheet import Sheet
 from tmtlib.figures.stages import MUTUAL, PLACEMENTS, Probe, Stage, probe, stages, weighs_inputs, weighting_stage
 from tmtlib.figures.style import ACCENT, MODALITY_COLOURS, NEUTRAL, TWO_COLUMNS, styled
 from tmtlib.figures.weights import heat_map, mean_labels, weight_colourbar, weight_norm
-from tmtlib.models import TMT
-from tmtlib.models.amw import StaticWeighting
+from tmtlib.models.amw import AMW
 from tmtlib.models.base import Batch, count_parameters
+from tmtlib.models.tmt import TMT
 
 
 @styled
@@ -54,7 +54,7 @@ def _draw_softmax(sheet: Sheet, model: TMT, seen: Probe) -> None:
         bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.3f}", "0", f"{limit:.3f}"])
         bar.outline.set_visible(False)
         how = type(model.weighting).__name__
-        if isinstance(model.weighting, StaticWeighting):
+        if isinstance(model.weighting, AMW):
             how = "softmax over\nM modalities"
             sheet.words(3.31, 2.3, f"temperature {model.weighting.temperature:g}", size=6.5)
         sheet.words(3.31, 2.62, how, size=6.5)

@@ -24,8 +24,8 @@ from tmtlib.figures.stages import (
     weighting_stage,
 )
 from tmtlib.figures.style import ACCENT, MODALITY_COLOURS, NEUTRAL, ONE_COLUMN, TWO_COLUMNS, method_title, styled
-from tmtlib.models import TMT
 from tmtlib.models.base import Batch, Model, count_parameters
+from tmtlib.models.tmt import TMT
 
 SHARED_COLOUR = "#5B5B8C"
 GROUP_COLOURS = {"shared": SHARED_COLOUR, **MODALITY_COLOURS}

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tmtlib.common import MODALITIES
-from tmtlib.models import TMT
 from tmtlib.models.base import Batch, Model, Trace, count_parameters
+from tmtlib.models.tmt import TMT
 
 PLACEMENTS = {
     "R1": r"$S$′$_m = A_m \odot S_m$",

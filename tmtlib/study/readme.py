@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tmtlib import common, figures
+from benchmarks.figure import throughput
+from benchmarks.tables import speed_table
+from tmtlib import common
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
-from tmtlib.speed_tables import speed_table
 from tmtlib.study import tables
 from tmtlib.study.methods import method_title
 from tmtlib.study.readme_tables import (
@@ -23,6 +24,7 @@ from tmtlib.study.readme_tables import (
     importance_table,
     robustness_table,
 )
+from tmtlib.study.study import save_figure
 
 README_METHODS = (
     *("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "tmt_5class", "tmt_amw_5class"),
@@ -56,8 +58,8 @@ def update() -> None:
     path.write_text(readme(path.read_text(encoding="utf-8"), found), encoding="utf-8", newline="\n")
     speed = found.speed
     cores = f"{speed['machine']['cores']} CPU cores" if speed["machine"]["device"] == "cpu" else "one GPU"
-    figure = figures.throughput(pd.DataFrame(speed["throughput"]), cores)
-    figures.save(figure, common.ROOT / "figures" / "benchmarks", "throughput")
+    figure = throughput(pd.DataFrame(speed["throughput"]), cores)
+    save_figure(figure, common.ROOT / "figures" / "benchmarks", "throughput")
 
 
 def shown(folder: Path) -> Shown:

@@ -25,7 +25,6 @@ from tmtlib.models import build_model
 from tmtlib.paper import audit
 from tmtlib.study.methods import METHODS, method_config
 from tmtlib.study.profiles import PROFILES
-from tmtlib.study.runs import Run
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import fit
 
@@ -64,8 +63,8 @@ def trained() -> dict[str, pd.DataFrame]:
     """Frames of real short trainings: an epoch a row, and the weights by epoch."""
     history, weights = [], []
     for (name, data), method in itertools.product(datasets().items(), ("tmt", "tmt_amw")):
-        run = Run(None, method, method_config(method, SMOKE.model), SMOKE.training, seed=0)
-        for done in fit(run, data.train, data.valid, data.shape, SEEDS, "cpu"):
+        config = method_config(method, SMOKE.model)
+        for done in fit(config, SMOKE.training, data.train, data.valid, data.shape, SEEDS, "cpu"):
             key = {"dataset": name, "source": "synthetic", "method": method, "seed": done.seed}
             history += [key | row for row in done.history]
             for epoch, a in enumerate(() if done.weights is None else done.weights):

@@ -16,6 +16,7 @@ from tmtlib.data.synthetic import generate
 from tmtlib.models import build_model
 from tmtlib.models.base import Batch
 from tmtlib.models.tmt import TMTConfig
+from tmtlib.training.fit import Training
 
 SMALL = TMTConfig(width=16, encoder_layers=2, cross_layers=2, heads=2, head_width=8, encoder_hidden=32, cross_hidden=16)
 
@@ -29,6 +30,12 @@ def make(config: TMTConfig, dataset: Dataset | None = None, seed: int = 0):
     """A model in float64 and evaluation mode: what should be equal is then equal to 1e-9, not merely alike."""
     torch.manual_seed(seed)
     return build_model(config, dataset or synthetic()).double().eval()
+
+
+def protocol(**changes) -> Training:
+    """A short training; changes are fields of `Training`."""
+    usual = {"learning_rate": 3e-3, "batch_size": 16, "epochs": 3, "patience": None, "precision": "float32"}
+    return Training(**usual | changes)
 
 
 def batch_of(split: Split | None = None) -> Batch:

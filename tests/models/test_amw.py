@@ -118,12 +118,12 @@ def test_same_seed_gives_the_rest_of_the_model_the_same_parameters(config):
     plain, weighted = make(SMALL), make(config)
     state = weighted.state_dict()
     own = set(state) - set(plain.state_dict())
-    assert own == ({"amw.W"} if config.weighting == "static" else set())
+    assert own == ({"weighting.W"} if config.weighting == "static" else set())
     assert all(value.equal(state[name]) for name, value in plain.state_dict().items())
 
 
 def test_drawing_no_W_leaves_the_random_numbers_after_it_alone():
-    """So dropout is the same with and without STATIC, and a paired comparison compares AMW alone."""
+    """So dropout is the same with and without AMW, and a paired comparison compares AMW alone."""
     make(SMALL)
     expected = torch.rand(3)
     make(STATIC)

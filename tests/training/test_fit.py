@@ -7,17 +7,17 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from model_helpers import SMALL, synthetic
+from model_helpers import SMALL, protocol, synthetic
 
+import tmtlib.training.fit as fit_module
 from tmtlib.common import MODALITIES, pick_device
-from tmtlib.data.schema import DataRef, Dataset, DataShape, Split
+from tmtlib.data.schema import Dataset, DataShape, Split
 from tmtlib.data.text import encode_transcripts
 from tmtlib.models import build_model
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.stats import metrics
-from tmtlib.study.runs import Run
 from tmtlib.training.batches import OnDevice
-from tmtlib.training.fit import Fit, Training, fit, predict
+from tmtlib.training.fit import Fit, fit, predict
 
 AMW = replace(SMALL, weighting="static")
 NO_DROPOUT = replace(SMALL, dropout=0.0, embedding_dropout=0.0)
@@ -25,14 +25,9 @@ CPU = torch.device("cpu")
 has_cuda = torch.cuda.is_available()
 
 
-def run_of(config: TMTConfig = SMALL, **protocol) -> Run:
-    usual = {"learning_rate": 3e-3, "batch_size": 16, "epochs": 3, "patience": None, "precision": "float32"}
-    return Run(DataRef("mosi"), "method", config, Training(**usual | protocol), seed=0)
-
-
-def train(config: TMTConfig = SMALL, data: Dataset | None = None, seeds=None, device="cpu", **protocol) -> list[Fit]:
+def train(config: TMTConfig = SMALL, data: Dataset | None = None, seeds=(0,), device="cpu", **changes) -> list[Fit]:
     data = data or synthetic()
-    return fit(run_of(config, **protocol), data.train, data.valid, data.shape, seeds, device)
+    return fit(config, protocol(**changes), data.train, data.valid, data.shape, seeds, device)
 
 
 def restored(done: Fit, config: TMTConfig = SMALL, data: Dataset | None = None):
@@ -56,9 +51,10 @@ def assert_same(a: Fit, b: Fit) -> None:
 
 def test_no_argument_can_hold_the_test_split():
     assert list(inspect.signature(fit).parameters) == [
-        "run",
+        "config",
+        "training",
         "train",
-        "valid",
+        "held_out",
         "shape",
         "seeds",
         "device",
@@ -66,7 +62,7 @@ def test_no_argument_can_hold_the_test_split():
         "stacked",
     ]
     splits = [p for p in inspect.signature(fit).parameters.values() if "Split" in p.annotation]
-    assert [p.name for p in splits] == ["train", "valid"]
+    assert [p.name for p in splits] == ["train", "held_out"]
     assert not [p for p in inspect.signature(fit).parameters.values() if "Dataset" in p.annotation]
     assert {f.name for f in fields(DataShape)} == {"shapes", "family"}, "sizes, and nothing of the content"
 
@@ -114,7 +110,7 @@ def test_originals_recipe_runs_as_released():
     assert column(done, "learning_rate")[:4] == pytest.approx([0, 1e-4, 1e-4, 1e-4 * (1 + math.cos(math.pi / 9)) / 2])
     assert np.isfinite([column(done, name) for name in ("train_loss", "valid_loss")]).all()
     torch.manual_seed(0)
-    untrained = predict(build_model(original(), data), data.valid, run_of().training, "cpu")
+    untrained = predict(build_model(original(), data), data.valid, protocol(), "cpu")
     assert column(done, "valid_mae")[0] == pytest.approx(metrics.score(untrained, data.valid.labels, "sims")["mae"])
 
 
@@ -141,10 +137,11 @@ def test_training_leaves_the_callers_random_numbers_alone():
 
 def test_caller_gets_each_fit_as_soon_as_it_is_finished(monkeypatch):
     order = []
-    actual = fit._fit_group
+    actual = fit_module._fit_group
     monkeypatch.setattr("tmtlib.training.fit._fit_group", lambda *a: order.append("train") or actual(*a))
     data = synthetic()
-    fit(run_of(epochs=1), data.train, data.valid, data.shape, (4, 2), "cpu", lambda done: order.append(done.seed))
+    note = lambda done: order.append(done.seed)  # noqa: E731
+    fit(SMALL, protocol(epochs=1), data.train, data.valid, data.shape, (4, 2), "cpu", note)
     assert order == ["train", 4, "train", 2]
 
 
@@ -174,7 +171,7 @@ def test_best_epoch_by_the_history_is_the_one_restored(select_by):
         else:
             best = min(done.history, key=lambda row: row["valid_loss"])
         assert done.best_epoch == best["epoch"]
-        values = predict(restored(done), data.valid, run_of().training, "cpu")
+        values = predict(restored(done), data.valid, protocol(), "cpu")
         for name, value in metrics.score(values, data.valid.labels, "mosi").items():
             assert best[f"valid_{name}"] == pytest.approx(value, rel=1e-5)
     assert any(done.best_epoch < 6 for done in fits), "else the last epoch would pass too"
@@ -234,7 +231,7 @@ def test_schedule_of_30_epochs_is_the_originals():
 
 def test_schedule_of_200_epochs_is_the_originals():
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-4)
-    scheduler = fit._scheduler(optimiser, run_of(replace(SMALL, schedule="warmup_cosine"), epochs=200))
+    scheduler = fit_module._scheduler(optimiser, "warmup_cosine", 200)
     rates = [1e-4 * scheduler.lr_lambdas[0](e) for e in range(200)]
     assert rates[:22] == pytest.approx([5e-6 * e for e in range(21)] + [1e-4])
     assert (rates[99], rates[199]) == (pytest.approx(6.0e-5, abs=0.05e-5), pytest.approx(3e-8, abs=0.5e-8))
@@ -254,7 +251,7 @@ def test_mixup_mixes_inputs_and_labels_as_named(mixup):
     generator = torch.Generator().manual_seed(5)
     lam, order = torch.rand((), generator=generator), torch.randperm(32, generator=generator)
     mix = () if mixup == "off" else (lam, order)
-    found = fit.loss_on(model, batch, target, *mix, training=run_of().training)["loss"]
+    found = fit_module.loss_on(model, batch, target, *mix, training=protocol())["loss"]
     assert 0.1 < lam < 0.9 and len(set(order.tolist())) == 32
     mixed = replace(
         batch,
@@ -272,7 +269,7 @@ def test_mixup_acts_in_training_only():
     runs = {mixup: train(replace(SMALL, mixup=mixup), epochs=1)[0] for mixup in ("off", "original", "correct")}
     assert len({column(done, "train_loss")[0] for done in runs.values()}) == 3
     values = [
-        predict(restored(runs["off"], replace(SMALL, mixup=mixup)), synthetic().valid, run_of().training, "cpu")
+        predict(restored(runs["off"], replace(SMALL, mixup=mixup)), synthetic().valid, protocol(), "cpu")
         for mixup in runs
     ]
     assert np.array_equal(values[0], values[1]) and np.array_equal(values[0], values[2])
@@ -359,12 +356,11 @@ def test_predictions_follow_the_order_of_the_utterances_whatever_the_batches(con
     data = replace(synthetic(), valid=split)  # selected where it fits well: an untrained model says always the same
     (done,) = train(config, data, epochs=20, learning_rate=1e-2)
     model = restored(done, config)
-    protocol = run_of().training
-    values = predict(model, split, protocol, "cpu")
+    values = predict(model, split, protocol(), "cpu")
     assert values.shape == (32,) and values.std() > 0
-    np.testing.assert_allclose(predict(model, split, replace(protocol, batch_size=2), "cpu"), values, atol=1e-6)
+    np.testing.assert_allclose(predict(model, split, protocol(batch_size=2), "cpu"), values, atol=1e-6)
     order = np.random.default_rng(0).permutation(32)
-    np.testing.assert_allclose(predict(model, split.take(order), protocol, "cpu"), values[order], atol=1e-6)
+    np.testing.assert_allclose(predict(model, split.take(order), protocol(), "cpu"), values[order], atol=1e-6)
 
 
 # --- A BERT that is fine-tuned ---------------------------------------------------------------------------------------
@@ -415,14 +411,13 @@ def test_bert_is_fine_tuned_end_to_end(bert):
     frozen = build_model(SMALL, data)
     before = model.state_dict()
     frozen.load_state_dict({k: v for k, v in before.items() if not k.startswith("bert.")})
-    protocol = run_of().training
-    tuned, fixed = (predict(m, data.valid, protocol, "cpu") for m in (model, frozen))
+    tuned, fixed = (predict(m, data.valid, protocol(), "cpu") for m in (model, frozen))
     np.testing.assert_allclose(tuned, fixed, atol=1e-5)  # before training, the same as the features it wrote
 
     (done,) = train(config, data, epochs=8, select_by="loss")
     moved = {k: (v - before[k]).abs().max() for k, v in done.state.items() if k.startswith("bert.")}
     assert all(v > 1e-4 for k, v in moved.items() if k.endswith(("word_embeddings.weight", "dense.weight")))
-    values = predict(restored(done, config, data), data.valid, protocol, "cpu")
+    values = predict(restored(done, config, data), data.valid, protocol(), "cpu")
     assert np.abs(values - data.valid.labels).mean() < 1, "a constant reaches 2, and nothing but the ids says more"
 
     (slow,) = train(replace(config, bert_lr=0.0), data, epochs=1)
@@ -439,7 +434,7 @@ def test_bfloat16_runs_and_is_close_and_parameters_stay_float32():
     model, split = build_model(SMALL, synthetic()), synthetic().train
     inner = []
     model.encoder[0].attention.query.register_forward_hook(lambda module, args, output: inner.append(output.dtype))
-    exact, half = (predict(model, split, run_of(precision=p).training, "cpu") for p in ("float32", "bfloat16"))
+    exact, half = (predict(model, split, protocol(precision=p), "cpu") for p in ("float32", "bfloat16"))
     assert set(inner[: len(inner) // 2]) == {torch.float32} and set(inner[len(inner) // 2 :]) == {torch.bfloat16}
     assert 0 < np.abs(exact - half).max() < 0.05 * np.ptp(exact)
     coarse = torch.from_numpy(half).bfloat16().float().numpy()
@@ -473,7 +468,7 @@ def test_cuda_gives_the_cpus_results(config):
         assert column(cuda, name) == pytest.approx(column(cpu, name), rel=1e-3)
         assert column(auto, name) == pytest.approx(column(cpu, name), rel=0.05)  # bfloat16
     np.testing.assert_allclose(cuda.weights, cpu.weights, atol=1e-3)
-    values = predict(restored(cuda, config), synthetic().valid, run_of().training, "cuda")
+    values = predict(restored(cuda, config), synthetic().valid, protocol(), "cuda")
     assert np.isfinite(values).all()
 
 

@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_helpers import SMALL, assert_alike, batch_of, make, synthetic
+from model_helpers import SMALL, assert_alike, batch_of, make, protocol, synthetic
 
-from tmtlib.data.schema import DataRef
+import tmtlib.training.fit as fit_module
 from tmtlib.models.dropout import Bits, Counter, Dropout, bits_from, random_bits
 from tmtlib.models.tmt import TMTConfig
-from tmtlib.study.runs import Run
 from tmtlib.training.batches import FRAMES, OnDevice
-from tmtlib.training.fit import Training, fit, new_learner, predict
+from tmtlib.training.fit import fit, new_learner, predict
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no fused attention there
@@ -27,14 +26,9 @@ RECIPES = {
 }
 
 
-def run_of(config: TMTConfig, **protocol) -> Run:
-    usual = {"learning_rate": 3e-3, "batch_size": 16, "epochs": 3, "patience": None, "precision": "float32"}
-    return Run(DataRef("mosi"), "method", config, Training(**usual | protocol), seed=0)
-
-
-def train(config: TMTConfig, seeds=(0, 1, 2), stacked=True, on_fit=None, device="cpu", **protocol):
+def train(config: TMTConfig, seeds=(0, 1, 2), stacked=True, on_fit=None, device="cpu", **changes):
     data = synthetic("mosi", (37, 24, 8))
-    return fit(run_of(config, **protocol), data.train, data.valid, data.shape, seeds, device, on_fit, stacked)
+    return fit(config, protocol(**changes), data.train, data.valid, data.shape, seeds, device, on_fit, stacked)
 
 
 # --- Groups of like length -------------------------------------------------------------------------------------------
@@ -132,8 +126,8 @@ def test_evaluating_leaves_no_trace_in_training():
     """Dropout goes on where it was, whatever is evaluated between epochs."""
     data = synthetic("mosi", (37, 24, 8))
     few = data.valid.take(np.arange(3))
-    run = run_of(AMW, batch_size=2)  # so that the larger split is evaluated in more batches
-    (a,), (b,) = (fit(run, data.train, v, data.shape, (0,), "cpu", stacked=True) for v in (data.valid, few))
+    small = protocol(batch_size=2)  # so that the larger split is evaluated in more batches
+    (a,), (b,) = (fit(AMW, small, data.train, v, data.shape, (0,), "cpu", stacked=True) for v in (data.valid, few))
     assert [row["train_loss"] for row in a.history] == [row["train_loss"] for row in b.history]
 
 
@@ -148,13 +142,13 @@ def test_a_seed_that_stops_early_stops_alone():
 
 def test_a_stack_too_large_for_the_memory_is_halved(monkeypatch):
     """As a GPU out of memory would have it: three models do not fit, one or two do; nothing is trained twice."""
-    actual, tried, saved = fit._fit_group, [], []
+    actual, tried, saved = fit_module._fit_group, [], []
 
-    def small_memory(run, train, valid, labels, shape, seeds, stacked):
+    def small_memory(config, training, train, held_out, labels, shape, seeds, stacked):
         tried.append(tuple(seeds))
         if len(seeds) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return actual(run, train, valid, labels, shape, seeds, stacked)
+        return actual(config, training, train, held_out, labels, shape, seeds, stacked)
 
     monkeypatch.setattr("tmtlib.training.fit._fit_group", small_memory)
     done = train(AMW, seeds=(5, 6, 7, 8, 9), on_fit=lambda one: saved.append(one.seed), epochs=1)
@@ -242,5 +236,5 @@ def test_attention_on_a_cpu_is_float32_within_bfloat16():
     model, split = new_learner(SMALL, synthetic().shape, (0,), CPU).model, synthetic().train
     seen = []
     model.encoder[0].attention.out.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
-    predict(model, split, run_of(SMALL, precision="bfloat16").training, "cpu")
+    predict(model, split, protocol(precision="bfloat16"), "cpu")
     assert set(seen) == {torch.float32}

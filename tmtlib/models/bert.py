@@ -64,7 +64,7 @@ class BertText(nn.Module):
         return _last_hidden(self.bert, text_bert)
 
 
-def build_bert(config: ModelConfig) -> BertText | None:
+def build_bert(config: ModelConfig) -> nn.Module | None:
     """The BERT that a config names to fine-tune, if any. Raises ValueError with mix-up: token ids cannot be mixed."""
     if config.bert is not None and config.mixup != "off":
         raise ValueError(f"mixup is {config.mixup!r} with a BERT; wanted 'off', as token ids cannot be mixed")

@@ -20,7 +20,7 @@ from joblib import Parallel, cpu_count, delayed
 from tqdm.auto import tqdm
 
 from tmtlib import common
-from tmtlib.common import as_json, digest, one_thread, pick_device, write_atomic
+from tmtlib.common import as_json, digest, pick_device, write_atomic
 from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, DataRef, Dataset, DataShape
 from tmtlib.models import build_model
@@ -124,11 +124,10 @@ def train(run: Run, seeds: Sequence[int], device: str, data: Dataset) -> int:
     def keep(done: Fit) -> None:
         save(replace(run, seed=done.seed), done, data, device)
 
-    with one_thread(device):
-        try:
-            return len(fit(run.model, run.training, data.train, data.valid, data.shape, seeds, device, keep))
-        except DataError as error:
-            raise DataError(f"{run.data.name}: {error}") from None
+    try:
+        return len(fit(run.model, run.training, data.train, data.valid, data.shape, seeds, device, keep))
+    except DataError as error:
+        raise DataError(f"{run.data.name}: {error}") from None
 
 
 def _warn_of_others(runs: list[Run]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tmtlib.common import check_choice, pick_device
+from tmtlib.common import check_choice, one_thread, pick_device
 
 try:
     import resource
@@ -101,7 +101,8 @@ def fit(
     labels, fits = held_out.labels_for(config.task), []
 
     def train_group(group: tuple[int, ...]) -> list[Fit]:
-        return _fit_group(config, training, *data, labels, shape, group, stacked)
+        with one_thread(device):
+            return _fit_group(config, training, *data, labels, shape, group, stacked)
 
     for done in _in_groups(tuple(seeds), stacked, train_group):
         fits.append(done)
@@ -341,7 +342,9 @@ def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -
 def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:
     """The model's values for any split: on the label scale (N,), or chances of emotions (N, 6)."""
     where = pick_device(device)
-    values, _, _ = evaluate(Alone(model.to(where)), OnDevice(split, where, model.config, model.family), training)
+    data = OnDevice(split, where, model.config, model.family)
+    with one_thread(device):
+        values, _, _ = evaluate(Alone(model.to(where)), data, training)
     return values[0]
 
 

@@ -170,12 +170,12 @@ class Model(nn.Module):
     def parameter_groups(self, learning_rate: float) -> list[dict]:
         """Parameter groups for the optimiser: the modules of `own_rates`, and all the rest at the training's rate."""
         groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in self.own_rates(learning_rate)]
-        own = {id(p) for group in groups for p in group["params"]}
-        rest = {"params": [p for p in self.parameters() if id(p) not in own], "lr": learning_rate}
+        separate = {id(p) for group in groups for p in group["params"]}
+        rest = {"params": [p for p in self.parameters() if id(p) not in separate], "lr": learning_rate}
         return [group for group in (rest, *groups) if group["params"]]
 
     def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        """Modules with a learning rate of their own, given the training's."""
+        """Modules with a learning rate of their separate, given the training's."""
         return []
 
 
@@ -196,16 +196,16 @@ def without_padding(batch: Batch) -> Batch:
 def check_widths(batch: Batch, widths: dict[str, int]) -> None:
     """Raises ValueError where the features are not as wide as those the model was built for."""
     for m in MODALITIES:
-        found = batch.features[m].shape[-1]
-        if found != widths[m]:
-            raise ValueError(f"{m} has {found} features a frame; wanted {widths[m]}")
+        width = batch.features[m].shape[-1]
+        if width != widths[m]:
+            raise ValueError(f"{m} has {width} features a frame; wanted {widths[m]}")
 
 
 def check_sizes(config: ModelConfig, *names: str) -> None:
-    """Raises ValueError for a size (or one of several) that no model has."""
+    """Raises ValueError for a size (or one of several) below 1; None is no size."""
     for name in names:
         value = getattr(config, name)
-        if min(value if isinstance(value, tuple) else (value,)) < 1:
+        if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
             raise ValueError(f"{name} is {value}; wanted at least 1")
 
 

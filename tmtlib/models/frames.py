@@ -28,15 +28,15 @@ def weighted_frames(weighting: Weighting, frames: Frames, batch: Batch) -> tuple
     all, over its padding.
     """
     present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
-    found, weights = {}, []
+    weighted, weights = {}, []
     for i, m in enumerate(MODALITIES):
         moments = at_frames_of(m, frames, batch.lengths)
         weights.append(weighting(moments, present).expand_as(moments))
-        found[m] = weights[-1][:, i] * frames[m]
+        weighted[m] = weights[-1][:, i] * frames[m]
     valid = torch.cat([batch.valid(m) for m in MODALITIES], dim=1)
     valid = valid | ~valid.any(1, keepdim=True)
     every = torch.cat(weights, dim=2)  # (B, M, T_text + T_audio + T_vision, d)
-    return found, torch.stack([masked_mean(every[:, i], valid) for i in range(len(MODALITIES))], dim=1)
+    return weighted, torch.stack([masked_mean(every[:, i], valid) for i in range(len(MODALITIES))], dim=1)
 
 
 def at_frames_of(clock: str, frames: Frames, lengths: Mapping[str, Int64[Tensor, " B"]]) -> Float[Tensor, "B M T d"]:
@@ -47,13 +47,13 @@ def at_frames_of(clock: str, frames: Frames, lengths: Mapping[str, Int64[Tensor,
     is the last frame; of an absent modality it is zero. So no padding is ever looked at.
     """
     t = torch.arange(frames[clock].shape[1], device=frames[clock].device)
-    own, found = lengths[clock].clamp_min(1)[:, None], []
+    length, shown = lengths[clock].clamp_min(1)[:, None], []
     for m in MODALITIES:
         n = lengths[m][:, None]
-        nearest = torch.minimum((2 * t + 1) * n // (2 * own), (n - 1).clamp_min(0))
+        nearest = torch.minimum((2 * t + 1) * n // (2 * length), (n - 1).clamp_min(0))
         x = frames[m].gather(1, nearest[..., None].expand(-1, -1, frames[m].shape[2]))
-        found.append(x.masked_fill((n == 0)[..., None], 0.0))
-    return torch.stack(found, dim=1)
+        shown.append(x.masked_fill((n == 0)[..., None], 0.0))
+    return torch.stack(shown, dim=1)
 
 
 def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B d"]:

@@ -156,13 +156,13 @@ class MISA(Model):
         """One vector an utterance and modality, in the order of MODALITIES (sec. 3, "Utterance-level
         Representations")."""
         clean = without_padding(batch)
-        found = {"text": masked_mean(clean.features["text"], clean.valid("text"))}
+        vectors = {"text": masked_mean(clean.features["text"], clean.valid("text"))}
         for m, lstms in self.lstms.items():
             x, lengths = clean.features[m], clean.lengths[m]
             if self.config.compat == "mmsa":
                 x, lengths = batch.features[m], clean.lengths["text"].clamp_max(x.shape[1])
-            found[m] = lstms(x, lengths)
-        return found
+            vectors[m] = lstms(x, lengths)
+        return vectors
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """The base's; for regression, mean squared error unless the config says "l1"."""

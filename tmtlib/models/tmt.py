@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tmtlib.common import MODALITIES, check_choice
 from tmtlib.models.amw import Weighting, build_weighting
-from tmtlib.models.base import Batch, Model, ModelConfig, Trace, read_out
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, read_out
 from tmtlib.models.bert import build_bert, text_encoded
 from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import masked_mean, weighted_frames, windowed
@@ -144,7 +144,8 @@ class TMT(Model):
 
     def __init__(self, config: TMTConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
-        check_config(config)
+        sizes = ("width", "encoder_layers", "heads", "head_width", "shared_tokens", "specific_tokens", "window")
+        check_sizes(config, *sizes)
         c, d = config, config.width
         self.bert = build_bert(c)
         widths = {m: shapes[m][1] for m in MODALITIES}
@@ -290,12 +291,3 @@ class TMT(Model):
         c = self.config
         rates = [(self.weighting, learning_rate if c.weighting_lr is None else c.weighting_lr), (self.bert, c.bert_lr)]
         return [(module, rate) for module, rate in rates if module is not None]
-
-
-def check_config(config: TMTConfig) -> None:
-    """Raises ValueError for sizes that no model has, and for choices that exclude each other."""
-    c = config
-    for name in ("width", "encoder_layers", "heads", "head_width", "shared_tokens", "specific_tokens", "window"):
-        value = getattr(c, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; wanted at least 1")

@@ -160,12 +160,25 @@ class Progress:
         if self.rank is None or rank > self.rank:
             self.rank, self.best_epoch, self.state = rank, row["epoch"], state()
 
+    def result(self, seconds: float, peak_memory_mb: float, device: torch.device, together: int) -> Fit:
+        return Fit(
+            seed=self.seed,
+            state=self.state,
+            history=self.history,
+            best_epoch=self.best_epoch,
+            weights=None if self.weights[0] is None else np.stack(self.weights),
+            seconds=seconds,
+            peak_memory_mb=peak_memory_mb,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            together=together,
+        )
+
 
 def _fit_group(
     config: ModelConfig,
     training: Training,
     train: OnDevice,
-    valid: OnDevice,
+    held_out: OnDevice,
     labels: np.ndarray,
     shape: DataShape,
     seeds: Sequence[int],
@@ -180,38 +193,24 @@ def _fit_group(
         optimiser = adam(learner, training.learning_rate)
         scheduler = _scheduler(optimiser, config.schedule, training.epochs)
         shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
-        _, _, weights = evaluate(learner, valid, training)
-        seen = [Progress(seed, training, w) for seed, w in zip(seeds, weights, strict=True)]
+        _, _, weights = evaluate(learner, held_out, training)
+        progresses = [Progress(seed, training, w) for seed, w in zip(seeds, weights, strict=True)]
         for epoch in range(1, training.epochs + 1):
             rate = optimiser.param_groups[0]["lr"]
             train_loss = train_epoch(learner, train, optimiser, training, shuffles)
             scheduler.step()
-            values, valid_loss, weights = evaluate(learner, valid, training)
-            for i, one in enumerate(seen):
-                if one.stopped:
+            values, valid_loss, weights = evaluate(learner, held_out, training)
+            for i, progress in enumerate(progresses):
+                if progress.stopped:
                     continue
                 row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss[i], "valid_loss": valid_loss[i]}
                 scores = scores_of(config.task, values[i], labels, shape.family)
                 row |= {f"valid_{k}": v for k, v in scores.items()}
-                one.add(row, weights[i], lambda i=i: learner.state(i))
-            if all(one.stopped for one in seen):
+                progress.add(row, weights[i], lambda i=i: learner.state(i))
+            if all(progress.stopped for progress in progresses):
                 break
     seconds, memory = (time.perf_counter() - started) / len(seeds), _peak_memory_mb(device)
-    return [_fit(one, seconds, memory, device, len(seeds)) for one in seen]
-
-
-def _fit(one: Progress, seconds: float, memory: float, device: torch.device, together: int) -> Fit:
-    return Fit(
-        seed=one.seed,
-        state=one.state,
-        history=one.history,
-        best_epoch=one.best_epoch,
-        weights=None if one.weights[0] is None else np.stack(one.weights),
-        seconds=seconds,
-        peak_memory_mb=memory,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        together=together,
-    )
+    return [progress.result(seconds, memory, device, len(seeds)) for progress in progresses]
 
 
 def new_learner(
@@ -318,9 +317,9 @@ def evaluate(
     scored = partial(_scored, training=training)
     order = data.by_length(torch.arange(len(data), device=data.device))
     parts = [learner(scored, data, i.expand(learner.count, -1)) for i in order.split(4 * training.batch_size)]
-    found = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
-    values = torch.empty_like(found)
-    values[:, order.cpu()] = found
+    outputs = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
+    values = torch.empty_like(outputs)
+    values[:, order.cpu()] = outputs
     losses = sum(part["loss"] for part in parts) / len(data)
     weights = [None] * learner.count
     if "weights" in parts[0]:
@@ -333,10 +332,10 @@ def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -
     with autocast(training, target.device):
         prediction, trace = model(batch)
     prediction, size = prediction.float(), len(target)
-    found = {"values": model.values(prediction), "loss": model.task_loss(prediction, target) * size}
+    outputs = {"values": model.values(prediction), "loss": model.task_loss(prediction, target) * size}
     if trace.weights is not None:
-        found["weights"] = trace.weights.float().expand(size, -1, -1).sum(0)
-    return found
+        outputs["weights"] = trace.weights.float().expand(size, -1, -1).sum(0)
+    return outputs
 
 
 def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:

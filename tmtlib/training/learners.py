@@ -41,8 +41,8 @@ class Alone:
         self, function: Callable, data: OnDevice, index: Int64[Tensor, "1 B"], *rest: Tensor
     ) -> dict[str, Tensor]:
         order = index[0] if rest else data.by_length(index[0])  # mix-up names partners by their place in the batch
-        found = function(self.model, data.batch(order), data.target(order), *(x[0] for x in rest))
-        return {name: x[None] for name, x in found.items()}
+        results = function(self.model, data.batch(order), data.target(order), *(x[0] for x in rest))
+        return {name: x[None] for name, x in results.items()}
 
     def state(self, i: int) -> dict[str, Tensor]:
         """A copy of the parameters on the CPU."""

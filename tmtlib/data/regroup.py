@@ -10,7 +10,6 @@ import numpy as np
 from tmtlib.common import digest
 from tmtlib.data import synthetic
 from tmtlib.data.check import id_style, video_of
-from tmtlib.data.joined import joined
 from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, split_name, valid_frames
 
 
@@ -34,7 +33,7 @@ def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -
     splits = {}
     for s in SPLITS:
         chosen = {old: np.flatnonzero([place[v] == s for v in videos[old]]) for old in SPLITS}
-        splits[s] = joined([dataset[old].take(index) for old, index in chosen.items()])
+        splits[s] = Split.concat([dataset[old].take(index) for old, index in chosen.items()])
     return _changed(dataset, splits, f"videos regrouped, seed {seed}", normalized)
 
 

@@ -8,9 +8,8 @@ A `Split` holds, per modality, float32 features (N, T, D) that are zero beyond e
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -25,7 +24,7 @@ class SyntheticSize:
 
     utterances: tuple[int, int, int] | None = None
     frames: tuple[int, int, int] | None = None  # text, audio, vision
-    world: int | None = None  # another truth, drawn by this number (tmtlib.data.recipes); None: the recipe's own
+    world: int | None = None  # another ground truth, drawn by this number (tmtlib.data.recipes); None: the recipe's own
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ class DataRef:
     """Names a data set so that a `Run` can load it: a file on disk, or the synthetic generator's settings."""
 
     name: str
-    source: str = (
-        "synthetic"  # "synthetic" by this generator, or "real": from a file, which may say otherwise of itself
-    )
+    source: str = "synthetic"  # by the generator, or "real": from a file, which may say otherwise of itself
     sha256: str = ""  # of the file, or of the generator's settings
     path: str | None = field(default=None, metadata={"identity": False})  # a moved file is the same data
     synthetic: SyntheticSize | None = None
@@ -51,14 +48,14 @@ class DataRef:
     def regime(self) -> str:
         """What a model is trained on: "clean", "masked" (see `corruption.REGIMES`), or the corruption in words."""
         how = self.training_corruption
-        known = {c: name for name, c in REGIMES.items()}
-        strength = "" if how is None or how.level is None else f" {how.level:g}"
-        return known[how] if how in known else f"{how.kind} {how.where}{strength}"
+        for name, corruption in REGIMES.items():
+            if how == corruption:
+                return name
+        return f"{how.kind} {how.where}" + ("" if how.level is None else f" {how.level:g}")
 
 
 SPLITS = ("train", "valid", "test")
 FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
-NOTHING = MappingProxyType({})
 
 
 def dataset_title(name: str, source: str) -> str:
@@ -76,12 +73,12 @@ def world_name(name: str, world: int | None) -> str:
 
 def split_name(name: str) -> tuple[str, int | None]:
     """A card's name as recipe and world: ("mosi", 3) of "mosi-world3", ("mosi", None) of "mosi"."""
-    found = re.fullmatch(r"(.+)-world(\d+)", name)
-    return (found[1], int(found[2])) if found else (name, None)
+    match = re.fullmatch(r"(.+)-world(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
 
 
 class DataError(ValueError):
-    """A data file or array that cannot be used; the message says what was found, what is wanted and what to do."""
+    """A data file or array that cannot be used; the message says what it has, what is wanted and what to do."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Split:
     labels: Float32[np.ndarray, " N"]  # sentiment intensity, in the label range of the card
     ids: tuple[str, ...]
     raw_text: tuple[str, ...]
-    unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=lambda: NOTHING)
+    unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=dict)
     text_bert: Int64[np.ndarray, "N 3 T"] | None = None  # token ids, mask, segments
     emotion_labels: Float32[np.ndarray, "N 6"] | None = None  # strength 0..3 of each of EMOTIONS; above 0: present
 
@@ -146,6 +143,24 @@ class Split:
             unimodal_labels={m: x[index] for m, x in self.unimodal_labels.items()},
             text_bert=None if self.text_bert is None else self.text_bert[index],
             emotion_labels=None if self.emotion_labels is None else self.emotion_labels[index],
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Split]) -> Split:
+        """Splits one after another, padded to the longest T; what only some of them hold is left out."""
+        longest = {m: max(p.shapes[m][0] for p in parts) for m in MODALITIES}
+        shared = [m for m in MODALITIES if all(m in p.unimodal_labels for p in parts)]
+        tokens, emotions = [p.text_bert for p in parts], [p.emotion_labels for p in parts]
+        tokens, emotions = ([] if any(x is None for x in arrays) else arrays for arrays in (tokens, emotions))
+        return cls(
+            features={m: np.concatenate([_padded(p.features[m], 1, longest[m]) for p in parts]) for m in MODALITIES},
+            lengths={m: np.concatenate([p.lengths[m] for p in parts]) for m in MODALITIES},
+            labels=np.concatenate([p.labels for p in parts]),
+            ids=tuple(i for p in parts for i in p.ids),
+            raw_text=tuple(t for p in parts for t in p.raw_text),
+            unimodal_labels={m: np.concatenate([p.unimodal_labels[m] for p in parts]) for m in shared},
+            text_bert=np.concatenate([_padded(x, 2, longest["text"]) for x in tokens]) if tokens else None,
+            emotion_labels=np.concatenate(emotions) if emotions else None,
         )
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
@@ -202,7 +217,7 @@ class DataShape:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three validated splits with the same modalities and widths; truth is known for synthetic data only."""
+    """Three validated splits with the same modalities and widths; only synthetic data have a ground truth."""
 
     card: Card
     train: Split
@@ -225,10 +240,8 @@ class Dataset:
                 )
             for m in MODALITIES:
                 if split.shapes[m][1] != self.train.shapes[m][1]:
-                    raise DataError(
-                        f"{m} is {split.shapes[m][1]} wide in {name} but {self.train.shapes[m][1]} in train"
-                    )
-
+                    widths = split.shapes[m][1], self.train.shapes[m][1]
+                    raise DataError(f"{m} is {widths[0]} wide in {name} but {widths[1]} in train")
         without = [s for s in SPLITS if self[s].emotion_labels is None]
         if 0 < len(without) < len(SPLITS):
             raise DataError(f"no emotion labels in {', '.join(without)}; wanted them in every split or in none")
@@ -278,6 +291,17 @@ def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarra
     return replace(split, features=features)
 
 
+def valid_frames(split: Split, modality: str) -> np.ndarray:
+    """Boolean (N, T): True where a frame lies within its utterance's length."""
+    return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]
+
+
+def _padded(x: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """The array filled up with zeros to `size` along an axis; the array itself where it is as long."""
+    missing = size - x.shape[axis]
+    return np.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)]) if missing else x
+
+
 def _check_emotions(labels: np.ndarray, n: int) -> None:
     """Raises DataError unless the labels are float32 (n, 6) within 0..3."""
     if labels.shape != (n, len(EMOTIONS)) or labels.dtype != np.float32:
@@ -292,8 +316,3 @@ def _all_finite(x: np.ndarray) -> bool:
     """Whether every value is finite: by the sum, without a copy; one by one only when that is not."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
-
-
-def valid_frames(split: Split, modality: str) -> np.ndarray:
-    """Boolean (N, T): True where a frame lies within its utterance's length."""
-    return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]

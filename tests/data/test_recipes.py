@@ -16,7 +16,7 @@ from tmtlib.analysis.many_worlds import STATISTICS, agreement, runs_in_worlds
 from tmtlib.common import MODALITIES
 from tmtlib.data import recipes, synthetic
 from tmtlib.data.loading import load, resolve, synthetic_ref
-from tmtlib.data.recipes import RECIPES, recipe_of, world_recipe
+from tmtlib.data.recipes import RECIPES, recipe_of
 from tmtlib.data.schema import SyntheticSize, dataset_title, split_name, world_name
 from tmtlib.data.synthetic import explained_variance
 from tmtlib.study import runs
@@ -70,7 +70,7 @@ def test_true_importance_spans_nearly_all_there_is_and_favours_no_modality_much(
 
 
 def test_no_world_is_the_recipe_as_it_is():
-    assert all(world_recipe(r, None) is r for r in RECIPES.values())
+    assert all(recipe_of(name, None) is recipe for name, recipe in RECIPES.items())
     with pytest.raises(ValueError, match="world is -1; wanted 0, 1, 2"):
         recipe_of("mosi", -1)
     with pytest.raises(ValueError, match="no synthetic data set 'iemocap'"):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from tmtlib.common import as_tuples
+
 
 @dataclass(frozen=True)
 class StandardFile:
@@ -31,10 +33,7 @@ class StandardFile:
 
 _CONTENT = tomllib.loads(Path(__file__).with_name("standard_files.toml").read_text(encoding="utf-8"))
 SOURCES = tuple(_CONTENT["sources"])
-STANDARD_FILES = tuple(
-    StandardFile(**row | {"utterances": tuple(row["utterances"]), "shapes": tuple(map(tuple, row["shapes"]))})
-    for row in _CONTENT["file"]
-)
+STANDARD_FILES = tuple(StandardFile(**{k: as_tuples(v) for k, v in row.items()}) for row in _CONTENT["file"])
 NAMES = tuple(dict.fromkeys(f.name for f in STANDARD_FILES))
 
 
@@ -68,6 +67,11 @@ def known_sha256(sha256: str) -> StandardFile | None:
 def files_of(name: str) -> tuple[StandardFile, ...]:
     """The standard files of a data set, the preferred one first; empty for a name without any."""
     return tuple(f for f in STANDARD_FILES if f.name == name)
+
+
+def namesake(name: str, file: str) -> StandardFile | None:
+    """The standard file of a data set that a file of this name would be, or None."""
+    return next((f for f in files_of(name) if f.file == file), None)
 
 
 def places(file: StandardFile, folder: Path) -> tuple[Path, ...]:

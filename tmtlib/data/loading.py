@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tmtlib import common
 from tmtlib.data import catalog, mmsa, schema, synthetic
 from tmtlib.data.corrupt import corrupt, noise_scale
+from tmtlib.data.recipes import EMOTION_LOADINGS
 from tmtlib.data.schema import DataError, DataRef, Dataset, SyntheticSize
 
 
@@ -157,7 +158,7 @@ def load(ref: DataRef) -> Dataset:
 def stated(ref: DataRef) -> Stated:
     """What the data of a reference say of themselves. Only a file that is not a published one is read for it, once."""
     if ref.source == "synthetic":
-        return Stated("synthetic", ref.name in synthetic.EMOTION_LOADINGS)
+        return Stated("synthetic", ref.name in EMOTION_LOADINGS)
     if catalog.known_sha256(ref.sha256):
         return Stated("real", False)
     dataset = load(ref.clean)

@@ -165,10 +165,9 @@ def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
 
 def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Notes) -> None:
     """Reports a standard file with other bytes, and shapes unlike the published ones or its own config."""
-    files = catalog.files_of(card.name)
-    namesake = next((f for f in files if f.file == path.name), None)
-    if namesake and namesake.sha256 != card.sha256:
-        what = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {namesake.sha256[:12]}..."
+    files, published = catalog.files_of(card.name), catalog.namesake(card.name, path.name)
+    if published and published.sha256 != card.sha256:
+        what = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {published.sha256[:12]}..."
         note(what, 1, "read all the same: results are this file's, not the published one's")
     described = {}
     if card.source == "real":  # synthetic data may have any size, and say what they are

@@ -1,15 +1,14 @@
 """The one type a data set has, whatever file or generator it came from, checked when it is made.
 
-    Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the ground truth)
-
-A `Split` holds, per modality, float32 features (N, T, D) that are zero beyond each utterance's length.
+Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the ground truth)
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -98,14 +97,11 @@ class Split:
         if set(self.features) != set(MODALITIES) or set(self.lengths) != set(MODALITIES):
             raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
         n = len(self.labels)
-        if self.labels.shape != (n,) or self.labels.dtype != np.float32:
-            raise DataError(f"labels are {self.labels.dtype} {self.labels.shape}; wanted float32 ({n},)")
+        _check_array("labels", self.labels, np.float32, (n,))
         for m, x in self.features.items():
-            if x.ndim != 3 or len(x) != n or x.dtype != np.float32:
-                raise DataError(f"{m} features are {x.dtype} {x.shape}; wanted float32 ({n}, T, D)")
+            _check_array(f"{m} features", x, np.float32, (n, "T", "D"))
             length = self.lengths[m]
-            if length.dtype != np.int64 or length.shape != (n,):
-                raise DataError(f"{m} lengths are {length.dtype} {length.shape}; wanted int64 ({n},)")
+            _check_array(f"{m} lengths", length, np.int64, (n,))
             if n and (length.min() < 0 or length.max() > x.shape[1]):
                 raise DataError(f"{m} lengths span {length.min()}..{length.max()}; wanted 0..{x.shape[1]}")
             if not _all_finite(x):
@@ -120,7 +116,12 @@ class Split:
         if self.text_bert is not None and self.text_bert.shape != (n, 3, self.shapes["text"][0]):
             raise DataError(f"text_bert is {self.text_bert.shape}; wanted ({n}, 3, {self.shapes['text'][0]})")
         if self.emotion_labels is not None:
-            _check_emotions(self.emotion_labels, n)
+            _check_array("emotion_labels", self.emotion_labels, np.float32, (n, len(EMOTIONS)))
+            bad = np.flatnonzero(~((self.emotion_labels >= 0) & (self.emotion_labels <= 3 + 1e-4)).all(1))  # NaN too
+            if len(bad):
+                first = f"the first in row {bad[0]}: {self.emotion_labels[bad[0]].tolist()}"
+                out = f"emotion_labels of {len(bad)} of {n} rows are not within 0..3"
+                raise DataError(f"{out} ({first}); repair or remove them")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -132,36 +133,12 @@ class Split:
 
     def take(self, index: np.ndarray) -> Split:
         """The utterances at `index`, in that order."""
-        index = np.asarray(index)
-        return replace(
-            self,
-            features={m: x[index] for m, x in self.features.items()},
-            lengths={m: x[index] for m, x in self.lengths.items()},
-            labels=self.labels[index],
-            ids=tuple(self.ids[i] for i in index),
-            raw_text=tuple(self.raw_text[i] for i in index),
-            unimodal_labels={m: x[index] for m, x in self.unimodal_labels.items()},
-            text_bert=None if self.text_bert is None else self.text_bert[index],
-            emotion_labels=None if self.emotion_labels is None else self.emotion_labels[index],
-        )
+        return replace(self, **{f.name: _rows(getattr(self, f.name), np.asarray(index)) for f in fields(self)})
 
     @classmethod
     def concat(cls, parts: Sequence[Split]) -> Split:
         """Splits one after another, padded to the longest T; what only some of them hold is left out."""
-        longest = {m: max(p.shapes[m][0] for p in parts) for m in MODALITIES}
-        shared = [m for m in MODALITIES if all(m in p.unimodal_labels for p in parts)]
-        tokens, emotions = [p.text_bert for p in parts], [p.emotion_labels for p in parts]
-        tokens, emotions = ([] if any(x is None for x in arrays) else arrays for arrays in (tokens, emotions))
-        return cls(
-            features={m: np.concatenate([_padded(p.features[m], 1, longest[m]) for p in parts]) for m in MODALITIES},
-            lengths={m: np.concatenate([p.lengths[m] for p in parts]) for m in MODALITIES},
-            labels=np.concatenate([p.labels for p in parts]),
-            ids=tuple(i for p in parts for i in p.ids),
-            raw_text=tuple(t for p in parts for t in p.raw_text),
-            unimodal_labels={m: np.concatenate([p.unimodal_labels[m] for p in parts]) for m in shared},
-            text_bert=np.concatenate([_padded(x, 2, longest["text"]) for x in tokens]) if tokens else None,
-            emotion_labels=np.concatenate(emotions) if emotions else None,
-        )
+        return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
         """What a task's predictions are scored against: sentiment (N,) or, for "emotions", their strengths (N, 6).
@@ -296,20 +273,36 @@ def valid_frames(split: Split, modality: str) -> np.ndarray:
     return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]
 
 
-def _padded(x: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """The array filled up with zeros to `size` along an axis; the array itself where it is as long."""
-    missing = size - x.shape[axis]
-    return np.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)]) if missing else x
+def _rows(values, index: np.ndarray):
+    """One field of a split, at some of its rows."""
+    if isinstance(values, Mapping):
+        return {m: x[index] for m, x in values.items()}
+    if isinstance(values, tuple):
+        return tuple(values[i] for i in index)
+    return None if values is None else values[index]
 
 
-def _check_emotions(labels: np.ndarray, n: int) -> None:
-    """Raises DataError unless the labels are float32 (n, 6) within 0..3."""
-    if labels.shape != (n, len(EMOTIONS)) or labels.dtype != np.float32:
-        raise DataError(f"emotion_labels are {labels.dtype} {labels.shape}; wanted float32 ({n}, {len(EMOTIONS)})")
-    bad = np.flatnonzero(~((labels >= 0) & (labels <= 3 + 1e-4)).all(1))  # NaN is on neither side
-    if len(bad):
-        what = f"the first in row {bad[0]}: {labels[bad[0]].tolist()}"
-        raise DataError(f"emotion_labels of {len(bad)} of {n} rows are not within 0..3 ({what}); repair or remove them")
+def _joined(values: list):
+    """One field of several splits, as the field of one; arrays are filled up with zeros to the longest."""
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], Mapping):
+        return {m: _joined([x[m] for x in values]) for m in values[0] if all(m in x for x in values)}
+    if isinstance(values[0], tuple):
+        return tuple(chain.from_iterable(values))
+    longest = np.max([x.shape for x in values], axis=0)
+    for i, x in enumerate(values):
+        if x.shape[1:] != tuple(longest[1:]):
+            values[i] = np.pad(x, [(0, 0), *((0, missing) for missing in longest[1:] - x.shape[1:])])
+    return np.concatenate(values)
+
+
+def _check_array(name: str, x: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> None:
+    """Raises DataError unless the array has the dtype and the shape, in which an axis with a name has any size."""
+    fits = x.ndim == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(x.shape, shape, strict=True))
+    if not fits or x.dtype != dtype:
+        wanted = f"({shape[0]},)" if len(shape) == 1 else f"({', '.join(map(str, shape))})"
+        raise DataError(f"{name} are {x.dtype} {x.shape}; wanted {np.dtype(dtype)} {wanted}")
 
 
 def _all_finite(x: np.ndarray) -> bool:

@@ -42,7 +42,7 @@ from jaxtyping import Float, Float32
 from scipy.special import ndtr, ndtri
 
 from tmtlib.common import EMOTIONS, MODALITIES
-from tmtlib.data.recipes import RECIPES, Recipe, recipe_of
+from tmtlib.data.recipes import EMOTION_LOADINGS, EMOTION_RATES, RECIPES, Recipe, recipe_of
 from tmtlib.data.schema import SPLITS, Card, Dataset, Split, SyntheticSize, world_name
 from tmtlib.stats import metrics
 from tmtlib.stats.statistics import shapley
@@ -51,17 +51,6 @@ VERSION = 1  # part of every synthetic data set's hash: raise it when the genera
 SALIENT_SHARE = 0.2
 MARKER = 2.0
 LATENT = 12  # K, at most: real features are correlated too, and a low rank keeps generation fast
-EMOTION_RATES: Mapping[str, float] = dict(zip(EMOTIONS, (0.53, 0.26, 0.21, 0.10, 0.17, 0.08), strict=True))
-EMOTION_LOADINGS: Mapping[str, Mapping[str, tuple[float, ...]]] = {  # a_k by data set
-    "mosei": {
-        "happy": (0.6, 0.3, 0.1, 0.5, 0.0),
-        "sad": (-0.5, -0.4, -0.4, -0.1, 0.0),
-        "anger": (-0.4, -0.2, 0.6, -0.2, 0.0),
-        "surprise": (0.0, 0.2, 0.5, 0.5, 0.2),
-        "disgust": (-0.5, -0.5, 0.0, -0.4, 0.0),
-        "fear": (-0.4, 0.5, -0.3, 0.3, 0.2),
-    },
-}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Transcripts to text features, by word vectors or by a frozen BERT that the user has on disk; nothing is downloaded.
 
 BERT's layout is `text_bert` of MMSA's files (https://github.com/thuiar/MMSA): int64 (N, 3, T), rows token ids,
-attention mask and segment ids, padded at the end. Its features are the last hidden state, zero beyond each true length, here as
-in `tmtlib.models.bert`, which fine-tunes. transformers is imported only when a BERT is used.
+attention mask and segment ids, padded at the end. Its features are the last hidden state, zero beyond each true length,
+as in `tmtlib.models.bert`, which fine-tunes. transformers is imported only when a BERT is used.
 """
 
 from __future__ import annotations

@@ -123,16 +123,12 @@ def labels_table(dataset: Dataset) -> pd.DataFrame:
     width = BIN_WIDTH[dataset.family]
     low, high = dataset.card.label_range
     last = round((high - low) / width)
-    counts = {}
+    table = pd.DataFrame({"label": np.round(low + width * np.arange(last + 1), 6) + 0.0})
     for s in SPLITS:
         steps = np.round(dataset[s].labels.astype(np.float64) / width).astype(int) + last // 2
-        counts[s] = np.bincount(np.clip(steps, 0, last), minlength=last + 1)
-    total = sum(counts.values())
-    return pd.DataFrame(
-        {"label": np.round(low + width * np.arange(last + 1), 6) + 0.0}
-        | counts
-        | {"share": total / total.sum(), "histogram": ["#" * round(40 * k / total.max()) for k in total]}
-    )
+        table[s] = np.bincount(np.clip(steps, 0, last), minlength=last + 1)
+    total = table[list(SPLITS)].sum(axis=1)
+    return table.assign(share=total / total.sum(), histogram=["#" * round(40 * k / total.max()) for k in total])
 
 
 def oddities_table(dataset: Dataset) -> pd.DataFrame:
@@ -147,19 +143,12 @@ def leakage_table(dataset: Dataset) -> pd.DataFrame:
     rows = []
     for earlier, later in combinations(SPLITS, 2):
         seen = set(videos[earlier])
+        ids = len(set(dataset[later].ids) & set(dataset[earlier].ids))
         utterances = sum(v in seen for v in videos[later])
-        rows.append(
-            {
-                "split": later,
-                "earlier": earlier,
-                "ids shared": len(set(dataset[later].ids) & set(dataset[earlier].ids)),
-                "videos": len(set(videos[later])),
-                "videos shared": len(set(videos[later]) & seen),
-                "utterances in shared videos": utterances,
-                "share": utterances / len(videos[later]),
-            }
-        )
-    return pd.DataFrame(rows)
+        counts = len(set(videos[later])), len(set(videos[later]) & seen), utterances, utterances / len(videos[later])
+        rows.append((later, earlier, ids, *counts))
+    columns = "split", "earlier", "ids shared", "videos", "videos shared", "utterances in shared videos", "share"
+    return pd.DataFrame(rows, columns=columns)
 
 
 def id_style(dataset: Dataset) -> str | None:

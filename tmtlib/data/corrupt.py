@@ -61,13 +61,9 @@ def add_noise(
 ) -> Split:
     """P7: Gaussian noise on every feature of every valid frame: x + scale 10^(-snr_db / 20) n, n ~ N(0, 1).
 
-    Args:
-        scale: standard deviation (D,) of each feature by modality, over the training split's valid frames
-            (`noise_scale`), so that 0 dB is noise as large as the feature itself varies.
-        snr_db: signal-to-noise ratio in decibels; infinity changes nothing.
-        seed: two levels with one seed have the same noise at different strength.
-
-    Raises ValueError for an unknown modality or a ratio that is NaN or minus infinity.
+    `scale`: standard deviation (D,) of each feature by modality in the training split (`noise_scale`), so that 0 dB is
+    noise as large as the feature itself varies; infinitely many decibels change nothing. Two levels with one seed have
+    the same noise at different strength. Raises ValueError for an unknown modality, or a ratio of NaN or -infinity.
     """
     _check(modalities)
     if np.isnan(snr_db) or snr_db == -np.inf:
@@ -117,8 +113,7 @@ def drop_frames(
     With one seed, what is missing at a rate is missing at every higher one too. Lengths stay. Raises ValueError for a
     rate outside [0, 1].
     """
-    _check(modalities)
-    _check_share("rate", rate)
+    _check(modalities, rate=rate)
     if not np.any(rate):
         return split
     gone = {}
@@ -133,14 +128,13 @@ def drop_block(split: Split, share: float, modalities: Collection[str] = MODALIT
 
     Raises ValueError for a share outside [0, 1].
     """
-    _check(modalities)
-    _check_share("share", share)
+    _check(modalities, share=share)
     gone = {}
     for m in modalities if share else ():
         length = split.lengths[m]
         size = np.rint(share * length).astype(np.int64)
-        place = np.random.default_rng([seed, MODALITIES.index(m)]).random(len(length))
-        first = np.floor(place * (length - size + 1)).astype(np.int64)
+        uniform = np.random.default_rng([seed, MODALITIES.index(m)]).random(len(length))
+        first = np.floor(uniform * (length - size + 1)).astype(np.int64)
         after = np.arange(split.shapes[m][0]) - first[:, None]
         gone[m] = (after >= 0) & (after < size[:, None])
     return _without_frames(split, gone)
@@ -152,13 +146,9 @@ def shift(split: Split, frames: int, modality: str) -> Split:
     """
     _check((modality,))
     x = split.features[modality]
-    moved = np.zeros_like(x)
-    steps = min(abs(frames), x.shape[1])
-    if frames >= 0:
-        moved[:, steps:] = x[:, : x.shape[1] - steps]
-    else:
-        moved[:, : x.shape[1] - steps] = x[:, steps:]
-    moved[~valid_frames(split, modality)] = 0
+    source = np.arange(x.shape[1]) - frames
+    inside = (source >= 0) & (source < x.shape[1]) & valid_frames(split, modality)
+    moved = np.where(inside[..., None], x[:, source % x.shape[1]], np.float32(0))
     return replace(split, features={**split.features, modality: moved})
 
 
@@ -195,11 +185,10 @@ def _without_frames(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
     return replace(split, features=dict(split.features) | features, text_bert=tokens)
 
 
-def _check_share(name: str, value: float | np.ndarray) -> None:
-    if not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
-        raise ValueError(f"{name} is {value}; wanted 0 to 1")
-
-
-def _check(modalities: Collection[str]) -> None:
+def _check(modalities: Collection[str], **shares: float | np.ndarray) -> None:
+    """Raises ValueError for an unknown modality, and for shares outside [0, 1]."""
     for m in modalities:
         check_choice("modality", m, MODALITIES)
+    for name, value in shares.items():
+        if not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
+            raise ValueError(f"{name} is {value}; wanted 0 to 1")

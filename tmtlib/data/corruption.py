@@ -42,7 +42,7 @@ GROUPS = (*((m,) for m in MODALITIES), MODALITIES)  # each modality alone, then 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One corruption. `level` None in "missing_frames" draws each utterance's own rate, uniform from 0 to 1."""
+    """One corruption. `level` None in "missing_frames" draws a rate for each utterance, uniform from 0 to 1."""
 
     kind: str
     modalities: tuple[str, ...] = MODALITIES

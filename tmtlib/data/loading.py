@@ -43,8 +43,8 @@ def load_dataset(
         synthetic_size: utterances and frames of synthetic data; default: as published.
         family: metric family of a file, "mosi" or "sims"; default: from the file, or guessed and reported.
 
-    Raises FileNotFoundError for a path, or for a name whose file is not in the folder: the message says where was
-    looked, the SHA-256 wanted and where to get it. Raises DataError for a file that cannot be used.
+    Raises FileNotFoundError for what is not there (where was looked, the SHA-256 wanted and where to get it), DataError
+    for a file that cannot be used.
     """
     ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size)
     if family is None:

@@ -17,30 +17,18 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tmtlib.common import MODALITIES, check_choice, write_atomic
 from tmtlib.data import catalog, safe_pickle
-from tmtlib.data.mmsa_split import UNIMODAL, read_split
+from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
 OUR_KEY = "tmtlib"  # key in `config` under which `write_mmsa` states what the MMSA layout has no place for
-
-
-@dataclass
-class Notes:
-    """Collects oddities; callable as `note(what, count, handling)`, which forgets a count of zero."""
-
-    split: str = "all"
-    oddities: list[Oddity] = field(default_factory=list)
-
-    def __call__(self, what: str, count: int, handling: str) -> None:
-        if count:
-            self.oddities.append(Oddity(self.split, what, int(count), handling))
 
 
 def read(path: str | Path, *, name: str | None = None, family: str | None = None) -> Dataset:
@@ -52,20 +40,24 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     sha256 = catalog.file_sha256(path)
     raw, config = _splits_and_config(safe_pickle.load(path), path)
     stated = any(f"{m}_lengths" in raw[s] for s in SPLITS for m in MODALITIES)
-    notes, splits = Notes(), {}
+    oddities, splits = [], {}
+
+    def note_in(split: str, what: str, count: int, handling: str) -> None:
+        if count:
+            oddities.append(Oddity(split, what, int(count), handling))
+
     for s in SPLITS:
-        notes.split = s
         try:
-            splits[s] = read_split(raw.pop(s), s, notes)
+            splits[s] = read_split(raw.pop(s), s, partial(note_in, s))
         except DataError as error:
             raise DataError(f"{path}, split {s}: {error}") from error
-    notes.split = "all"
-    card = _card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, notes)
-    _compare_with_catalog(card, path, splits, config, notes)
+    note = partial(note_in, "all")
+    card = _card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, note)
+    _compare_with_catalog(card, path, splits, config, note)
     times = Counter(i for split in splits.values() for i in set(split.ids))
-    notes("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
+    note("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
     try:
-        return Dataset(card, *(splits[s] for s in SPLITS), oddities=tuple(notes.oddities))
+        return Dataset(card, oddities=tuple(oddities), **splits)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -115,7 +107,7 @@ def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], di
     return raw, config if isinstance(config, dict) else {}
 
 
-def _card(path, sha256, name, family, written: object, splits: Mapping, stated: bool, note: Notes) -> Card:
+def _card(path, sha256, name, family, written: object, splits: Mapping, stated: bool, note: Note) -> Card:
     """The card: what was asked for, else what the bytes are known for, else what `write_mmsa` wrote, else a guess."""
     published = catalog.known_sha256(sha256)
     name = name or name_of(path, sha256)
@@ -138,7 +130,7 @@ def _card(path, sha256, name, family, written: object, splits: Mapping, stated: 
     return card
 
 
-def _family(name: str, splits: Mapping[str, Split], note: Notes) -> str:
+def _family(name: str, splits: Mapping[str, Split], note: Note) -> str:
     """The metric family by the data set's name, else by the range of all labels."""
     if name in FOLDERS.values():
         family, why = ("sims" if name.startswith("sims") else "mosi"), f"the name is {name!r}"
@@ -163,7 +155,7 @@ def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
     return "aligned"
 
 
-def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Notes) -> None:
+def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Note) -> None:
     """Reports a standard file with other bytes, and shapes unlike the published ones or its own config."""
     files, published = catalog.files_of(card.name), catalog.namesake(card.name, path.name)
     if published and published.sha256 != card.sha256:

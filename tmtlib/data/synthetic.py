@@ -148,8 +148,8 @@ def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
 def best_mae(recipe: Recipe, nodes: int = 400) -> float:
     """Expected MAE of the best prediction, by quadrature over (o, y - o) for each pattern of reliability.
 
-    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the two-dimensional integral is taken at
-    the midpoints of `nodes` equally likely intervals of each.
+    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the integral is taken at the midpoints of
+    `nodes` equally likely intervals of each.
     """
     points = _normal_points(nodes)
     total = 0.0

@@ -41,8 +41,8 @@ def feature_file(path: str | Path) -> Path:
     """The path, if a file is there. Raises FileNotFoundError saying what is there instead."""
     path = Path(path).expanduser()
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "not there"
-        raise FileNotFoundError(f"{path} is {what}; wanted a feature file (MMSA, MMSA-FET or MulT pickle)")
+        place = "a folder" if path.is_dir() else "not there"
+        raise FileNotFoundError(f"{path} is {place}; wanted a feature file (MMSA, MMSA-FET or MulT pickle)")
     return path
 
 

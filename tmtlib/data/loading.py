@@ -94,7 +94,7 @@ def resolve_all(
     refs, missing = [], []
     for name in names:
         try:
-            refs.append(_file_ref(_standard_file(name, place), normalize))
+            refs.append(resolve(name, data=place, normalize=normalize))
         except FileNotFoundError as error:
             missing.append(str(error))
     if not refs:

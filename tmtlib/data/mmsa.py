@@ -159,8 +159,8 @@ def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mappi
     """Reports a standard file with other bytes, and shapes unlike the published ones or its own config."""
     files, published = catalog.files_of(card.name), catalog.namesake(card.name, path.name)
     if published and published.sha256 != card.sha256:
-        what = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {published.sha256[:12]}..."
-        note(what, 1, "read all the same: results are this file's, not the published one's")
+        hashes = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {published.sha256[:12]}..."
+        note(hashes, 1, "read all the same: results are this file's, not the published one's")
     described = {}
     if card.source == "real":  # synthetic data may have any size, and say what they are
         described["the published file"] = next((f.shapes for f in files if f.alignment == card.alignment), ())

@@ -169,8 +169,8 @@ def _text_bert(values: object, text: Float32[np.ndarray, "N T D"], note: Note) -
     n, frames = text.shape[:2]
     tokens = _array(values, "text_bert")
     if tokens.shape != (n, 3, frames) or tokens.dtype.kind not in "iuf" or not np.isfinite(tokens).all():
-        what = f"text_bert is {tokens.dtype} {tokens.shape}"
-        note(what, n, f"left out: wanted finite numbers ({n}, 3, {frames}), as the text has {frames} frames")
+        handling = f"left out: wanted finite numbers ({n}, 3, {frames}), as the text has {frames} frames"
+        note(f"text_bert is {tokens.dtype} {tokens.shape}", n, handling)
         return None
     if tokens.dtype.kind == "f":
         note(f"text_bert is {tokens.dtype}", n, "made int64")
@@ -230,10 +230,8 @@ def _settled(
     note(f"{modality} length 0 but frames hold data", lost.sum(), "found from the trailing all-zero frames")
     lengths = np.where(lost, last, lengths)
     absent = lengths == 0
-    if absent.all():
-        note(f"{modality} absent from every utterance", len(x), "kept, with length 0")
-    else:
-        note(f"{modality} absent (length 0)", absent.sum(), "kept, with length 0")
+    where = "from every utterance" if absent.all() else "(length 0)"
+    note(f"{modality} absent {where}", absent.sum(), "kept, with length 0")
     note(f"{modality} all zero within its length", ((last == 0) & ~absent).sum(), "kept as it is")
     beyond = (last > lengths).sum()
     note(f"{modality} data beyond the length", beyond, "set to 0: the length is trusted")

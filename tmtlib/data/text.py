@@ -126,9 +126,9 @@ def _load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
 def _model_folder(model: str | Path) -> Path:
     folder = Path(model).expanduser()
     if not (folder / "config.json").is_file():
-        what = "there is no config.json in the folder" if folder.is_dir() else "there is no folder"
+        missing = "there is no config.json in the folder" if folder.is_dir() else "there is no folder"
         raise FileNotFoundError(
-            f"{what} {folder}; wanted a folder with a saved BERT (config.json, model.safetensors) "
+            f"{missing} {folder}; wanted a folder with a saved BERT (config.json, model.safetensors) "
             f"and its tokenizer. {HOW_TO_GET_ONE}"
         )
     return folder

@@ -62,6 +62,11 @@ def as_json(value: object, every_field: bool = True) -> object:
     return value
 
 
+def as_tuples(value: object) -> object:
+    """A value as TOML has it, with lists, nested ones too, as tuples."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
 def digest(value: object) -> str:
     """SHA-256 of what in a dataclass can change a result, in hexadecimal."""
     return hashlib.sha256(json.dumps(as_json(value, every_field=False), sort_keys=True).encode()).hexdigest()

@@ -304,7 +304,7 @@ def test_unknown_names_are_refused(bad):
 
 @pytest.mark.parametrize("kind", IN_TRANSCRIPTS)
 def test_corruptions_of_transcripts_want_an_encoder(kind):
-    with pytest.raises(ValueError, match=f"{kind} changes transcripts.*transcript_robustness"):
+    with pytest.raises(ValueError, match=f"{kind} changes transcripts.*analysis[.]transcripts[.]sweep"):
         corrupt(DATA.test, Corruption(kind, ("text",), 0.5), SCALE)
 
 

@@ -11,8 +11,8 @@ import pytest
 import tmtlib
 from tmtlib.common import MODALITIES, digest
 from tmtlib.data import catalog, loading, mmsa, schema, synthetic
-from tmtlib.data.loading import load, load_dataset, resolve, resolve_all
-from tmtlib.data.schema import SPLITS, DataError, SyntheticSize
+from tmtlib.data.loading import load, load_dataset, resolve, resolve_all, stated
+from tmtlib.data.schema import SPLITS, DataError, DataRef, SyntheticSize
 
 SMALL = SyntheticSize((12, 6, 8), (5, 6, 7))
 MOSI_FILES = ("MOSI/Processed/aligned_50.pkl", "MOSI/Processed/unaligned_50.pkl")
@@ -22,6 +22,7 @@ MOSI_FILES = ("MOSI/Processed/aligned_50.pkl", "MOSI/Processed/unaligned_50.pkl"
 def no_data_folder(monkeypatch):
     monkeypatch.delenv("TMT_DATA", raising=False)
     load.cache_clear()
+    stated.cache_clear()
 
 
 def write(path: Path, name: str = "mosi", seed: int = 0) -> Path:
@@ -32,6 +33,7 @@ def write(path: Path, name: str = "mosi", seed: int = 0) -> Path:
 
 def test_a_name_without_a_folder_is_synthetic():
     dataset = load_dataset("sims", synthetic_size=SMALL)
+    assert dataset.ref.normalize
     assert (dataset.card.name, dataset.card.source, len(dataset.train)) == ("sims", "synthetic", 12)
     assert dataset.truth is not None
     assert dataset.ref.sha256 == dataset.card.sha256 == synthetic.settings_sha256("sims", SMALL)
@@ -172,7 +174,7 @@ def test_a_changed_file_is_refused(tmp_path, same_size):
     if same_size:
         content = bytearray(path.read_bytes())
         at = content.find(b"synthetic utterance")
-        content[at : at + 7] = b"SYNTHETIC"
+        content[at : at + 9] = b"SYNTHETIC"
         path.write_bytes(content)
         os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns + 1_000_000))
         assert path.stat().st_size == old.st_size
@@ -202,7 +204,7 @@ def test_a_file_is_hashed_once(tmp_path, monkeypatch):
     real = hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(name) or real(file, name))
     load_dataset(path)
-    load_dataset(path, normalize=True)
+    load_dataset(path, normalize=False)
     mmsa.read(path)
     assert hashed == ["sha256"]
 
@@ -213,7 +215,25 @@ def test_a_data_set_is_read_once():
     assert load(ref) is not load(replace(ref, normalize=True))
 
 
-def test_resolve_all_plants_only_where_there_is_no_folder(tmp_path):
+def test_what_data_say_of_themselves_is_known_without_loading_synthetic_and_published_ones(monkeypatch):
+    monkeypatch.setattr(loading, "load", lambda ref: pytest.fail(f"{ref.name} was loaded"))
+    refs = [resolve(name) for name in ("mosi", "mosei", "sims")]
+    assert [stated(ref) for ref in refs] == [("synthetic", False), ("synthetic", True), ("synthetic", False)]
+    published = DataRef("mosei", "real", catalog.files_of("mosei")[0].sha256, "aligned_50.pkl")
+    assert stated(published) == ("real", False)
+
+
+def test_what_a_file_says_of_itself_is_read_once(tmp_path, monkeypatch):
+    read, reads = mmsa.read, []
+    monkeypatch.setattr(mmsa, "read", lambda path: reads.append(path) or read(path))
+    refs = [resolve(write(tmp_path / f"{name}.pkl", name)) for name in ("mosi", "mosei")]
+    assert [stated(ref) for ref in refs] == [("synthetic", False), ("synthetic", True)]
+    assert load(refs[0]).card.source == "synthetic" and len(reads) == 2
+    load.cache_clear()
+    assert stated(refs[0]) == ("synthetic", False) and len(reads) == 2, "without the data in memory"
+
+
+def test_resolve_all_is_synthetic_only_where_there_is_no_folder(tmp_path):
     options = {"normalize": True, "sizes": {"mosi": SMALL}}
     refs, missing = resolve_all(("mosi", "sims"), data=None, **options)
     assert [(r.name, r.source, r.synthetic) for r in refs] == [
@@ -247,8 +267,8 @@ def valid(split: schema.Split, modality: str) -> np.ndarray:
 @pytest.mark.parametrize("from_file", [False, True])
 def test_normalised_features_are_z_scores_of_the_training_frames(tmp_path, from_file):
     where = write(tmp_path / "mine.pkl") if from_file else "mosi"
-    raw = load_dataset(where, synthetic_size=SMALL)
-    scaled = load_dataset(where, synthetic_size=SMALL, normalize=True)
+    raw = load_dataset(where, synthetic_size=SMALL, normalize=False)
+    scaled = load_dataset(where, synthetic_size=SMALL)
     assert scaled.ref.normalize and not raw.ref.normalize
     for m in MODALITIES:
         frames = valid(raw.train, m).astype(np.float64)
@@ -285,7 +305,7 @@ def test_constant_features_and_absent_modalities_stay_zero():
 
 
 def test_loading_leaves_the_raw_data_as_they_are():
-    raw = load_dataset("mosi", synthetic_size=SMALL)
+    raw = load_dataset("mosi", synthetic_size=SMALL, normalize=False)
     before = raw.train.features["text"].copy()
-    load_dataset("mosi", synthetic_size=SMALL, normalize=True)
+    load_dataset("mosi", synthetic_size=SMALL)
     np.testing.assert_array_equal(raw.train.features["text"], before)

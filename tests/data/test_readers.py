@@ -504,6 +504,15 @@ def test_what_is_written_is_read_back_without_oddities(tmp_path, name):
     assert [("Negative", "Neutral", "Positive")[int(s) + 1] for s in np.sign(dataset.train.labels)] == list(annotations)
 
 
+def test_files_of_earlier_versions_say_planted_and_are_synthetic(tmp_path):
+    mmsa.write_mmsa(synthetic.generate("mosi", SyntheticSize((12, 5, 6), (6, 6, 6))), tmp_path / "out.pkl")
+    written = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    for source, wanted in (("planted", "synthetic"), ("real", "real")):
+        written["config"]["tmtlib"]["source"] = source
+        (tmp_path / "out.pkl").write_bytes(pickle.dumps(written))
+        assert mmsa.read(tmp_path / "out.pkl").card.source == wanted
+
+
 def test_token_ids_and_absent_modalities_survive_writing(read, tmp_path):
     raw = content()
     for part in raw.values():

@@ -99,7 +99,7 @@ def test_vision_is_absent_from_mosi_with_glove_and_covarep(read):
     assert table.loc[("vision", "test"), "absent"] == 685
     signs = check.splits_table(dataset).set_index("split").loc["test", ["negative", "zero", "positive"]]
     assert signs.tolist() == [378, 30, 277]
-    scaled = load_dataset(file("mosi_glove_covarep.pkl"), normalize=True)
+    scaled = load_dataset(file("mosi_glove_covarep.pkl"))
     assert not scaled.test.features["vision"].any(), "normalisation leaves an absent modality at zero"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tmtlib.data.text import encode_text, encode_transcripts
+from tmtlib.data.text import encode_text, encode_transcripts, last_hidden, load_bert
 from tmtlib.models.bert import BertText
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "film", "not", "##ly", "bad", "."]
@@ -144,7 +144,7 @@ def test_unusable_arguments_are_refused(folder):
     with pytest.raises(ValueError, match="25 tokens an utterance, but the model has 24 positions"):
         encode_transcripts(["a"], folder, max_length=25)
     with pytest.raises(ValueError, match=r"shape \(2, 4\); wanted \(B, 3, T\)"):
-        BertText(folder)(torch.zeros(2, 4, dtype=torch.long))
+        last_hidden(load_bert(folder), torch.zeros(2, 4, dtype=torch.long))
 
 
 def test_import_is_light():

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tmtlib.analysis import degradation, robustness
 from tmtlib.analysis import transcripts as words_missing
 from tmtlib.data import corruption, mmsa, schema, synthetic
-from tmtlib.data.encoders import open_encoder
 from tmtlib.data.loading import load, resolve
 from tmtlib.data.schema import SPLITS, DataError, SyntheticSize
+from tmtlib.data.text import open_encoder
 from tmtlib.data.transcripts import NEGATIONS, drop_words, substitute_words, vocabulary, words
 from tmtlib.models.bert import BertTextConfig
 from tmtlib.study import runs

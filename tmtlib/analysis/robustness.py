@@ -20,7 +20,6 @@ from tmtlib.common import MODALITIES, one_thread, pick_device
 from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import Corruption
-from tmtlib.data.joined import joined
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
@@ -161,7 +160,7 @@ def _predictions(
     for start in range(0, len(cases), size):
         some = cases[start : start + size]
         splits = [_corrupted(data.test, how, scale, mask) for how, mask in some]
-        values = predict(model, joined(splits) if len(splits) > 1 else splits[0], run.training, device)
+        values = predict(model, Split.concat(splits) if len(splits) > 1 else splits[0], run.training, device)
         yield from zip(some, values.reshape(len(some), n, *values.shape[1:]), strict=True)
 
 

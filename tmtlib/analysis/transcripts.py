@@ -1,6 +1,6 @@
 """Trained models on test data whose transcripts lost words or have other words in them: protocol P6.
 
-The text features are made anew from the corrupted transcripts, by an encoder that the user gives (`data.encoders`),
+The text features are made anew from the corrupted transcripts, by an encoder that the user gives (`data.text`),
 and normalised as the file's own were. Level 0 is made anew too, so that a curve shows what the words do and not
 what the encoder does; `agreement` says how far it is the file's own text. Audio and vision stay.
 
@@ -23,9 +23,9 @@ from tmtlib.common import one_thread
 from tmtlib.data import corruption, schema
 from tmtlib.data.corrupt import noise_scale
 from tmtlib.data.corruption import Corruption
-from tmtlib.data.encoders import FrozenBert, WordVectors, open_encoder
 from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, DataRef, Dataset, Split
+from tmtlib.data.text import FrozenBert, WordVectors, open_encoder
 from tmtlib.data.transcripts import drop_words, substitute_words, vocabulary
 from tmtlib.stats.metrics import scores_of
 from tmtlib.study import cache, runs

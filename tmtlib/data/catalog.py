@@ -1,20 +1,15 @@
-"""The field's standard feature files: what is in each, its SHA-256, and where to get it.
-
-Source: the MMSA README (github.com/thuiar/MMSA) for places and checksums, its published files for the rest.
-"""
+"""The field's standard feature files: what is in each, its SHA-256, and where to get it (`standard_files.toml`)."""
 
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-SOURCES = (
-    "Google Drive https://drive.google.com/drive/folders/1A2S4pqCHryGmiqnNSPLv7rEg63WvjCSk",
-    "Baidu https://pan.baidu.com/s/1a1bDX5htPsZjsRyHcvCKHw (password qq0b)",
-)
+from tmtlib.common import as_tuples
 
 
 @dataclass(frozen=True)
@@ -36,54 +31,9 @@ class StandardFile:
         return self.path.rsplit("/", 1)[-1]
 
 
-MOSI = {"name": "mosi", "family": "mosi", "utterances": (1284, 229, 686)}
-MOSEI = {"name": "mosei", "family": "mosi", "utterances": (16326, 1871, 4659)}
-
-# The preferred file of a data set comes before its other one.
-STANDARD_FILES = (
-    StandardFile(
-        **MOSI,
-        alignment="aligned",
-        path="MOSI/Processed/aligned_50.pkl",
-        sha256="d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
-        shapes=((50, 768), (50, 5), (50, 20)),
-        tools="BERT / COVAREP subset / FACET",
-    ),
-    StandardFile(
-        **MOSI,
-        alignment="unaligned",
-        path="MOSI/Processed/unaligned_50.pkl",
-        sha256="78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524",
-        shapes=((50, 768), (375, 5), (500, 20)),
-        tools="BERT / COVAREP subset / FACET",
-    ),
-    StandardFile(
-        **MOSEI,
-        alignment="aligned",
-        path="MOSEI/Processed/aligned_50.pkl",
-        sha256="45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791",
-        shapes=((50, 768), (50, 74), (50, 35)),
-        tools="BERT / COVAREP / FACET",
-    ),
-    StandardFile(
-        **MOSEI,
-        alignment="unaligned",
-        path="MOSEI/Processed/unaligned_50.pkl",
-        sha256="ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f",
-        shapes=((50, 768), (500, 74), (500, 35)),
-        tools="BERT / COVAREP / FACET",
-    ),
-    StandardFile(
-        name="sims",
-        family="sims",
-        utterances=(1368, 456, 457),
-        alignment="unaligned",
-        path="SIMS/Processed/unaligned_39.pkl",
-        sha256="c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f",
-        shapes=((39, 768), (400, 33), (55, 709)),
-        tools="BERT / librosa / OpenFace 2",
-    ),
-)
+_CONTENT = tomllib.loads(Path(__file__).with_name("standard_files.toml").read_text(encoding="utf-8"))
+SOURCES = tuple(_CONTENT["sources"])
+STANDARD_FILES = tuple(StandardFile(**{k: as_tuples(v) for k, v in row.items()}) for row in _CONTENT["file"])
 NAMES = tuple(dict.fromkeys(f.name for f in STANDARD_FILES))
 
 
@@ -91,8 +41,8 @@ def feature_file(path: str | Path) -> Path:
     """The path, if a file is there. Raises FileNotFoundError saying what is there instead."""
     path = Path(path).expanduser()
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "not there"
-        raise FileNotFoundError(f"{path} is {what}; wanted a feature file (MMSA, MMSA-FET or MulT pickle)")
+        place = "a folder" if path.is_dir() else "not there"
+        raise FileNotFoundError(f"{path} is {place}; wanted a feature file (MMSA, MMSA-FET or MulT pickle)")
     return path
 
 
@@ -119,26 +69,29 @@ def files_of(name: str) -> tuple[StandardFile, ...]:
     return tuple(f for f in STANDARD_FILES if f.name == name)
 
 
+def namesake(name: str, file: str) -> StandardFile | None:
+    """The standard file of a data set that a file of this name would be, or None."""
+    return next((f for f in files_of(name) if f.file == file), None)
+
+
 def places(file: StandardFile, folder: Path) -> tuple[Path, ...]:
     """Where a standard file may lie in a user's folder: MMSA's layout, or the data set's own folder."""
     upper = file.name.upper()
-    found = [folder / file.path, folder / upper / file.file]
+    paths = [folder / file.path, folder / upper / file.file]
     # A bare aligned_50.pkl may be MOSI's or MOSEI's, so the folder's own name has to say which.
     same_name = [f for f in STANDARD_FILES if f.file == file.file]
     if len(same_name) == 1 or upper in (folder.name.upper(), folder.parent.name.upper()):
-        found += [folder / "Processed" / file.file, folder / file.file]
-    return tuple(found)
+        paths += [folder / "Processed" / file.file, folder / file.file]
+    return tuple(paths)
 
 
 def missing_message(name: str, looked: Sequence[Path]) -> str:
     """What to tell a user whose folder lacks a data set: where was looked, what is wanted, where it is."""
-    wanted = [f"  {f.path}  SHA-256 {f.sha256}" for f in files_of(name)]
-    return "\n".join(
-        [f"no feature file of {name!r} found. Looked at:"]
-        + [f"  {p}" for p in looked]
-        + ["Wanted one of:" if len(wanted) > 1 else "Wanted:"]
-        + wanted
-        + ["Get it from one of these and keep its folders:"]
-        + [f"  {s}" for s in SOURCES]
-        + ["or run without a data folder: synthetic data need no files."]
-    )
+    wanted = [f"{f.path}  SHA-256 {f.sha256}" for f in files_of(name)]
+    parts = {
+        f"no feature file of {name!r} found. Looked at:": looked,
+        "Wanted one of:" if len(wanted) > 1 else "Wanted:": wanted,
+        "Get it from one of these and keep its folders:": SOURCES,
+        "or run without a data folder: synthetic data need no files.": (),
+    }
+    return "\n".join(line for title, rows in parts.items() for line in (title, *(f"  {row}" for row in rows)))

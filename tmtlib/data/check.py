@@ -6,6 +6,7 @@ The tables describe and never judge; what a file may not be, its reader has refu
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
@@ -37,23 +38,25 @@ def report(path: str | Path) -> str:
 
 def describe(dataset: Dataset) -> str:
     """The report of a data set: every table of this module, as text of at most 110 columns."""
-    odd, style = oddities_table(dataset), id_style(dataset)
+    oddities, style = oddities_table(dataset), id_style(dataset)
     parts = [
         f"{dataset.card.title}, from {dataset.card.origin}",
-        _as_text(card_table(dataset.card), header=False),
+        _as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True),
         "Splits: utterances by sign of the label, and (T, D) of each modality",
         _as_text(splits_table(dataset)),
         "True lengths, in frames (absent: length 0; full: length T, so perhaps cut)",
         _as_text(lengths_table(dataset)),
         f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}",
         _as_text(labels_table(dataset)),
-        "Oddities: what was not as documented, and what was done about it" if len(odd) else "Oddities: none",
-        _as_text(odd, wrap={"what": 44, "handling": 44}) if len(odd) else "",
-        "Leakage: what a later split shares with an earlier one ("
-        + (f"ids are {style})" if style else "ids name no clip: each counts as a video)"),
-        _as_text(leakage_table(dataset)),
     ]
-    return "\n\n".join(part for part in parts if part)
+    if len(oddities):
+        parts.append("Oddities: what was not as documented, and what was done about it")
+        parts.append(_as_text(oddities, maxcolwidths=[None, 44, None, 44]))
+    else:
+        parts.append("Oddities: none")
+    ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
+    parts.append(f"Leakage: what a later split shares with an earlier one ({ids})")
+    return "\n\n".join([*parts, _as_text(leakage_table(dataset))])
 
 
 def card_table(card: Card) -> pd.DataFrame:
@@ -69,17 +72,17 @@ def card_table(card: Card) -> pd.DataFrame:
         "SHA-256": card.sha256,
         "published file": verification(card),
     }
-    wanted = _namesake(card)
-    if wanted and wanted.sha256 != card.sha256:
-        facts["published SHA-256"] = wanted.sha256
+    published = catalog.namesake(card.name, card.origin)
+    if published and published.sha256 != card.sha256:
+        facts["published SHA-256"] = published.sha256
     return pd.DataFrame(facts.items(), columns=["fact", "value"])
 
 
 def verification(card: Card) -> str:
     """Whether the bytes are a published file's: "verified: ...", "differs from ..." or "not a published file"."""
-    known, namesake = catalog.known_sha256(card.sha256), _namesake(card)
-    if known:
-        return f"verified: the published {known.path}"
+    published, namesake = catalog.known_sha256(card.sha256), catalog.namesake(card.name, card.origin)
+    if published:
+        return f"verified: the published {published.path}"
     return f"differs from the published file {namesake.path}" if namesake else "not a published file"
 
 
@@ -93,10 +96,9 @@ def splits_table(dataset: Dataset) -> pd.DataFrame:
         row = {"split": s, "utterances": len(split), "videos": len({video_of(i, style) for i in split.ids})}
         row |= {"negative": (labels < 0).sum(), "zero": (labels == 0).sum(), "positive": (labels > 0).sum()}
         row |= {m: f"({t}, {d})" for m, (t, d) in split.shapes.items()}
-        more = {"unimodal labels": split.unimodal_labels, "text_bert": split.text_bert is not None}
-        more["emotion labels"] = split.emotion_labels is not None
-        row["also"] = ", ".join(what for what, there in more.items() if there)
-        rows.append(row)
+        more = [("unimodal labels", split.unimodal_labels or None), ("text_bert", split.text_bert)]
+        more.append(("emotion labels", split.emotion_labels))
+        rows.append(row | {"also": ", ".join(name for name, values in more if values is not None)})
     return pd.DataFrame(rows)
 
 
@@ -121,22 +123,17 @@ def labels_table(dataset: Dataset) -> pd.DataFrame:
     width = BIN_WIDTH[dataset.family]
     low, high = dataset.card.label_range
     last = round((high - low) / width)
-    counts = {}
+    table = pd.DataFrame({"label": np.round(low + width * np.arange(last + 1), 6) + 0.0})
     for s in SPLITS:
         steps = np.round(dataset[s].labels.astype(np.float64) / width).astype(int) + last // 2
-        counts[s] = np.bincount(np.clip(steps, 0, last), minlength=last + 1)
-    total = sum(counts.values())
-    return pd.DataFrame(
-        {"label": np.round(low + width * np.arange(last + 1), 6) + 0.0}
-        | counts
-        | {"share": total / total.sum(), "histogram": ["#" * round(40 * k / total.max()) for k in total]}
-    )
+        table[s] = np.bincount(np.clip(steps, 0, last), minlength=last + 1)
+    total = table[list(SPLITS)].sum(axis=1)
+    return table.assign(share=total / total.sum(), histogram=["#" * round(40 * k / total.max()) for k in total])
 
 
 def oddities_table(dataset: Dataset) -> pd.DataFrame:
     """What the reader found that was not as documented, one row each; empty for a data set without any."""
-    columns = ["split", "what", "count", "handling"]
-    return pd.DataFrame([[getattr(o, c) for c in columns] for o in dataset.oddities], columns=columns)
+    return pd.DataFrame(map(asdict, dataset.oddities), columns=["split", "what", "count", "handling"])
 
 
 def leakage_table(dataset: Dataset) -> pd.DataFrame:
@@ -146,19 +143,12 @@ def leakage_table(dataset: Dataset) -> pd.DataFrame:
     rows = []
     for earlier, later in combinations(SPLITS, 2):
         seen = set(videos[earlier])
+        ids = len(set(dataset[later].ids) & set(dataset[earlier].ids))
         utterances = sum(v in seen for v in videos[later])
-        rows.append(
-            {
-                "split": later,
-                "earlier": earlier,
-                "ids shared": len(set(dataset[later].ids) & set(dataset[earlier].ids)),
-                "videos": len(set(videos[later])),
-                "videos shared": len(set(videos[later]) & seen),
-                "utterances in shared videos": utterances,
-                "share": utterances / len(videos[later]),
-            }
-        )
-    return pd.DataFrame(rows)
+        counts = len(set(videos[later])), len(set(videos[later]) & seen), utterances, utterances / len(videos[later])
+        rows.append((later, earlier, ids, *counts))
+    columns = "split", "earlier", "ids shared", "videos", "videos shared", "utterances in shared videos", "share"
+    return pd.DataFrame(rows, columns=columns)
 
 
 def id_style(dataset: Dataset) -> str | None:
@@ -174,21 +164,7 @@ def video_of(utterance: str, style: str | None) -> str:
     return ID_STYLES[style].fullmatch(utterance)[1] if style else utterance
 
 
-def _namesake(card: Card) -> catalog.StandardFile | None:
-    """The published file that a file of this data set and file name would be."""
-    return next((f for f in catalog.files_of(card.name) if f.file == card.origin), None)
-
-
-def _as_text(table: pd.DataFrame, header: bool = True, wrap: dict[str, int] | None = None) -> str:
-    """A table as plain text: numbers and shares to the right, text to the left, long text in several lines."""
-    right = [pd.api.types.is_numeric_dtype(table[c]) for c in table.columns]
-    shown = table.assign(**{"share": [f"{v:.1%}" for v in table["share"]]}) if "share" in table else table
-    return tabulate(
-        shown.to_numpy(dtype=object).tolist(),
-        headers=list(shown.columns) if header else (),
-        tablefmt="simple" if header else "plain",
-        floatfmt="g",
-        colalign=["right" if number else "left" for number in right],
-        maxcolwidths=[wrap.get(c) for c in shown.columns] if wrap else None,
-        disable_numparse=not header,  # a name of digits is a name
-    )
+def _as_text(table: pd.DataFrame, **options: object) -> str:
+    """A table as plain text, shares in per cent."""
+    formats = [".1%" if column == "share" else "g" for column in table]
+    return tabulate(table, showindex=False, floatfmt=formats, **{"headers": "keys"} | options)

@@ -1,13 +1,7 @@
-"""Corruptions of a split, by the names of the field's protocols:
-
-    P1  drop_frames      each valid frame is missing with a probability (random feature missing, as in TFR-Net)
-    P3  keep_only        whole modalities are missing
-    P7  add_noise        Gaussian noise at a signal-to-noise ratio
-    P8  drop_block       a contiguous share of the frames is missing; `shift` moves a modality against the others
-    P9  swap_utterances  a modality comes from other utterances
+"""Corruptions of a split: `corrupt` does what a `Corruption` names, by the functions below it.
 
 Each returns a new split and leaves the given one as it was. Padding stays padding, and the same seed gives the same
-corruption for every model. `corrupt` does what a `Corruption` names.
+corruption for every model.
 
 A frame that is missing is zero, which is the training mean where features are normalised. Where a split holds token ids
 (`text_bert`), tokens whose frames are missing become the unknown token as in TFR-Net (id 100 in BERT's vocabularies),
@@ -41,21 +35,21 @@ def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed
     if how.changes_nothing:
         return split
     if how.kind == "missing_frames":
-        own = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # a rate for each utterance
-        return drop_frames(split, own if how.level is None else how.level, how.modalities, seed)
-    if how.level is None and how.kind not in ("missing_modalities", "swapped"):
-        raise ValueError(f"no level for {how.kind}; wanted a number")
+        rates = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # one for each utterance
+        return drop_frames(split, rates if how.level is None else how.level, how.modalities, seed)
     if how.kind == "missing_modalities":
         return keep_only(split, how.modalities)
+    if how.kind == "swapped":
+        return swap_utterances(split, how.modalities, seed)
+    if how.level is None:
+        raise ValueError(f"no level for {how.kind}; wanted a number")
     if how.kind == "noise":
         return add_noise(split, scale, how.level, how.modalities, seed)
     if how.kind == "missing_block":
         return drop_block(split, how.level, how.modalities, seed)
-    if how.kind == "shift":
-        for m in how.modalities:
-            split = shift(split, int(how.level), m)
-        return split
-    return swap_utterances(split, how.modalities, seed)
+    for m in how.modalities:
+        split = shift(split, int(how.level), m)
+    return split
 
 
 def add_noise(
@@ -65,15 +59,11 @@ def add_noise(
     modalities: Collection[str] = MODALITIES,
     seed: int = 0,
 ) -> Split:
-    """Gaussian noise on every feature of every valid frame: x + scale 10^(-snr_db / 20) n, n ~ N(0, 1).
+    """P7: Gaussian noise on every feature of every valid frame: x + scale 10^(-snr_db / 20) n, n ~ N(0, 1).
 
-    Args:
-        scale: standard deviation (D,) of each feature by modality, over the training split's valid frames
-            (`noise_scale`), so that 0 dB is noise as large as the feature itself varies.
-        snr_db: signal-to-noise ratio in decibels; infinity changes nothing.
-        seed: two levels with one seed have the same noise at different strength.
-
-    Raises ValueError for an unknown modality or a ratio that is NaN or minus infinity.
+    `scale`: standard deviation (D,) of each feature by modality in the training split (`noise_scale`), so that 0 dB is
+    noise as large as the feature itself varies; infinitely many decibels change nothing. Two levels with one seed have
+    the same noise at different strength. Raises ValueError for an unknown modality, or a ratio of NaN or -infinity.
     """
     _check(modalities)
     if np.isnan(snr_db) or snr_db == -np.inf:
@@ -96,13 +86,13 @@ def noise_scale(train: Split) -> dict[str, np.ndarray]:
     scale = {}
     for m in MODALITIES:
         frames = train.features[m][valid_frames(train, m)]
-        width = train.features[m].shape[2]
-        scale[m] = frames.std(0, dtype=np.float64).astype(np.float32) if len(frames) else np.zeros(width, np.float32)
+        deviation = frames.std(0, dtype=np.float64) if len(frames) else np.zeros(frames.shape[1])
+        scale[m] = deviation.astype(np.float32)
     return scale
 
 
 def keep_only(split: Split, present: Collection[str]) -> Split:
-    """The split with all other modalities absent: features zero and length 0 in every utterance.
+    """P3: the split with all other modalities absent: features zero and length 0 in every utterance.
 
     Raises ValueError for an unknown modality, or when none is left.
     """
@@ -123,12 +113,14 @@ def drop_frames(
     With one seed, what is missing at a rate is missing at every higher one too. Lengths stay. Raises ValueError for a
     rate outside [0, 1].
     """
-    _check(modalities)
-    _check_share("rate", rate)
+    _check(modalities, rate=rate)
     if not np.any(rate):
         return split
-    gone = {m: _draw(split, m, seed) < np.reshape(rate, (-1, 1)) for m in modalities}
-    return _losing(split, gone)
+    gone = {}
+    for m in modalities:
+        uniform = np.random.default_rng([seed, MODALITIES.index(m)]).random(split.features[m].shape[:2])
+        gone[m] = uniform < np.reshape(rate, (-1, 1))
+    return _without_frames(split, gone)
 
 
 def drop_block(split: Split, share: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
@@ -136,17 +128,16 @@ def drop_block(split: Split, share: float, modalities: Collection[str] = MODALIT
 
     Raises ValueError for a share outside [0, 1].
     """
-    _check(modalities)
-    _check_share("share", share)
+    _check(modalities, share=share)
     gone = {}
     for m in modalities if share else ():
         length = split.lengths[m]
         size = np.rint(share * length).astype(np.int64)
-        place = np.random.default_rng([seed, MODALITIES.index(m)]).random(len(length))
-        first = np.floor(place * (length - size + 1)).astype(np.int64)
-        frame = np.arange(split.shapes[m][0])
-        gone[m] = (frame >= first[:, None]) & (frame < (first + size)[:, None])
-    return _losing(split, gone)
+        uniform = np.random.default_rng([seed, MODALITIES.index(m)]).random(len(length))
+        first = np.floor(uniform * (length - size + 1)).astype(np.int64)
+        after = np.arange(split.shapes[m][0]) - first[:, None]
+        gone[m] = (after >= 0) & (after < size[:, None])
+    return _without_frames(split, gone)
 
 
 def shift(split: Split, frames: int, modality: str) -> Split:
@@ -155,13 +146,9 @@ def shift(split: Split, frames: int, modality: str) -> Split:
     """
     _check((modality,))
     x = split.features[modality]
-    moved = np.zeros_like(x)
-    steps = min(abs(frames), x.shape[1])
-    if frames >= 0:
-        moved[:, steps:] = x[:, : x.shape[1] - steps]
-    else:
-        moved[:, : x.shape[1] - steps] = x[:, steps:]
-    moved[~valid_frames(split, modality)] = 0
+    source = np.arange(x.shape[1]) - frames
+    inside = (source >= 0) & (source < x.shape[1]) & valid_frames(split, modality)
+    moved = np.where(inside[..., None], x[:, source % x.shape[1]], np.float32(0))
     return replace(split, features={**split.features, modality: moved})
 
 
@@ -181,33 +168,27 @@ def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) ->
     lengths = {m: n[source] if m in modalities else n for m, n in split.lengths.items()}
     swapped = replace(split, features=features, lengths=lengths)
     if "text" in modalities:  # what the text was made from comes along
-        ids = None if split.text_bert is None else split.text_bert[source]
-        swapped = replace(swapped, text_bert=ids, raw_text=tuple(split.raw_text[i] for i in source))
+        tokens = None if split.text_bert is None else split.text_bert[source]
+        swapped = replace(swapped, text_bert=tokens, raw_text=tuple(split.raw_text[i] for i in source))
     return swapped
 
 
-def _draw(split: Split, modality: str, seed: int) -> np.ndarray:
-    """Uniform numbers (N, T), the same for one seed and modality."""
-    return np.random.default_rng([seed, MODALITIES.index(modality)]).random(split.features[modality].shape[:2])
-
-
-def _losing(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
+def _without_frames(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
     """The split with zeros where `gone` (N, T) by modality, and unknown tokens for the text that is gone."""
-    hurt = {m: np.where(gone[m][..., None], np.float32(0), split.features[m]) for m in gone}
-    ids = split.text_bert
-    if "text" in gone and ids is not None:
-        length = ids[:, 1].sum(1, keepdims=True)
-        word = (np.arange(ids.shape[2]) > 0) & (np.arange(ids.shape[2]) < length - 1)  # not [CLS], [SEP] or padding
-        ids = ids.copy()
-        ids[:, 0][gone["text"] & word] = UNKNOWN
-    return replace(split, features=dict(split.features) | hurt, text_bert=ids)
+    features = {m: np.where(gone[m][..., None], np.float32(0), split.features[m]) for m in gone}
+    tokens = split.text_bert
+    if "text" in gone and tokens is not None:
+        place = np.arange(tokens.shape[2])
+        word = (place > 0) & (place < tokens[:, 1].sum(1, keepdims=True) - 1)  # not [CLS], [SEP] or padding
+        tokens = tokens.copy()
+        tokens[:, 0][gone["text"] & word] = UNKNOWN
+    return replace(split, features=dict(split.features) | features, text_bert=tokens)
 
 
-def _check_share(name: str, value: float | np.ndarray) -> None:
-    if not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
-        raise ValueError(f"{name} is {value}; wanted 0 to 1")
-
-
-def _check(modalities: Collection[str]) -> None:
+def _check(modalities: Collection[str], **shares: float | np.ndarray) -> None:
+    """Raises ValueError for an unknown modality, and for shares outside [0, 1]."""
     for m in modalities:
         check_choice("modality", m, MODALITIES)
+    for name, value in shares.items():
+        if not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
+            raise ValueError(f"{name} is {value}; wanted 0 to 1")

@@ -23,16 +23,6 @@ from itertools import combinations
 
 from tmtlib.common import MODALITIES, check_choice
 
-PROTOCOLS = {
-    "missing_frames": "P1",
-    "missing_modalities": "P3",
-    "words_dropped": "P6",
-    "words_substituted": "P6",
-    "noise": "P7",
-    "missing_block": "P8",
-    "shift": "P8",
-    "swapped": "P9",
-}
 TITLES = {
     "missing_frames": "frames missing (P1)",
     "missing_modalities": "modalities missing (P3)",
@@ -43,6 +33,7 @@ TITLES = {
     "shift": "a modality late (P8)",
     "swapped": "another utterance's (P9)",
 }
+PROTOCOLS = {kind: title[-3:-1] for kind, title in TITLES.items()}
 IN_TRANSCRIPTS = ("words_dropped", "words_substituted")  # kinds that want an encoder to make features anew
 CURVES = ("missing_frames", *IN_TRANSCRIPTS, "noise", "missing_block", "shift")  # kinds with more than one level
 SUBSETS = tuple(s for k in (3, 2, 1) for s in combinations(MODALITIES, k))
@@ -51,7 +42,7 @@ GROUPS = (*((m,) for m in MODALITIES), MODALITIES)  # each modality alone, then 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One corruption. `level` None in "missing_frames" draws each utterance's own rate, uniform from 0 to 1."""
+    """One corruption. `level` None in "missing_frames" draws a rate for each utterance, uniform from 0 to 1."""
 
     kind: str
     modalities: tuple[str, ...] = MODALITIES

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tmtlib import common
 from tmtlib.data import catalog, mmsa, schema, synthetic
 from tmtlib.data.corrupt import corrupt, noise_scale
+from tmtlib.data.recipes import EMOTION_LOADINGS
 from tmtlib.data.schema import DataError, DataRef, Dataset, SyntheticSize
+
+
+class Stated(NamedTuple):
+    """What data say of themselves."""
+
+    source: str  # "real" or "synthetic", which a file may be too
+    has_emotions: bool
 
 
 def load_dataset(
     name_or_path: str | Path,
     *,
     data: str | Path | None = None,
-    normalize: bool = False,
+    normalize: bool = True,
     synthetic_size: SyntheticSize | None = None,
     family: str | None = None,
 ) -> Dataset:
@@ -30,12 +39,12 @@ def load_dataset(
     Args:
         name_or_path: a name, or the path of an MMSA, MMSA-FET or MulT pickle.
         data: folder to look in for a name; default: the environment variable TMT_DATA, else the data are synthetic.
-        normalize: z-score each feature by the training split's valid frames.
+        normalize: z-score each feature by the training split's valid frames, as the study does.
         synthetic_size: utterances and frames of synthetic data; default: as published.
         family: metric family of a file, "mosi" or "sims"; default: from the file, or guessed and reported.
 
-    Raises FileNotFoundError for a path, or for a name whose file is not in the folder: the message says where was
-    looked, the SHA-256 wanted and where to get it. Raises DataError for a file that cannot be used.
+    Raises FileNotFoundError for what is not there (where was looked, the SHA-256 wanted and where to get it), DataError
+    for a file that cannot be used.
     """
     ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size)
     if family is None:
@@ -61,11 +70,11 @@ def resolve(
         return synthetic_ref(name, synthetic_size, normalize)
     if folder.is_file():
         raise FileNotFoundError(f"data is the file {folder}, so there is no folder to look for {name!r} in")
-    return _file_ref(find_standard_file(name, folder), normalize)
+    return _file_ref(_standard_file(name, folder), normalize)
 
 
 def synthetic_ref(name: str, size: SyntheticSize | None = None, normalize: bool = True) -> DataRef:
-    """A synthetic data set, whatever files there are. Raises ValueError for a name that none is synthetic for."""
+    """A synthetic data set, whatever files there are. Raises ValueError for a name without a recipe."""
     return DataRef(name=name, sha256=synthetic.settings_sha256(name, size), synthetic=size, normalize=normalize)
 
 
@@ -82,28 +91,28 @@ def resolve_all(
         return [resolve(n, normalize=normalize, synthetic_size=sizes.get(n)) for n in names], []
     if not place.is_dir():
         return [_file_ref(place, normalize)], []
-    found, missing = [], []
+    refs, missing = [], []
     for name in names:
         try:
-            found.append(_file_ref(find_standard_file(name, place), normalize))
+            refs.append(resolve(name, data=place, normalize=normalize))
         except FileNotFoundError as error:
             missing.append(str(error))
-    if not found:
+    if not refs:
         raise FileNotFoundError("\n\n".join(missing))
-    return found, missing
+    return refs, missing
 
 
-def find_standard_file(name: str, folder: Path) -> Path:
+def _standard_file(name: str, folder: Path) -> Path:
     """Where the folder holds a data set's standard file. Raises FileNotFoundError with places, hash and sources."""
     files = catalog.files_of(name)
     if not files:
-        known = ", ".join(catalog.NAMES)
-        raise FileNotFoundError(f"no standard file is known for {name!r} (known: {known}); give the file's own path")
-    looked = [place for file in files for place in catalog.places(file, folder)]
-    for place in looked:
+        names = ", ".join(catalog.NAMES)
+        raise FileNotFoundError(f"no standard file is known for {name!r} (known: {names}); give the file's own path")
+    places = [place for file in files for place in catalog.places(file, folder)]
+    for place in places:
         if place.is_file():
             return place
-    raise FileNotFoundError(catalog.missing_message(name, looked))
+    raise FileNotFoundError(catalog.missing_message(name, places))
 
 
 def looks_like_path(value: str | Path) -> bool:
@@ -129,9 +138,9 @@ def load(ref: DataRef) -> Dataset:
     if ref.training_corruption is not None:
         dataset = load(ref.clean)
         scale = noise_scale(dataset.train)
-        seeds = {"train": 1001, "valid": 1002}  # of their own: masks at test time are drawn from 0 upwards
-        hurt = {s: corrupt(dataset[s], ref.training_corruption, scale, seed) for s, seed in seeds.items()}
-        return replace(dataset, ref=ref, **hurt)
+        seeds = {"train": 1001, "valid": 1002}  # masks at test time are drawn from 0 upwards
+        splits = {s: corrupt(dataset[s], ref.training_corruption, scale, seed) for s, seed in seeds.items()}
+        return replace(dataset, ref=ref, **splits)
     if ref.source == "synthetic":
         return _prepared(synthetic.generate(ref.name, ref.synthetic), ref, ref.normalize)
     if ref.path is None:
@@ -145,9 +154,19 @@ def load(ref: DataRef) -> Dataset:
     return _prepared(dataset, ref, ref.normalize)
 
 
-def _prepared(dataset: Dataset, ref: DataRef | None, wanted: bool) -> Dataset:
-    if wanted:
+@cache
+def stated(ref: DataRef) -> Stated:
+    """What the data of a reference say of themselves. Only a file that is not a published one is read for it, once."""
+    if ref.source == "synthetic":
+        return Stated("synthetic", ref.name in EMOTION_LOADINGS)
+    if catalog.known_sha256(ref.sha256):
+        return Stated("real", False)
+    dataset = load(ref.clean)
+    return Stated(dataset.card.source, dataset.train.emotion_labels is not None)
+
+
+def _prepared(dataset: Dataset, ref: DataRef | None, normalize: bool) -> Dataset:
+    if normalize:
         statistics = schema.normalizer(dataset.train)
-        splits = {s: schema.normalize(dataset[s], statistics) for s in schema.SPLITS}
-        dataset = replace(dataset, **splits)
+        dataset = replace(dataset, **{s: schema.normalize(dataset[s], statistics) for s in schema.SPLITS})
     return replace(dataset, ref=ref)

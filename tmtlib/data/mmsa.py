@@ -14,34 +14,21 @@ its count and what was done about it.
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tmtlib.common import MODALITIES, check_choice
+from tmtlib.common import MODALITIES, check_choice, write_atomic
 from tmtlib.data import catalog, safe_pickle
-from tmtlib.data.mmsa_split import UNIMODAL, read_split
+from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
-OURS = "tmtlib"  # key in `config` under which `write_mmsa` states what the MMSA layout has no place for
-
-
-@dataclass
-class Notes:
-    """Collects oddities; callable as `note(what, count, handling)`, which forgets a count of zero."""
-
-    split: str = "all"
-    found: list[Oddity] = field(default_factory=list)
-
-    def __call__(self, what: str, count: int, handling: str) -> None:
-        if count:
-            self.found.append(Oddity(self.split, what, int(count), handling))
+OUR_KEY = "tmtlib"  # key in `config` under which `write_mmsa` states what the MMSA layout has no place for
 
 
 def read(path: str | Path, *, name: str | None = None, family: str | None = None) -> Dataset:
@@ -53,30 +40,33 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     sha256 = catalog.file_sha256(path)
     raw, config = _splits_and_config(safe_pickle.load(path), path)
     stated = any(f"{m}_lengths" in raw[s] for s in SPLITS for m in MODALITIES)
-    notes, made = Notes(), {}
+    oddities, splits = [], {}
+
+    def note_in(split: str, what: str, count: int, handling: str) -> None:
+        if count:
+            oddities.append(Oddity(split, what, int(count), handling))
+
     for s in SPLITS:
-        notes.split = s
         try:
-            made[s] = read_split(raw.pop(s), s, notes)
+            splits[s] = read_split(raw.pop(s), s, partial(note_in, s))
         except DataError as error:
             raise DataError(f"{path}, split {s}: {error}") from error
-    notes.split = "all"
-    own = config.get(OURS)
-    card = _card(path, sha256, name, family, own if isinstance(own, dict) else {}, made, stated, notes)
-    _compare_with_catalog(card, path, made, config, notes)
-    times = Counter(i for split in made.values() for i in set(split.ids))
-    notes("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
+    note = partial(note_in, "all")
+    card = _card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, note)
+    _compare_with_catalog(card, path, splits, config, note)
+    times = Counter(i for split in splits.values() for i in set(split.ids))
+    note("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
     try:
-        return Dataset(card, *(made[s] for s in SPLITS), oddities=tuple(notes.found))
+        return Dataset(card, oddities=tuple(oddities), **splits)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
 
 def name_of(path: Path, sha256: str) -> str:
     """The data set's name: by known bytes, by folder (MOSI, MOSEI, SIMS, SIMSv2), or else the file's stem."""
-    known = catalog.known_sha256(sha256)
-    if known:
-        return known.name
+    published = catalog.known_sha256(sha256)
+    if published:
+        return published.name
     folder = path.resolve().parent
     folder = folder.parent if folder.name.lower() == "processed" else folder
     return FOLDERS.get(folder.name.upper(), path.stem)
@@ -85,19 +75,11 @@ def name_of(path: Path, sha256: str) -> str:
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
     """Writes a data set as an MMSA pickle of plain numpy arrays and text, whole or not at all.
 
-    Reading it back gives the same splits, family, alignment and source; a synthetic data set's truth is lost.
+    Reading it back gives the same splits, family, alignment and source; the ground truth of synthetic data is lost.
     """
-    path = Path(path)
-    card = dataset.card
     content = {s: _as_mmsa(dataset[s]) for s in SPLITS}
-    content["config"] = {OURS: {k: getattr(card, k) for k in ("family", "alignment", "source")}}
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(aside, "wb") as file:
-            pickle.dump(content, file, protocol=4)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    content["config"] = {OUR_KEY: {k: getattr(dataset.card, k) for k in ("family", "alignment", "source")}}
+    write_atomic(Path(path), lambda file: pickle.dump(content, file, protocol=4))
 
 
 def _as_mmsa(split: Split) -> dict[str, np.ndarray]:
@@ -125,15 +107,17 @@ def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], di
     return raw, config if isinstance(config, dict) else {}
 
 
-def _card(path, sha256, name, family, own: Mapping, made: Mapping, stated: bool, note: Notes) -> Card:
-    """The card: what was asked for, else what the bytes are known for, else what the file says, else a guess."""
-    known = catalog.known_sha256(sha256)
+def _card(path, sha256, name, family, written: object, splits: Mapping, stated: bool, note: Note) -> Card:
+    """The card: what was asked for, else what the bytes are known for, else what `write_mmsa` wrote, else a guess."""
+    published = catalog.known_sha256(sha256)
     name = name or name_of(path, sha256)
+    written = written if isinstance(written, dict) else {}
+    source = written.get("source", "real")
     card = Card(
         name=name,
-        family=family or (known.family if known else own.get("family") or _guess_family(name, made, note)),
-        alignment=known.alignment if known else own.get("alignment") or _alignment(made, stated),
-        source=own.get("source", "real"),
+        family=family or (published.family if published else written.get("family") or _family(name, splits, note)),
+        alignment=published.alignment if published else written.get("alignment") or _alignment(splits, stated),
+        source="synthetic" if source == "planted" else source,  # the word of earlier versions
         origin=path.name,
         sha256=sha256,
     )
@@ -146,13 +130,13 @@ def _card(path, sha256, name, family, own: Mapping, made: Mapping, stated: bool,
     return card
 
 
-def _guess_family(name: str, made: Mapping[str, Split], note: Notes) -> str:
+def _family(name: str, splits: Mapping[str, Split], note: Note) -> str:
     """The metric family by the data set's name, else by the range of all labels."""
     if name in FOLDERS.values():
         family, why = ("sims" if name.startswith("sims") else "mosi"), f"the name is {name!r}"
     else:
         low, high = FAMILY_RANGE["sims"]
-        labels = np.concatenate([s.labels for s in made.values()])
+        labels = np.concatenate([s.labels for s in splits.values()])
         within = ((low - 1e-4 <= labels) & (labels <= high + 1e-4)).all()
         family = "sims" if within else "mosi"
         why = f"labels {'lie all within' if within else 'go beyond'} {low:g}..{high:g}"
@@ -160,9 +144,9 @@ def _guess_family(name: str, made: Mapping[str, Split], note: Notes) -> str:
     return family
 
 
-def _alignment(made: Mapping[str, Split], stated: bool) -> str:
+def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
     """One T for all modalities and, where the file states lengths, equal ones (absent ones aside) are aligned."""
-    for split in made.values():
+    for split in splits.values():
         if len({split.shapes[m][0] for m in MODALITIES if split.lengths[m].any()}) > 1:
             return "unaligned"
         lengths = np.stack(list(split.lengths.values()))
@@ -171,13 +155,12 @@ def _alignment(made: Mapping[str, Split], stated: bool) -> str:
     return "aligned"
 
 
-def _compare_with_catalog(card: Card, path: Path, made: Mapping, config: Mapping, note: Notes) -> None:
+def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Note) -> None:
     """Reports a standard file with other bytes, and shapes unlike the published ones or its own config."""
-    files = catalog.files_of(card.name)
-    namesake = next((f for f in files if f.file == path.name), None)
-    if namesake and namesake.sha256 != card.sha256:
-        what = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {namesake.sha256[:12]}..."
-        note(what, 1, "read all the same: results are this file's, not the published one's")
+    files, published = catalog.files_of(card.name), catalog.namesake(card.name, path.name)
+    if published and published.sha256 != card.sha256:
+        hashes = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {published.sha256[:12]}..."
+        note(hashes, 1, "read all the same: results are this file's, not the published one's")
     described = {}
     if card.source == "real":  # synthetic data may have any size, and say what they are
         described["the published file"] = next((f.shapes for f in files if f.alignment == card.alignment), ())
@@ -186,6 +169,6 @@ def _compare_with_catalog(card: Card, path: Path, made: Mapping, config: Mapping
         described["its config"] = tuple(zip(frames, widths, strict=False))
     for whose, shapes in described.items():
         for m, wanted in zip(MODALITIES, shapes, strict=False):
-            found = tuple(made["train"].shapes[m])
-            if found != tuple(wanted):
-                note(f"{m} is (T, D) = {found}, {whose} has {tuple(wanted)}", 1, "kept as in the arrays")
+            shape = tuple(splits["train"].shapes[m])
+            if shape != tuple(wanted):
+                note(f"{m} is (T, D) = {shape}, {whose} has {tuple(wanted)}", 1, "kept as in the arrays")

@@ -1,16 +1,21 @@
-"""One split of an MMSA, MMSA-FET or MulT pickle, from whatever types the file has to a validated `Split`."""
+"""One split of an MMSA, MMSA-FET or MulT pickle, from whatever types the file has to a validated `Split`.
+
+A true length, the number of frames that are data, comes from the file's own list; where there is none, from the BERT
+mask (text), or else from the frames: up to the last one that is not all zero. Afterwards data stand at the start, and
+all beyond the length is zero. Whatever was not so in the file is told to `note(what, count, handling)`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from tmtlib.common import EMOTIONS, MODALITIES
-from tmtlib.data.lengths import Note, move_padding_to_end, settle, stated_lengths
 from tmtlib.data.schema import DataError, Split
 
+Note = Callable[[str, int, str], None]  # what was odd, how many utterances (or values), what was done about it
 UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
 
@@ -29,8 +34,8 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
     if not any(m in raw for m in MODALITIES):
         raise DataError(f"no features among the keys {', '.join(raw)}; wanted 'text', 'audio', 'vision'")
     features = {m: _features(raw.get(m), m, n, note) for m in MODALITIES}
-    bert = _text_bert(raw.get("text_bert"), features["text"], note)
-    features, lengths = _lengths(raw, features, bert, note)
+    text_bert = _text_bert(raw.get("text_bert"), features["text"], note)
+    features, lengths = _lengths(raw, features, text_bert, note)
     transcripts = _row_by_row(raw.get("raw_text"), "raw_text", _text)
     if transcripts is None and "labels" not in raw:  # MulT files never have them
         note("raw_text not in the file", n, "transcripts left empty")
@@ -41,17 +46,17 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
         ids=ids,
         raw_text=("",) * n if transcripts is None else transcripts,
         unimodal_labels=_unimodal_labels(raw, n, note),
-        text_bert=bert,
+        text_bert=text_bert,
         emotion_labels=_emotion_labels(raw.get("emotion_labels"), n),
     )
 
 
-def _row_by_row(values: object, what: str, read: Callable[[object], str]) -> tuple[str, ...] | None:
+def _row_by_row(values: object, key: str, read: Callable[[object], str]) -> tuple[str, ...] | None:
     """Text for each utterance. Raises DataError for what is no list, tuple or array of any length."""
     if values is None:
         return None
     if not isinstance(values, (list, tuple, np.ndarray)) or getattr(values, "ndim", 1) == 0:
-        raise DataError(f"{what} is a {type(values).__name__}; wanted a list or array, one text an utterance")
+        raise DataError(f"{key} is a {type(values).__name__}; wanted a list or array, one text an utterance")
     return tuple(read(value) for value in values)
 
 
@@ -67,32 +72,31 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _array(values: object, what: str) -> np.ndarray:
+def _array(values: object, key: str) -> np.ndarray:
     """An array of numbers of one kind. Raises DataError for text, rows of several sizes and all else."""
     wanted = "wanted numbers in rows of one size, padded with 0"
     try:
-        found = np.asarray(values)
-        if found.dtype.kind == "O":  # an array of lists or arrays, or numbers kept as objects
-            found = np.asarray(found.tolist())
-        if found.dtype.kind in "USc":  # text would be parsed, and an imaginary part lost, in silence
-            raise DataError(f"{what} holds {found.dtype}; {wanted}")
-        return found.astype(np.float64) if found.dtype.kind == "O" else found
-    except DataError:
-        raise
+        array = np.asarray(values)
+        if array.dtype.kind == "O":  # an array of lists or arrays, or numbers kept as objects
+            array = np.asarray(array.tolist())
+        if array.dtype.kind == "O":
+            array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{what} is no array of numbers ({error}); {wanted}") from error
+        raise DataError(f"{key} is no array of numbers ({error}); {wanted}") from error
+    if array.dtype.kind in "USc":  # text would be parsed, and an imaginary part lost, in silence
+        raise DataError(f"{key} holds {array.dtype}; {wanted}")
+    return array
 
 
-def _numbers(values: object, what: str) -> Float32[np.ndarray, " ..."]:
+def _numbers(values: object, key: str) -> Float32[np.ndarray, " ..."]:
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is reported
-        return _array(values, what).astype(np.float32, copy=False)
+        return _array(values, key).astype(np.float32, copy=False)
 
 
 def _labels(raw: Mapping[str, object], ids: tuple[str, ...] | None, note: Note) -> Float32[np.ndarray, " N"]:
     key = "regression_labels" if "regression_labels" in raw else "labels"
     if key not in raw:
-        found = ", ".join(raw)
-        raise DataError(f"no labels among the keys {found}; wanted 'regression_labels' (or MulT's 'labels')")
+        raise DataError(f"no labels among the keys {', '.join(raw)}; wanted 'regression_labels' (or MulT's 'labels')")
     labels = _numbers(raw[key], key)
     n = len(labels) if labels.ndim else 0
     if isinstance(raw[key], list):
@@ -129,12 +133,12 @@ def _emotion_labels(values: object, n: int) -> Float32[np.ndarray, "N 6"] | None
     """
     if values is None:
         return None
-    found, k = _numbers(values, "emotion_labels"), len(EMOTIONS)
-    if found.shape not in ((n, k), (n, 1, k)):
-        hint = "; leave out the first column, the sentiment" if found.shape[-1:] == (k + 1,) else ""
+    strengths, k = _numbers(values, "emotion_labels"), len(EMOTIONS)
+    if strengths.shape not in ((n, k), (n, 1, k)):
+        hint = "; leave out the first column, the sentiment" if strengths.shape[-1:] == (k + 1,) else ""
         wanted = f"({n}, {k}) or ({n}, 1, {k}), the columns {', '.join(EMOTIONS)}"
-        raise DataError(f"emotion_labels is {found.shape}; wanted {wanted}{hint}")
-    return found.reshape(n, k)
+        raise DataError(f"emotion_labels is {strengths.shape}; wanted {wanted}{hint}")
+    return strengths.reshape(n, k)
 
 
 def _features(values: object, modality: str, n: int, note: Note) -> Float32[np.ndarray, "N T D"]:
@@ -163,21 +167,21 @@ def _text_bert(values: object, text: Float32[np.ndarray, "N T D"], note: Note) -
     if values is None:
         return None
     n, frames = text.shape[:2]
-    found = _array(values, "text_bert")
-    if found.shape != (n, 3, frames) or found.dtype.kind not in "iuf" or not np.isfinite(found).all():
-        what = f"text_bert is {found.dtype} {found.shape}"
-        note(what, n, f"left out: wanted finite numbers ({n}, 3, {frames}), as the text has {frames} frames")
+    tokens = _array(values, "text_bert")
+    if tokens.shape != (n, 3, frames) or tokens.dtype.kind not in "iuf" or not np.isfinite(tokens).all():
+        handling = f"left out: wanted finite numbers ({n}, 3, {frames}), as the text has {frames} frames"
+        note(f"text_bert is {tokens.dtype} {tokens.shape}", n, handling)
         return None
-    if found.dtype.kind == "f":
-        note(f"text_bert is {found.dtype}", n, "made int64")
-    found = found.astype(np.int64)
-    full = (found[:, 1] != 0).all(1).sum()
+    if tokens.dtype.kind == "f":
+        note(f"text_bert is {tokens.dtype}", n, "made int64")
+    tokens = tokens.astype(np.int64)
+    full = (tokens[:, 1] != 0).all(1).sum()
     note("text_bert mask has no 0", full, "length is the mask's sum (the field's argmin(mask) would give 0)")
-    return found
+    return tokens
 
 
 def _lengths(
-    raw: Mapping[str, object], features: dict, bert: Int64[np.ndarray, "N 3 T"] | None, note: Note
+    raw: Mapping[str, object], features: dict, text_bert: Int64[np.ndarray, "N 3 T"] | None, note: Note
 ) -> tuple[dict[str, Float32[np.ndarray, "N T D"]], dict[str, Int64[np.ndarray, " N"]]]:
     """Settled features, and lengths by modality: the file's, the BERT mask's, or the frames' own."""
     lengths = {}
@@ -186,12 +190,82 @@ def _lengths(
         if raw.get(m) is None:
             lengths[m] = np.zeros(len(x), np.int64)
         else:
-            lengths[m] = None if values is None else stated_lengths(values, m, len(x), x.shape[1], note)
-    if lengths["text"] is None and bert is not None:
-        note("text lengths not in the file", len(bert), "found from the mask of text_bert")
-        lengths["text"] = (bert[:, 1] != 0).sum(1).astype(np.int64)
+            lengths[m] = None if values is None else _stated_lengths(values, m, len(x), x.shape[1], note)
+    if lengths["text"] is None and text_bert is not None:
+        note("text lengths not in the file", len(text_bert), "found from the mask of text_bert")
+        lengths["text"] = (text_bert[:, 1] != 0).sum(1).astype(np.int64)
     one_clock = len({x.shape[1] for x in features.values() if x.any()}) == 1  # absent modalities aside
     unstated = {m: features[m] for m in MODALITIES if lengths[m] is None}
-    features = features | move_padding_to_end(unstated, one_clock, note)
-    settled = {m: settle(features[m], m, lengths[m], note) for m in MODALITIES}
+    features = features | _padded_at_the_end(unstated, one_clock, note)
+    settled = {m: _settled(features[m], m, lengths[m], note) for m in MODALITIES}
     return {m: x for m, (x, _) in settled.items()}, {m: length for m, (_, length) in settled.items()}
+
+
+def _stated_lengths(values: object, modality: str, n: int, frames: int, note: Note) -> Int64[np.ndarray, " N"]:
+    """A file's lengths as integers within 0..frames. Raises DataError when they are not n integers."""
+    try:
+        lengths = np.asarray(values, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{modality}_lengths is no list of numbers ({error}); wanted {n} integers") from error
+    if len(lengths) != n:
+        raise DataError(f"{modality}_lengths holds {len(lengths)} values; wanted one for each of {n} utterances")
+    broken = np.flatnonzero(lengths != np.rint(lengths))  # NaN too
+    if len(broken) or np.isinf(lengths).any():
+        raise DataError(f"{modality}_lengths holds {lengths[broken[:3]]} or infinity; wanted whole numbers of frames")
+    note(f"{modality} length beyond T={frames}", (lengths > frames).sum(), f"clamped to {frames}")
+    note(f"{modality} length below 0", (lengths < 0).sum(), "clamped to 0")
+    return np.clip(lengths, 0, frames).astype(np.int64)
+
+
+def _settled(
+    x: Float32[np.ndarray, "N T D"], modality: str, lengths: Int64[np.ndarray, " N"] | None, note: Note
+) -> tuple[Float32[np.ndarray, "N T D"], Int64[np.ndarray, " N"]]:
+    """Features that are zero beyond their lengths, and the lengths; `lengths` None: found from the frames."""
+    frames = np.arange(1, x.shape[1] + 1)
+    last = (_has_data(x) * frames).max(1)  # frames up to and including the last with data
+    if lengths is None:
+        note(f"{modality} lengths not in the file", len(x), "found from the trailing all-zero frames")
+        lengths = last
+    lost = (lengths == 0) & (last > 0)
+    note(f"{modality} length 0 but frames hold data", lost.sum(), "found from the trailing all-zero frames")
+    lengths = np.where(lost, last, lengths)
+    absent = lengths == 0
+    where = "from every utterance" if absent.all() else "(length 0)"
+    note(f"{modality} absent {where}", absent.sum(), "kept, with length 0")
+    note(f"{modality} all zero within its length", ((last == 0) & ~absent).sum(), "kept as it is")
+    beyond = (last > lengths).sum()
+    note(f"{modality} data beyond the length", beyond, "set to 0: the length is trusted")
+    if beyond:
+        x = np.where((frames <= lengths[:, None])[..., None], x, np.float32(0))
+    return x, lengths
+
+
+def _padded_at_the_end(
+    features: dict[str, Float32[np.ndarray, "N T D"]], one_clock: bool, note: Note
+) -> dict[str, Float32[np.ndarray, "N T D"]]:
+    """Moves data to the start in modalities that are padded at the front, as the MulT pickles are.
+
+    A modality counts as padded there when most of its utterances begin with zeros and end with data. With one
+    clock all such modalities move by the same number of frames, so that what was simultaneous stays so.
+    """
+    leading = {}
+    for m, x in features.items():
+        data = _has_data(x)
+        present = data.any(1)
+        padded = ~data[:, 0] & data[:, -1]
+        if 2 * padded.sum() > present.sum():
+            leading[m] = np.where(present, data.argmax(1), x.shape[1])
+    if one_clock and leading:
+        leading = dict.fromkeys(leading, np.min(list(leading.values()), axis=0))
+    moved = dict(features)
+    for m, lead in leading.items():
+        frames = features[m].shape[1]
+        note(f"{m} padded at the front", (lead % frames > 0).sum(), "data moved to the start")
+        at = (np.arange(frames) + lead[:, None]) % frames
+        moved[m] = np.take_along_axis(features[m], at[..., None], axis=1)
+    return moved
+
+
+def _has_data(x: Float32[np.ndarray, "N T D"]) -> Bool[np.ndarray, "N T"]:
+    """True at frames with any value other than zero."""
+    return (x != 0).any(2)

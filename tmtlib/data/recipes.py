@@ -1,7 +1,7 @@
-"""Synthetic worlds: the same latent model with other variances and reliabilities, drawn by a number.
+"""Recipes of synthetic data, and worlds: the same latent model with other variances and reliabilities.
 
-A recipe is one answer to "which modality matters"; whether a measure of importance finds the answer shows only over
-many. World k keeps a recipe's labels, shapes, sizes and partner and draws, each independently,
+A recipe (`synthetic_recipes.toml`) is one answer to "which modality matters"; whether a measure of importance finds the
+answer shows only over many. World k keeps a recipe's labels, shapes, sizes and partner and draws, each independently,
 
     w_e ~ U(0.2, 0.4)                                                 noise, that no modality shows
     (w_0, w_text, w_audio, w_vision, w_x) ~ (1 - w_e) Dirichlet(1, 1, 1, 1, 1/2)
@@ -13,10 +13,14 @@ but by the interaction, which text is always part of.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+
+from tmtlib.common import as_tuples
 
 
 @dataclass(frozen=True)
@@ -42,55 +46,12 @@ class Recipe:
         return 1 - self.shared - sum(self.specific) - self.interaction
 
 
-# Label histograms: our own counts over all labelled utterances of each data set, on its grid (tenths of votes that
-# fall between grid points go to the nearest one, never to zero).
+_CONTENT = tomllib.loads(Path(__file__).with_name("synthetic_recipes.toml").read_text(encoding="utf-8"))
 RECIPES: Mapping[str, Recipe] = {
-    "mosi": Recipe(
-        family="mosi",
-        step=0.2,
-        counts=(12, 32, 36, 42, 63, 101, 76, 101, 81, 79, 110, 76, 58, 89, 65, 96)
-        + (72, 80, 65, 81, 62, 75, 96, 93, 98, 120, 96, 55, 44, 29, 12),
-        utterances=(1284, 229, 686),
-        shapes=((50, 768), (50, 5), (50, 20)),
-        fill=0.3,
-        shared=0.25,
-        specific=(0.25, 0.09, 0.02),
-        interaction=0.08,
-        partner="vision",
-        reliability=(0.97, 0.85, 0.80),
-        videos_shared=False,
-    ),
-    "mosei": Recipe(
-        family="mosi",
-        step=1 / 3,
-        counts=(126, 279, 411, 647, 756, 829, 890, 1123, 1534, 4996)
-        + (3012, 2535, 1885, 1419, 1013, 740, 397, 207, 61),
-        utterances=(16326, 1871, 4659),
-        shapes=((50, 768), (50, 74), (50, 35)),
-        fill=0.4,
-        shared=0.20,
-        specific=(0.24, 0.05, 0.13),
-        interaction=0.08,
-        partner="audio",
-        reliability=(0.97, 0.85, 0.90),
-        videos_shared=False,
-    ),
-    "sims": Recipe(
-        family="sims",
-        step=0.2,
-        counts=(621, 133, 150, 134, 200, 345, 138, 77, 131, 92, 260),
-        utterances=(1368, 456, 457),
-        shapes=((39, 768), (400, 33), (55, 709)),
-        fill=0.4,
-        shared=0.20,
-        specific=(0.07, 0.13, 0.24),
-        interaction=0.06,
-        partner="vision",
-        reliability=(0.85, 0.92, 0.97),
-        videos_shared=True,
-    ),
+    name: Recipe(**{k: as_tuples(v) for k, v in fields.items()}) for name, fields in _CONTENT["recipe"].items()
 }
-
+EMOTION_RATES: Mapping[str, float] = _CONTENT["emotion_rates"]
+EMOTION_LOADINGS: Mapping[str, Mapping[str, list[float]]] = _CONTENT["emotion_loadings"]
 
 NOISE = (0.2, 0.4)
 CONCENTRATION = (1.0, 1.0, 1.0, 1.0, 0.5)  # shared, text, audio, vision, interaction
@@ -98,24 +59,20 @@ RELIABILITY = (0.7, 1.0)
 STREAM = 20_240  # keeps the worlds' draws apart from the data's
 
 
-def world_recipe(recipe: Recipe, world: int | None) -> Recipe:
-    """The recipe with the variances and reliabilities of a world; the recipe itself for None.
+def recipe_of(name: str, world: int | None = None) -> Recipe:
+    """The recipe of a data set, or that of a world: the same number draws the same world for every data set.
 
-    The same number draws the same world for every data set. Raises ValueError for a number that is not 0, 1, 2, ...
+    Raises ValueError for a name without a recipe, and for a world that is not 0, 1, 2, ...
     """
+    if name not in RECIPES:
+        raise ValueError(f"no synthetic data set {name!r}; there are {', '.join(RECIPES)}")
     if world is None:
-        return recipe
+        return RECIPES[name]
     if world < 0:
         raise ValueError(f"world is {world}; wanted 0, 1, 2, ..., or None for the recipe as it is")
     rng = np.random.default_rng([STREAM, world])
     noise = rng.uniform(*NOISE)
     shared, *specific, interaction = ((1 - noise) * rng.dirichlet(CONCENTRATION)).tolist()
     reliability = tuple(rng.uniform(*RELIABILITY, 3).tolist())
-    return replace(recipe, shared=shared, specific=tuple(specific), interaction=interaction, reliability=reliability)
-
-
-def recipe_of(name: str, world: int | None = None) -> Recipe:
-    """The recipe by data set name, or that of a world. Raises ValueError for a name without one, or no such world."""
-    if name not in RECIPES:
-        raise ValueError(f"no synthetic data set {name!r}; there are {', '.join(RECIPES)}")
-    return world_recipe(RECIPES[name], world)
+    changes = {"shared": shared, "specific": tuple(specific), "interaction": interaction, "reliability": reliability}
+    return replace(RECIPES[name], **changes)

@@ -1,4 +1,4 @@
-"""Splits by video, and synthetic speakers: what a model gains from having heard a test video's speaker in training."""
+"""Splits by video, and speakers in synthetic data: what a model gains from knowing a test video's speaker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from tmtlib.common import digest
 from tmtlib.data import synthetic
 from tmtlib.data.check import id_style, video_of
-from tmtlib.data.joined import joined
 from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, split_name, valid_frames
 
 
@@ -21,25 +20,20 @@ def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -
     come nearest to its size, then valid of the rest; train is what is left. Each split has at least one video: where
     few large ones would leave none, the largest are kept for train.
 
-    `normalized` says whether the features are z-scores of the official training split (default: what `dataset.ref`
-    says); they are then made z-scores of the new one. Scaling twice is as scaling the raw features once, for a z-score
-    of an affine map of a feature is the feature's own.
-
-    What belongs to a split of the file is dropped (truth, oddities), and so is `ref`, which would load other data.
-    Unimodal labels and `text_bert` are kept where every split has them. Raises ValueError for fewer than three videos
-    and for ids that name no video.
+    `normalized`: whether the features are z-scores of the official training split (default: what `dataset.ref` says);
+    they are then made z-scores of the new one, which is the same as scaling the raw features once. Truth, oddities and
+    `ref` are dropped. Raises ValueError for fewer than three videos and for ids that name no video.
     """
     videos = video_names(dataset)
     place = _placed(videos, {s: len(dataset[s]) for s in SPLITS}, seed)
     splits = {}
     for s in SPLITS:
-        chosen = {old: np.flatnonzero([place[v] == s for v in videos[old]]) for old in SPLITS}
-        splits[s] = joined([dataset[old].take(index) for old, index in chosen.items()])
+        splits[s] = Split.concat([dataset[o].take(np.flatnonzero([place[v] == s for v in videos[o]])) for o in SPLITS])
     return _changed(dataset, splits, f"videos regrouped, seed {seed}", normalized)
 
 
 def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bool | None = None) -> Dataset:
-    """Synthetic data with synthetic speakers: who speaks shows in the features and moves the label.
+    """Synthetic data with speakers: who speaks shows in the features and moves the label.
 
     A speaker is a video, whatever splits it is in. Each has a signature, added to every valid frame (for each
     feature a normal draw of `effect` times the feature's standard deviation in train), and a shift of all its labels
@@ -50,7 +44,7 @@ def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bo
     Raises ValueError for data that are not synthetic, a negative effect, and ids that name no video.
     """
     if dataset.card.source != "synthetic":
-        raise ValueError(f"{dataset.card.name} is {dataset.card.source}; speakers are synthetic in synthetic data only")
+        raise ValueError(f"{dataset.card.name} is {dataset.card.source}; wanted synthetic data to give speakers to")
     if effect < 0:
         raise ValueError(f"effect is {effect}; wanted 0 or more standard deviations")
     if effect == 0:
@@ -66,9 +60,9 @@ def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bo
     splits = {}
     for s in SPLITS:
         who, split = np.array([number[v] for v in videos[s]]), dataset[s]
-        features = {}
-        for m, x in split.features.items():
-            features[m] = x + signature[m][who][:, None] * valid_frames(split, m)[..., None]
+        features = {
+            m: x + signature[m][who][:, None] * valid_frames(split, m)[..., None] for m, x in split.features.items()
+        }
         unimodal = {m: _on_grid(y + shift[who], grid) for m, y in split.unimodal_labels.items()}
         labels = _on_grid(split.labels + shift[who], grid)
         splits[s] = replace(split, features=features, labels=labels, unimodal_labels=unimodal)

@@ -121,17 +121,12 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _bytes() -> bytes:
-    """How protocols 0 to 2 write no bytes at all."""
-    return b""
-
-
 ADMITTED = {
     ("numpy", "ndarray"): _StandIn(_reconstruct),
     ("numpy", "dtype"): _StandIn(_Dtype),
     ("_codecs", "encode"): _StandIn(_encode),
-    ("builtins", "bytes"): _StandIn(_bytes),
-    ("__builtin__", "bytes"): _StandIn(_bytes),
+    ("builtins", "bytes"): _StandIn(lambda: b""),  # how protocols 0 to 2 write no bytes at all
+    ("__builtin__", "bytes"): _StandIn(lambda: b""),
 }
 for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     ADMITTED[f"{core}.multiarray", "_reconstruct"] = _StandIn(_reconstruct)

@@ -1,16 +1,14 @@
 """The one type a data set has, whatever file or generator it came from, checked when it is made.
 
-    Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the ground truth)
-
-A `Split` holds, per modality, float32 features (N, T, D) that are zero beyond each utterance's length.
+Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the ground truth)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -25,7 +23,7 @@ class SyntheticSize:
 
     utterances: tuple[int, int, int] | None = None
     frames: tuple[int, int, int] | None = None  # text, audio, vision
-    world: int | None = None  # another truth, drawn by this number (tmtlib.data.recipes); None: the recipe's own
+    world: int | None = None  # another ground truth, drawn by this number (tmtlib.data.recipes); None: the recipe's own
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,7 @@ class DataRef:
     """Names a data set so that a `Run` can load it: a file on disk, or the synthetic generator's settings."""
 
     name: str
-    source: str = (
-        "synthetic"  # "synthetic" by this generator, or "real": from a file, which may say otherwise of itself
-    )
+    source: str = "synthetic"  # by the generator, or "real": from a file, which may say otherwise of itself
     sha256: str = ""  # of the file, or of the generator's settings
     path: str | None = field(default=None, metadata={"identity": False})  # a moved file is the same data
     synthetic: SyntheticSize | None = None
@@ -51,14 +47,14 @@ class DataRef:
     def regime(self) -> str:
         """What a model is trained on: "clean", "masked" (see `corruption.REGIMES`), or the corruption in words."""
         how = self.training_corruption
-        known = {c: name for name, c in REGIMES.items()}
-        strength = "" if how is None or how.level is None else f" {how.level:g}"
-        return known[how] if how in known else f"{how.kind} {how.where}{strength}"
+        for name, corruption in REGIMES.items():
+            if how == corruption:
+                return name
+        return f"{how.kind} {how.where}" + ("" if how.level is None else f" {how.level:g}")
 
 
 SPLITS = ("train", "valid", "test")
 FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
-NOTHING = MappingProxyType({})
 
 
 def dataset_title(name: str, source: str) -> str:
@@ -76,12 +72,12 @@ def world_name(name: str, world: int | None) -> str:
 
 def split_name(name: str) -> tuple[str, int | None]:
     """A card's name as recipe and world: ("mosi", 3) of "mosi-world3", ("mosi", None) of "mosi"."""
-    found = re.fullmatch(r"(.+)-world(\d+)", name)
-    return (found[1], int(found[2])) if found else (name, None)
+    match = re.fullmatch(r"(.+)-world(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
 
 
 class DataError(ValueError):
-    """A data file or array that cannot be used; the message says what was found, what is wanted and what to do."""
+    """A data file or array that cannot be used; the message says what it has, what is wanted and what to do."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class Split:
     labels: Float32[np.ndarray, " N"]  # sentiment intensity, in the label range of the card
     ids: tuple[str, ...]
     raw_text: tuple[str, ...]
-    unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=lambda: NOTHING)
+    unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=dict)
     text_bert: Int64[np.ndarray, "N 3 T"] | None = None  # token ids, mask, segments
     emotion_labels: Float32[np.ndarray, "N 6"] | None = None  # strength 0..3 of each of EMOTIONS; above 0: present
 
@@ -101,14 +97,11 @@ class Split:
         if set(self.features) != set(MODALITIES) or set(self.lengths) != set(MODALITIES):
             raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
         n = len(self.labels)
-        if self.labels.shape != (n,) or self.labels.dtype != np.float32:
-            raise DataError(f"labels are {self.labels.dtype} {self.labels.shape}; wanted float32 ({n},)")
+        _check_array("labels", self.labels, np.float32, (n,))
         for m, x in self.features.items():
-            if x.ndim != 3 or len(x) != n or x.dtype != np.float32:
-                raise DataError(f"{m} features are {x.dtype} {x.shape}; wanted float32 ({n}, T, D)")
+            _check_array(f"{m} features", x, np.float32, (n, "T", "D"))
             length = self.lengths[m]
-            if length.dtype != np.int64 or length.shape != (n,):
-                raise DataError(f"{m} lengths are {length.dtype} {length.shape}; wanted int64 ({n},)")
+            _check_array(f"{m} lengths", length, np.int64, (n,))
             if n and (length.min() < 0 or length.max() > x.shape[1]):
                 raise DataError(f"{m} lengths span {length.min()}..{length.max()}; wanted 0..{x.shape[1]}")
             if not _all_finite(x):
@@ -123,7 +116,12 @@ class Split:
         if self.text_bert is not None and self.text_bert.shape != (n, 3, self.shapes["text"][0]):
             raise DataError(f"text_bert is {self.text_bert.shape}; wanted ({n}, 3, {self.shapes['text'][0]})")
         if self.emotion_labels is not None:
-            _check_emotions(self.emotion_labels, n)
+            _check_array("emotion_labels", self.emotion_labels, np.float32, (n, len(EMOTIONS)))
+            bad = np.flatnonzero(~((self.emotion_labels >= 0) & (self.emotion_labels <= 3 + 1e-4)).all(1))  # NaN too
+            if len(bad):
+                first = f"the first in row {bad[0]}: {self.emotion_labels[bad[0]].tolist()}"
+                out = f"emotion_labels of {len(bad)} of {n} rows are not within 0..3"
+                raise DataError(f"{out} ({first}); repair or remove them")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -135,18 +133,12 @@ class Split:
 
     def take(self, index: np.ndarray) -> Split:
         """The utterances at `index`, in that order."""
-        index = np.asarray(index)
-        return replace(
-            self,
-            features={m: x[index] for m, x in self.features.items()},
-            lengths={m: x[index] for m, x in self.lengths.items()},
-            labels=self.labels[index],
-            ids=tuple(self.ids[i] for i in index),
-            raw_text=tuple(self.raw_text[i] for i in index),
-            unimodal_labels={m: x[index] for m, x in self.unimodal_labels.items()},
-            text_bert=None if self.text_bert is None else self.text_bert[index],
-            emotion_labels=None if self.emotion_labels is None else self.emotion_labels[index],
-        )
+        return replace(self, **{f.name: _rows(getattr(self, f.name), np.asarray(index)) for f in fields(self)})
+
+    @classmethod
+    def concat(cls, parts: Sequence[Split]) -> Split:
+        """Splits one after another, padded to the longest T; what only some of them hold is left out."""
+        return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
         """What a task's predictions are scored against: sentiment (N,) or, for "emotions", their strengths (N, 6).
@@ -202,7 +194,7 @@ class DataShape:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three validated splits with the same modalities and widths; truth is known for synthetic data only."""
+    """Three validated splits with the same modalities and widths; only synthetic data have a ground truth."""
 
     card: Card
     train: Split
@@ -225,10 +217,8 @@ class Dataset:
                 )
             for m in MODALITIES:
                 if split.shapes[m][1] != self.train.shapes[m][1]:
-                    raise DataError(
-                        f"{m} is {split.shapes[m][1]} wide in {name} but {self.train.shapes[m][1]} in train"
-                    )
-
+                    widths = split.shapes[m][1], self.train.shapes[m][1]
+                    raise DataError(f"{m} is {widths[0]} wide in {name} but {widths[1]} in train")
         without = [s for s in SPLITS if self[s].emotion_labels is None]
         if 0 < len(without) < len(SPLITS):
             raise DataError(f"no emotion labels in {', '.join(without)}; wanted them in every split or in none")
@@ -278,22 +268,44 @@ def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarra
     return replace(split, features=features)
 
 
-def _check_emotions(labels: np.ndarray, n: int) -> None:
-    """Raises DataError unless the labels are float32 (n, 6) within 0..3."""
-    if labels.shape != (n, len(EMOTIONS)) or labels.dtype != np.float32:
-        raise DataError(f"emotion_labels are {labels.dtype} {labels.shape}; wanted float32 ({n}, {len(EMOTIONS)})")
-    bad = np.flatnonzero(~((labels >= 0) & (labels <= 3 + 1e-4)).all(1))  # NaN is on neither side
-    if len(bad):
-        what = f"the first in row {bad[0]}: {labels[bad[0]].tolist()}"
-        raise DataError(f"emotion_labels of {len(bad)} of {n} rows are not within 0..3 ({what}); repair or remove them")
+def valid_frames(split: Split, modality: str) -> np.ndarray:
+    """Boolean (N, T): True where a frame lies within its utterance's length."""
+    return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]
+
+
+def _rows(values, index: np.ndarray):
+    """One field of a split, at some of its rows."""
+    if isinstance(values, Mapping):
+        return {m: x[index] for m, x in values.items()}
+    if isinstance(values, tuple):
+        return tuple(values[i] for i in index)
+    return None if values is None else values[index]
+
+
+def _joined(values: list):
+    """One field of several splits, as the field of one; arrays are filled up with zeros to the longest."""
+    if any(value is None for value in values):
+        return None
+    if isinstance(values[0], Mapping):
+        return {m: _joined([x[m] for x in values]) for m in values[0] if all(m in x for x in values)}
+    if isinstance(values[0], tuple):
+        return tuple(chain.from_iterable(values))
+    longest = np.max([x.shape for x in values], axis=0)
+    for i, x in enumerate(values):
+        if x.shape[1:] != tuple(longest[1:]):
+            values[i] = np.pad(x, [(0, 0), *((0, missing) for missing in longest[1:] - x.shape[1:])])
+    return np.concatenate(values)
+
+
+def _check_array(name: str, x: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> None:
+    """Raises DataError unless the array has the dtype and the shape, in which an axis with a name has any size."""
+    fits = x.ndim == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(x.shape, shape, strict=True))
+    if not fits or x.dtype != dtype:
+        wanted = f"({shape[0]},)" if len(shape) == 1 else f"({', '.join(map(str, shape))})"
+        raise DataError(f"{name} are {x.dtype} {x.shape}; wanted {np.dtype(dtype)} {wanted}")
 
 
 def _all_finite(x: np.ndarray) -> bool:
     """Whether every value is finite: by the sum, without a copy; one by one only when that is not."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
-
-
-def valid_frames(split: Split, modality: str) -> np.ndarray:
-    """Boolean (N, T): True where a frame lies within its utterance's length."""
-    return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]

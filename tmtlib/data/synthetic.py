@@ -1,4 +1,4 @@
-r"""Synthetic data: utterances in the three data sets' shapes, drawn from a latent model whose truth is known.
+r"""Synthetic data: utterances in the three data sets' shapes, drawn from a latent model whose ground truth is known.
 
 For utterance i, with independent standard normal u_0, u_text, u_audio, u_vision, p, e and a fair sign q:
 
@@ -19,23 +19,30 @@ shown: with o the sum of the shown parts and v its variance, y given the feature
 
 so Q(Phi(o)) is a median and reaches the least possible MAE, and the likeliest of the five classes the best Acc-5.
 Global importance is the Shapley value of the variance of y that a subset of modalities explains; per-utterance
-importance divides the shown parts among the modalities in the same way. The synthetic CMU-MOSEI has emotion labels too,
-of the same latents: see `synthetic_emotions`. Other w and rho, drawn by a number, make other worlds: see `worlds`.
+importance divides the shown parts among the modalities in the same way. Other w and rho, drawn by a number, make other
+worlds: see `recipes`.
+
+The synthetic CMU-MOSEI has emotion labels too. For utterance i and emotion k, with z = (u_0, u_text, u_audio, u_vision,
+p q) and an independent standard normal e_ik, v_ik = a_k . z_i + sqrt(1 - |a_k|^2) e_ik, so v ~ N(0, 1). The emotion is
+absent (0) unless v_ik lies among the highest share r_k; there, with s uniform in (0, 1) for how far up it lies, its
+strength is 9 s^2 rounded up, in thirds: 1/3, 2/3, ..., 3, weak ones commoner than strong. Loadings a and rates r are
+chosen, not measured: each emotion leans on modalities of its own, and rates are like those of CMU-MOSEI, where
+happiness is in every second utterance and fear in one of twelve.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from jaxtyping import Float, Float32
 from scipy.special import ndtr, ndtri
 
-from tmtlib.common import MODALITIES
-from tmtlib.data import synthetic_emotions
-from tmtlib.data.recipes import RECIPES, Recipe, recipe_of
+from tmtlib.common import EMOTIONS, MODALITIES
+from tmtlib.data.recipes import EMOTION_LOADINGS, EMOTION_RATES, RECIPES, Recipe, recipe_of
 from tmtlib.data.schema import SPLITS, Card, Dataset, Split, SyntheticSize, world_name
 from tmtlib.stats import metrics
 from tmtlib.stats.statistics import shapley
@@ -72,7 +79,7 @@ def settings_sha256(name: str, size: SyntheticSize | None = None, seed: int = 0)
     """SHA-256 of all that determines the synthetic data: recipe, size, seed and the generator's version."""
     size = asdict(size or SyntheticSize())
     recipe = recipe_of(name, size["world"])
-    if size["world"] is None:  # data that there were before there were worlds keep their hash
+    if size["world"] is None:  # the hash of data sets without a world does not know of worlds
         del size["world"]
     settings = {"version": VERSION, "recipe": asdict(recipe), "size": size, "seed": seed}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -84,15 +91,15 @@ def generate(name: str, size: SyntheticSize | None = None, seed: int = 0) -> Dat
     Splits have random streams of their own, so the size of one does not change another.
     """
     size = size or SyntheticSize()
-    recipe, own = recipe_of(name, size.world), [] if size.world is None else [size.world + 1]
+    recipe = recipe_of(name, size.world)
     utterances = size.utterances or recipe.utterances
     frames = size.frames or tuple(t for t, _ in recipe.shapes)
-    streams = np.random.SeedSequence([seed, list(RECIPES).index(name), *own]).spawn(4)
-    bases = _bases(recipe, np.random.default_rng(streams[3]))
-    made = {
-        s: _split(recipe, s, n, frames, bases, np.random.default_rng(stream), synthetic_emotions.LOADINGS.get(name))
-        for s, n, stream in zip(SPLITS, utterances, streams, strict=False)
-    }
+    entropy = [seed, list(RECIPES).index(name)] + ([] if size.world is None else [size.world + 1])
+    *rngs, bases_rng = map(np.random.default_rng, np.random.SeedSequence(entropy).spawn(4))
+    bases = _bases(recipe, bases_rng)
+    splits, truths = {}, {}
+    for s, n, rng in zip(SPLITS, utterances, rngs, strict=True):
+        splits[s], truths[s] = _split(recipe, s, n, frames, bases, rng, EMOTION_LOADINGS.get(name))
     card = Card(
         name=world_name(name, size.world),
         family=recipe.family,
@@ -101,16 +108,15 @@ def generate(name: str, size: SyntheticSize | None = None, seed: int = 0) -> Dat
         origin=f"synthetic generator, version {VERSION}, seed {seed}",
         sha256=settings_sha256(name, size, seed),
     )
-    importance = shapley(lambda subset: explained_variance(recipe, subset))
     truth = Truth(
         recipe=recipe,
-        importance=importance,
+        importance=shapley(lambda subset: explained_variance(recipe, subset)),
         explained=explained_variance(recipe, MODALITIES),
         best_mae=best_mae(recipe),
         best_acc5=best_acc5(recipe),
-        splits={s: truth for s, (_, truth) in made.items()},
+        splits=truths,
     )
-    return Dataset(card, *(made[s][0] for s in SPLITS), truth=truth)
+    return Dataset(card, truth=truth, **splits)
 
 
 def quantile(recipe: Recipe, y: np.ndarray) -> np.ndarray:
@@ -142,8 +148,8 @@ def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
 def best_mae(recipe: Recipe, nodes: int = 400) -> float:
     """Expected MAE of the best prediction, by quadrature over (o, y - o) for each pattern of reliability.
 
-    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the two-dimensional integral is taken at
-    the midpoints of `nodes` equally likely intervals of each.
+    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the integral is taken at the midpoints of
+    `nodes` equally likely intervals of each.
     """
     points = _normal_points(nodes)
     total = 0.0
@@ -227,23 +233,35 @@ def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, 
     features = {
         m: _frames(shown[:, i], reliable[:, i], lengths[m], frames[i], bases[i], rng) for i, m in enumerate(MODALITIES)
     }
-    unimodal = {
-        m: quantile(recipe, (np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]) / np.sqrt(recipe.shared + w[i] ** 2))
-        for i, m in enumerate(MODALITIES)
-    }
+    unimodal = {}
+    if recipe.family == "sims":
+        for i, m in enumerate(MODALITIES):
+            part = np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]
+            unimodal[m] = quantile(recipe, part / np.sqrt(recipe.shared + w[i] ** 2))
     emotions = None
     if loadings is not None:  # from a stream of their own, so that they change nothing else
-        emotions = synthetic_emotions.labels(loadings, np.column_stack([u0, specific, p * q]), rng.spawn(1)[0])
+        emotions = emotion_labels(loadings, np.column_stack([u0, specific, p * q]), rng.spawn(1)[0])
     made = Split(
         features=features,
         lengths=lengths,
         labels=quantile(recipe, y),
         ids=_ids(recipe, split, n),
         raw_text=tuple(f"synthetic utterance of {k} words" for k in lengths["text"]),
-        unimodal_labels=unimodal if recipe.family == "sims" else {},
+        unimodal_labels=unimodal,
         emotion_labels=emotions,
     )
     return made, _split_truth(recipe, reliable, u0, specific, p, q)
+
+
+def emotion_labels(
+    loadings: Mapping[str, tuple[float, ...]], latents: Float[np.ndarray, "N 5"], rng: np.random.Generator
+) -> Float32[np.ndarray, "N 6"]:
+    """Strengths 0..3 in thirds, in the order of EMOTIONS, of N utterances with latents z; `rng` gives the noise."""
+    a, rate = np.array([loadings[k] for k in EMOTIONS]), np.array([EMOTION_RATES[k] for k in EMOTIONS])
+    noise = rng.standard_normal((len(latents), len(EMOTIONS)))
+    v = latents @ a.T + np.sqrt(1 - np.square(a).sum(1)) * noise
+    s = (ndtr(v) - (1 - rate)) / rate
+    return np.where(s > 0, np.ceil(9 * np.square(s)) / 3, 0).astype(np.float32)
 
 
 def _split_truth(recipe, reliable, u0, specific, p, q) -> SplitTruth:
@@ -271,10 +289,8 @@ def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
     order = np.where(valid, rng.random((n, t), np.float32), 2).argsort(1).argsort(1)  # a random rank per valid frame
     salient = (order < np.maximum(1, np.rint(SALIENT_SHARE * length))[:, None]) & valid & reliable[:, None]
     z = 0.5 * rng.standard_normal((valid.sum(), k), np.float32)
-    says = salient[valid]
-    what = np.zeros((n, k), np.float32)
-    what[:, 0], what[:, 1:4] = MARKER, shown
-    z[says, :4] = what[np.nonzero(salient)[0], :4]  # shown exactly: the oracle's knowledge is reachable
+    content = np.column_stack([np.full(n, MARKER, np.float32), shown])
+    z[salient[valid], :4] = content[np.nonzero(salient)[0]]  # shown exactly: the oracle's knowledge is reachable
     features = np.zeros((n, t, basis.shape[1]), np.float32)
     features[valid] = z @ basis
     return features

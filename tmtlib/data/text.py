@@ -1,15 +1,15 @@
-"""Transcripts to features by a BERT the user has on disk: frozen (`encode_transcripts`) or fine-tuned (`BertText`).
+"""Transcripts to text features, by word vectors or by a frozen BERT that the user has on disk; nothing is downloaded.
 
-Both use the `text_bert` layout of MMSA's files (https://github.com/thuiar/MMSA): int64 (N, 3, T), rows token
-ids, attention mask and segment ids, padded at the end. Both give the last hidden state, zero beyond each true
-length, so a frozen and a fine-tuned BERT of the same parameters give a model the same input. Nothing is
-downloaded, and transformers is imported only when one of them is used.
+BERT's layout is `text_bert` of MMSA's files (https://github.com/thuiar/MMSA): int64 (N, 3, T), rows token ids,
+attention mask and segment ids, padded at the end. Its features are the last hidden state, zero beyond each true length,
+as in `tmtlib.models.bert`, which fine-tunes. transformers is imported only when a BERT is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
+
+from tmtlib.common import digest, pick_device
+from tmtlib.data.catalog import file_sha256
+from tmtlib.data.transcripts import words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,7 +30,12 @@ HOW_TO_GET_ONE = (
     "AutoModel.from_pretrained(name).save_pretrained(folder), with name bert-base-uncased for English or "
     "bert-base-chinese for CH-SIMS."
 )
+ENCODERS = (
+    "wanted an .npz with the arrays 'words' (V,) and 'vectors' (V, D), as np.savez(path, words=words, vectors=vectors) "
+    "writes it, or the folder of a BERT, as save_pretrained writes it (config.json, model and tokenizer)"
+)
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+Encoded = tuple[Float32[np.ndarray, "N T D"], Int64[np.ndarray, " N"]]  # features and lengths
 
 
 @dataclass(frozen=True)
@@ -39,22 +48,14 @@ class EncodedText:
 
 
 def encode_text(
-    raw_text: Sequence[str],
-    model: str | Path,
-    max_length: int = 50,
-    batch_size: int = 32,
-    device: str = "cpu",
+    raw_text: Sequence[str], model: str | Path, max_length: int = 50, batch_size: int = 32, device: str = "cpu"
 ) -> Float32[np.ndarray, "N T H"]:
     """The features of `encode_transcripts` alone, (N, T, 768) from a BERT-base; arguments and errors are the same."""
     return encode_transcripts(raw_text, model, max_length, batch_size, device).features
 
 
 def encode_transcripts(
-    raw_text: Sequence[str],
-    model: str | Path,
-    max_length: int = 50,
-    batch_size: int = 32,
-    device: str = "cpu",
+    raw_text: Sequence[str], model: str | Path, max_length: int = 50, batch_size: int = 32, device: str = "cpu"
 ) -> EncodedText:
     """Encodes transcripts by a frozen BERT in evaluation mode.
 
@@ -73,7 +74,7 @@ def encode_transcripts(
     _check_transcripts(raw_text)
     if batch_size < 1 or max_length < 3:
         raise ValueError(f"max_length {max_length}, batch_size {batch_size}; wanted at least 3 and 1")
-    tokenizer, bert = _load_tokenizer(model), _load_bert(model).to(device).eval()
+    tokenizer, bert = _load_tokenizer(model), load_bert(model).to(device).eval()
     if len(tokenizer) > bert.config.vocab_size:
         raise ValueError(
             f"{model}: the tokenizer has {len(tokenizer)} tokens but the model {bert.config.vocab_size}; "
@@ -81,18 +82,14 @@ def encode_transcripts(
         )
     text_bert = _tokenise(tokenizer, raw_text, max_length)
     with torch.no_grad():
-        parts = [_last_hidden(bert, part.to(device)).cpu() for part in text_bert.split(batch_size)]
-    return EncodedText(
-        features=torch.cat(parts).numpy(),
-        lengths=text_bert[:, 1].sum(1).numpy(),
-        text_bert=text_bert.numpy(),
-    )
+        hidden = torch.cat([last_hidden(bert, part.to(device)).cpu() for part in text_bert.split(batch_size)])
+    return EncodedText(hidden.numpy(), text_bert[:, 1].sum(1).numpy(), text_bert.numpy())
 
 
-def _last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
+def last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
+    """BERT's last hidden state, zero where the attention mask is. Raises ValueError for another shape or too long T."""
     if text_bert.ndim != 3 or text_bert.shape[1] != 3:
-        found = tuple(text_bert.shape)
-        raise ValueError(f"text_bert has shape {found}; wanted (B, 3, T): ids, mask, segments")
+        raise ValueError(f"text_bert has shape {tuple(text_bert.shape)}; wanted (B, 3, T): ids, mask, segments")
     positions = getattr(bert.config, "max_position_embeddings", None)
     if positions is not None and text_bert.shape[2] > positions:
         raise ValueError(
@@ -103,46 +100,7 @@ def _last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Floa
     return hidden.masked_fill(mask[..., None] == 0, 0.0)
 
 
-def _tokenise(
-    tokenizer: PreTrainedTokenizerBase,
-    raw_text: Sequence[str],
-    max_length: int,
-) -> Int64[Tensor, "N 3 T"]:
-    tokenizer.padding_side = tokenizer.truncation_side = "right"  # a saved tokenizer may say left
-    found = tokenizer(
-        list(raw_text),
-        padding="max_length",
-        truncation=True,
-        max_length=max_length,
-        return_token_type_ids=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    return torch.stack([found["input_ids"], found["attention_mask"], found["token_type_ids"]], dim=1).long()
-
-
-def _check_transcripts(raw_text: Sequence[str]) -> None:
-    if isinstance(raw_text, str):
-        raise TypeError("raw_text is one string; wanted a sequence of transcripts, such as [text]")
-    if not len(raw_text):
-        raise ValueError("raw_text is empty; wanted at least one transcript")
-    for i, text in enumerate(raw_text):
-        if not isinstance(text, str):
-            raise TypeError(f'transcript {i} is {type(text).__name__}; wanted str ("" for no words)')
-
-
-def _model_folder(model: str | Path) -> Path:
-    folder = Path(model).expanduser()
-    if not (folder / "config.json").is_file():
-        what = "there is no config.json in the folder" if folder.is_dir() else "there is no folder"
-        raise FileNotFoundError(
-            f"{what} {folder}; wanted a folder with a saved BERT (config.json, model.safetensors) "
-            f"and its tokenizer. {HOW_TO_GET_ONE}"
-        )
-    return folder
-
-
-def _load_bert(model: str | Path) -> PreTrainedModel:
+def load_bert(model: str | Path) -> PreTrainedModel:
     """The model in float32, without the pooler: its parameters would get no gradient from hidden states."""
     from transformers import AutoModel
 
@@ -163,3 +121,111 @@ def _load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
             f"beside it. {HOW_TO_GET_ONE}"
         )
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _model_folder(model: str | Path) -> Path:
+    folder = Path(model).expanduser()
+    if not (folder / "config.json").is_file():
+        missing = "there is no config.json in the folder" if folder.is_dir() else "there is no folder"
+        raise FileNotFoundError(
+            f"{missing} {folder}; wanted a folder with a saved BERT (config.json, model.safetensors) "
+            f"and its tokenizer. {HOW_TO_GET_ONE}"
+        )
+    return folder
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, raw_text: Sequence[str], max_length: int) -> Int64[Tensor, "N 3 T"]:
+    tokenizer.padding_side = tokenizer.truncation_side = "right"  # a saved tokenizer may say left
+    tokens = tokenizer(
+        list(raw_text),
+        padding="max_length",
+        truncation=True,
+        max_length=max_length,
+        return_token_type_ids=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    return torch.stack([tokens["input_ids"], tokens["attention_mask"], tokens["token_type_ids"]], dim=1).long()
+
+
+def _check_transcripts(raw_text: Sequence[str]) -> None:
+    if isinstance(raw_text, str):
+        raise TypeError("raw_text is one string; wanted a sequence of transcripts, such as [text]")
+    if not len(raw_text):
+        raise ValueError("raw_text is empty; wanted at least one transcript")
+    for i, text in enumerate(raw_text):
+        if not isinstance(text, str):
+            raise TypeError(f'transcript {i} is {type(text).__name__}; wanted str ("" for no words)')
+
+
+@dataclass(frozen=True)
+class FrozenBert:
+    """The last hidden state of a BERT that is not trained, a frame a token ([CLS] and [SEP] too)."""
+
+    path: Path
+    device: str = "cpu"
+
+    @cached_property
+    def sha256(self) -> str:
+        return digest([file_sha256(file) for file in sorted(self.path.iterdir()) if file.is_file()])
+
+    def __call__(self, raw_text: Sequence[str], frames: int) -> Encoded:
+        """As `WordVectors`; errors as `encode_transcripts`, which wants 3 frames or more."""
+        encoded = encode_transcripts(raw_text, self.path, frames, device=self.device)
+        return encoded.features, encoded.lengths
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """A vector for each word: a frame a word, in order. Words without one are left out, as in CMU-MOSI's GloVe features
+    (all 2195 utterances of a public copy come out as they are in it); a transcript of such words alone has length 0.
+    """
+
+    path: Path
+    places: dict[str, int]  # of each word in `vectors`, by the word in lower case
+    vectors: Float32[np.ndarray, "V D"]
+
+    @cached_property
+    def sha256(self) -> str:
+        return file_sha256(self.path)
+
+    def __call__(self, raw_text: Sequence[str], frames: int) -> Encoded:
+        """Features (N, frames, D), zero from each length on, and lengths (N,); longer transcripts are cut."""
+        features = np.zeros((len(raw_text), frames, self.vectors.shape[1]), np.float32)
+        lengths = np.zeros(len(raw_text), np.int64)
+        for i, text in enumerate(raw_text):
+            places = [self.places[word] for word in words(text) if word in self.places][:frames]
+            features[i, : len(places)], lengths[i] = self.vectors[places], len(places)
+        return features, lengths
+
+
+def open_encoder(path: str | Path, device: str = "cpu") -> WordVectors | FrozenBert:
+    """What makes text features of transcripts, `(raw_text, T) -> (features (N, T, D), lengths (N,))`.
+
+    Args:
+        path: an .npz of word vectors, or the folder of a BERT.
+        device: where a BERT runs: "auto", "cpu" or "cuda".
+
+    Raises FileNotFoundError where nothing is there, ValueError for a path that is neither or arrays that do not fit.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}; {ENCODERS}")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"there is no config.json in the folder {path}; {ENCODERS}")
+        return FrozenBert(path, str(pick_device(device)))
+    try:
+        with np.load(path) as file:
+            vocabulary, vectors = file["words"], file["vectors"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:  # what np.load says of other files
+        raise ValueError(f"{path} cannot be read as word vectors ({error}); {ENCODERS}") from None
+    fit = vocabulary.dtype.kind == "U" and vocabulary.ndim == 1 and vectors.ndim == 2
+    fit = fit and len(vectors) == len(vocabulary) > 0 and np.issubdtype(vectors.dtype, np.floating)
+    if not fit or not np.isfinite(vectors).all():
+        raise ValueError(
+            f"{path} has words {vocabulary.dtype} {vocabulary.shape} and vectors {vectors.dtype} {vectors.shape}; "
+            f"{ENCODERS}: words of text, vectors finite and as many"
+        )
+    places = {str(word).lower(): i for i, word in reversed(list(enumerate(vocabulary)))}  # of two spellings, the first
+    return WordVectors(path, places, vectors.astype(np.float32))

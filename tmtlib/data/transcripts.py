@@ -1,7 +1,4 @@
-"""Corruptions of transcripts that leave the label as it is, and what a word is.
-
-    P6  drop_words        each word is lost with a probability
-        substitute_words  each word becomes another of the training transcripts, drawn by how often it is said there
+"""Corruptions of transcripts that leave the label as it is (P6: words dropped or substituted), and what a word is.
 
 P6 is the text family of MultiBench (Liang et al. 2021, NeurIPS Datasets and Benchmarks), a word at a time: MultiBench's
 own noise is typing errors, which transcripts do not have, and a misspelt word is no word to word vectors.
@@ -16,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -45,22 +43,17 @@ def vocabulary(raw_text: Sequence[str]) -> Counter[str]:
 def drop_words(
     raw_text: Sequence[str], rate: float, seed: int = 0, keep: Collection[str] = NEGATIONS
 ) -> tuple[str, ...]:
-    """P6: each word that is not in `keep` is lost with probability `rate`; the last one of a transcript never is.
+    """P6: each word that is not in `keep` (lower case) is lost with probability `rate`; the last of a transcript never.
 
-    Args:
-        raw_text: transcripts; one that loses nothing is left as it is, another comes back with a space between tokens.
-        keep: words in lower case that are never touched.
-
-    Raises ValueError for a rate outside [0, 1].
+    A transcript that loses nothing is left as it is, another comes back with a space between tokens. Raises ValueError
+    for a rate outside [0, 1].
     """
-    found = []
+    left = []
     for text, tokens, chosen, draw in _chosen(raw_text, rate, seed, keep):
-        stays = [bool(_bare(t)) and not gone for t, gone in zip(tokens, chosen, strict=True)]
-        if chosen.any() and not any(stays):
+        if chosen.any() and not any(map(_bare, compress(tokens, ~chosen))):
             chosen[np.where(chosen, draw, -1).argmax()] = False  # the one that would go last stays
-        kept = (t for t, gone in zip(tokens, chosen, strict=True) if not gone)
-        found.append(" ".join(kept) if chosen.any() else text)
-    return tuple(found)
+        left.append(" ".join(compress(tokens, ~chosen)) if chosen.any() else text)
+    return tuple(left)
 
 
 def substitute_words(
@@ -72,25 +65,22 @@ def substitute_words(
 ) -> tuple[str, ...]:
     """P6: each word that is not in `keep` becomes, with probability `rate`, another of `vocabulary`.
 
-    Args:
-        vocabulary: how often each word is said, as `vocabulary` of the training transcripts finds it: a word is drawn
-            by that, never the one that it replaces, and never one of `keep`.
-
-    Other arguments as `drop_words`. Raises ValueError for a rate outside [0, 1], or a vocabulary without two words.
+    A word is drawn by how often `vocabulary` says that it is said, never the one that it replaces, and never one of
+    `keep`. Other arguments as `drop_words`. Raises ValueError for a rate outside [0, 1], or fewer than two such words.
     """
-    known = sorted(word for word, count in vocabulary.items() if count > 0 and word not in keep)
-    if len(known) < 2:
-        raise ValueError(f"the vocabulary has {len(known)} words to draw from; wanted two or more")
-    ends = np.cumsum([vocabulary[word] for word in known])
-    place = {word: i for i, word in enumerate(known)}
+    others = sorted(word for word, count in vocabulary.items() if count > 0 and word not in keep)
+    if len(others) < 2:
+        raise ValueError(f"the vocabulary has {len(others)} words to draw from; wanted two or more")
+    ends = np.cumsum([vocabulary[word] for word in others])
+    place = {word: i for i, word in enumerate(others)}
     rng = np.random.default_rng([seed, 1])
-    found = []
+    replaced = []
     for text, tokens, chosen, draw in _chosen(raw_text, rate, seed, keep):
-        other = rng.random(len(draw))
+        uniform = rng.random(len(draw))
         for i in np.flatnonzero(chosen):
-            tokens[i] = known[_another(ends, place.get(_bare(tokens[i])), other[i])]
-        found.append(" ".join(tokens) if chosen.any() else text)
-    return tuple(found)
+            tokens[i] = others[_another(ends, place.get(_bare(tokens[i])), uniform[i])]
+        replaced.append(" ".join(tokens) if chosen.any() else text)
+    return tuple(replaced)
 
 
 def _chosen(
@@ -108,10 +98,10 @@ def _chosen(
         yield text, tokens, draw < rate, draw
 
 
-def _another(ends: np.ndarray, own: int | None, uniform: float) -> int:
-    """The word at a uniform number when all but `own` are laid end to end, each as long as it is frequent."""
-    start = 0 if own in (None, 0) else ends[own - 1]
-    length = 0 if own is None else ends[own] - start
+def _another(ends: np.ndarray, place: int | None, uniform: float) -> int:
+    """The word at a uniform number when all but that at `place` are laid end to end, each as long as it is frequent."""
+    start = 0 if place in (None, 0) else ends[place - 1]
+    length = 0 if place is None else ends[place] - start
     at = int(uniform * (ends[-1] - length))
     return int(np.searchsorted(ends, at + length if length and at >= start else at, side="right"))
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tmtlib.common import check_choice
-from tmtlib.data.text import _last_hidden, _load_bert
+from tmtlib.data.text import last_hidden, load_bert
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, read_out
 from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import masked_mean
@@ -53,7 +53,7 @@ class BertText(nn.Module):
 
     def __init__(self, model_folder: str | Path):
         super().__init__()
-        self.bert = _load_bert(model_folder).train(self.training)  # transformers loads in evaluation mode
+        self.bert = load_bert(model_folder).train(self.training)  # transformers loads in evaluation mode
         self.width: int = self.bert.config.hidden_size
 
     def forward(self, text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
@@ -61,7 +61,7 @@ class BertText(nn.Module):
 
         Raises ValueError for another shape, or a T beyond what the model has positions for.
         """
-        return _last_hidden(self.bert, text_bert)
+        return last_hidden(self.bert, text_bert)
 
 
 def build_bert(config: ModelConfig) -> nn.Module | None:

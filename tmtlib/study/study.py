@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tmtlib import common
 from tmtlib.common import as_json, check_choice, pick_device, write_atomic
 from tmtlib.data.corruption import REGIMES
-from tmtlib.data.loading import load, resolve_all
+from tmtlib.data.loading import load, resolve_all, stated
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
 from tmtlib.study.methods import METHODS, family, method_config
@@ -38,7 +38,7 @@ class Study:
     @property
     def source(self) -> str:
         """What the data say of themselves, "synthetic" or "real"; a study never mixes the two."""
-        return load(self.refs[0]).card.source
+        return stated(self.refs[0]).source
 
     @property
     def results(self) -> Path:
@@ -76,7 +76,7 @@ class Study:
 
     def _suits(self, method: str, ref: DataRef) -> bool:
         if METHODS[method].family == "emotions":
-            return load(ref).train.emotion_labels is not None
+            return stated(ref).has_emotions
         if METHODS[method].family == "5-class":
             return ref.name in self.profile.five_class
         return method not in self.profile.ablations or ref.clean == self.refs[0]

@@ -16,7 +16,7 @@ import torch
 
 from tmtlib import figures
 from tmtlib.analysis import degradation
-from tmtlib.analysis.many_worlds import agreement
+from tmtlib.analysis.truth import worlds_agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
 from tmtlib.data.schema import Dataset
@@ -242,7 +242,7 @@ DRAWINGS = {
     "agreement": lambda: figures.agreement(agreements()),
     "faithfulness": lambda: figures.faithfulness(curves()),
     "faithfulness_methods": lambda: figures.faithfulness(curves(("tmt_amw", "late_fusion"))),
-    "worlds": lambda: figures.worlds(world_table(), agreement(world_table())),
+    "worlds": lambda: figures.worlds(world_table(), worlds_agreement(world_table())),
     "worlds_alone": lambda: figures.worlds(world_table(1).query("measure == 'occlusion'")),
     "unimodal": lambda: figures.unimodal(unimodal_table()),
     "unimodal_one": lambda: figures.unimodal(unimodal_table(("sims",))),

@@ -117,14 +117,14 @@ def test_integrated_gradients_beat_chance_and_their_own_reverse_on_a_linear_mode
         assert best > chance > worst
 
 
-def test_summary_is_the_area_and_its_difference_from_chance():
+def test_areas_are_those_under_the_curves_and_their_difference_from_chance():
     keys = {"dataset": "mosi", "source": "synthetic", "method": "tmt"}
     rows = [
         keys | {"seed": s, "measure": m, "order": o, "fraction": f, "change": (height + s) * f}
         for s in (0, 1) for m, height in (("rollout", 3.0), ("random", 1.0))
         for o in faithfulness.ORDERS for f in (1.0, 0.0, 0.5)
     ]  # fmt: skip
-    found = faithfulness.summary(pd.DataFrame(rows)).set_index(["measure", "order"])
+    found = faithfulness.faithfulness_areas(pd.DataFrame(rows)).set_index(["measure", "order"])
     assert len(found) == 4
     row = found.loc[("rollout", "deletion")]
     assert row["area"] == pytest.approx((1.5 + 2.0) / 2) and row["n"] == 2
@@ -140,12 +140,12 @@ def test_table_of_a_study(own_results):
         Run(ref, m, method_config(m, profile.model), profile.training, s) for m in ("tmt_amw", "mult") for s in (0, 1)
     ]
     runs.ensure(todo, "cpu", jobs=1, progress=False)
-    table = faithfulness.table(todo, "cpu", jobs=1)
+    table = faithfulness.faithfulness_curves(todo, "cpu", jobs=1)
     assert list(table.columns) == "dataset source method seed measure order fraction change".split()
     assert len(table) == 2 * (5 + 3) * 2 * 11 and not table["change"].isna().any()
     assert set(table["source"]) == {"synthetic"}
-    pd.testing.assert_frame_equal(faithfulness.table(todo, "cpu", jobs=1), table)  # read back
-    assert len(faithfulness.summary(table)) == (5 + 3) * 2
+    pd.testing.assert_frame_equal(faithfulness.faithfulness_curves(todo, "cpu", jobs=1), table)  # read back
+    assert len(faithfulness.faithfulness_areas(table)) == (5 + 3) * 2
 
 
 def test_a_model_without_one_predicted_number_is_refused(own_results):
@@ -154,4 +154,4 @@ def test_a_model_without_one_predicted_number_is_refused(own_results):
     run = Run(ref, "tmt_5class", method_config("tmt_5class", profile.model), profile.training, 0)
     runs.ensure([run], "cpu", jobs=1, progress=False)
     with pytest.raises(ValueError, match="tmt_5class predicts classification; faithfulness curves need"):
-        faithfulness.table([run], "cpu", jobs=1)
+        faithfulness.faithfulness_curves([run], "cpu", jobs=1)

@@ -105,7 +105,7 @@ def test_bad_weights_and_models_without_static_ones_are_refused(trained):
 
 def test_frozen_weights_stand_beside_learned_ones(trained):
     todo = trained("tmt_amw", *FROZEN, seeds=(0, 1))
-    frame = identifiability.frozen(todo, "tmt_amw", "cpu", jobs=1)
+    frame = identifiability.frozen_weights(todo, "tmt_amw", "cpu", jobs=1)
     assert frame["method"].tolist() == [m for m in ("tmt_amw", *FROZEN) for _ in MODALITIES]
     assert frame["modality"].tolist() == [*MODALITIES] * 4
     weights = frame.set_index(["method", "modality"])["weight"]
@@ -120,4 +120,4 @@ def test_frozen_weights_stand_beside_learned_ones(trained):
     assert text["difference_low"] < text["mae_difference"] < text["difference_high"]
     np.testing.assert_allclose(frame.groupby("method")["shapley"].sum(), 1)
     with pytest.raises(ValueError, match="no run of 'tmt_uniform'"):
-        identifiability.frozen(todo, "tmt_uniform", "cpu", jobs=1)
+        identifiability.frozen_weights(todo, "tmt_uniform", "cpu", jobs=1)

@@ -67,21 +67,18 @@ def values(model, removal="absent"):
 
 
 def test_an_additive_model_gives_each_modality_its_own_part():
-    found = importance.per_utterance(values(Additive()))
-    for m in MODALITIES:
-        np.testing.assert_allclose(found[m], alone(m), atol=1e-5)
-    once = importance.occlusion(values(Additive()))
-    for m in MODALITIES:
-        np.testing.assert_allclose(once[m], alone(m), atol=1e-5)
+    parts = np.stack([alone(m) for m in MODALITIES])
+    np.testing.assert_allclose(importance.prediction_shapley(values(Additive())), parts, atol=1e-5)
+    np.testing.assert_allclose(importance.occlusion(values(Additive())), parts, atol=1e-5)
 
 
 def test_an_interaction_is_shared_by_those_who_make_it():
-    found = importance.per_utterance(values(Product()))
+    text, audio, vision = importance.prediction_shapley(values(Product()))
     whole = alone("text") * alone("audio")
-    np.testing.assert_allclose(found["text"], whole / 2, atol=1e-5)
-    np.testing.assert_allclose(found["audio"], whole / 2, atol=1e-5)
-    np.testing.assert_allclose(found["vision"], 0, atol=1e-6)
-    np.testing.assert_allclose(importance.occlusion(values(Product()))["text"], whole, atol=1e-5)
+    np.testing.assert_allclose(text, whole / 2, atol=1e-5)
+    np.testing.assert_allclose(audio, whole / 2, atol=1e-5)
+    np.testing.assert_allclose(vision, 0, atol=1e-6)
+    np.testing.assert_allclose(importance.occlusion(values(Product()))[0], whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("removal", importance.REMOVALS)
@@ -89,11 +86,11 @@ def test_values_sum_to_what_all_add_over_none(removal):
     torch.manual_seed(0)
     model = build_model(SMALL, synthetic())
     found = values(model, removal)
-    total = sum(importance.per_utterance(found).values())
+    total = importance.prediction_shapley(found).sum(0)
     np.testing.assert_allclose(total, found[MODALITIES] - found[()], atol=1e-5)
-    error = importance.of_the_error(found, SPLIT.labels)
+    error = importance.error_shapley(found, SPLIT.labels)
     mae = {s: np.abs(v - SPLIT.labels).mean() for s, v in found.items()}
-    assert sum(error.values()) == pytest.approx(mae[()] - mae[MODALITIES], abs=1e-6)
+    assert error.sum() == pytest.approx(mae[()] - mae[MODALITIES], abs=1e-6)
 
 
 def test_each_removal_is_what_it_says():
@@ -116,10 +113,9 @@ def test_each_removal_is_what_it_says():
 
 
 def test_shares_sum_to_one_and_nothing_is_shared_equally():
-    assert importance.shares({"text": np.array([2.0, -2.0]), "audio": 1.0, "vision": -1.0}) == pytest.approx(
-        {"text": 0.5, "audio": 0.25, "vision": 0.25}
-    )
-    assert set(importance.shares(dict.fromkeys(MODALITIES, 0.0)).values()) == {1 / 3}
+    assert importance.shares(np.array([2.0, -1.0, 1.0])).tolist() == [0.5, 0.25, 0.25]
+    of_utterances = importance.shares(np.array([[1, 0], [-2, 0], [1, 0]]))
+    np.testing.assert_allclose(of_utterances, [[0.25, 1 / 3], [0.5, 1 / 3], [0.25, 1 / 3]])
 
 
 def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_results):
@@ -129,7 +125,7 @@ def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_
     training = replace(profile.training, epochs=6)
     todo = [Run(ref, m, method_config(m, profile.model), training, s) for m in ("tmt", "tmt_amw") for s in (0, 1)]
     runs.ensure(todo, "cpu", jobs=1, progress=False)
-    table = importance.table(todo, "cpu", jobs=1)
+    table = importance.importance_table(todo, "cpu", jobs=1)
     assert list(table.columns) == "dataset source method measure modality mean low high n truth".split()
     sums = table.groupby(["method", "measure"])["mean"].sum()
     np.testing.assert_allclose(sums, 1, atol=1e-6)
@@ -138,8 +134,8 @@ def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_
     assert by_text["tmt", "shapley_absent"] > 0.45 and by_text["tmt_amw", "mae_permuted"] > 0.45
     assert by_text["tmt_amw", "weight"] == pytest.approx(1 / 3, abs=0.02)
     assert by_text["tmt", "integrated_gradients"] > 0.45
-    _check_agreement(importance.agreement(todo, "cpu", jobs=1), by_text.index)
-    pd.testing.assert_frame_equal(importance.table(todo, "cpu", jobs=1), table)  # read back
+    _check_agreement(importance.importance_agreement(todo, "cpu", jobs=1), by_text.index)
+    pd.testing.assert_frame_equal(importance.importance_table(todo, "cpu", jobs=1), table)  # read back
 
 
 def _check_agreement(found, measures):
@@ -165,7 +161,7 @@ KNOWN = SplitTruth(
 
 
 def agreed(shares) -> pd.DataFrame:
-    rows = importance.against_truth(dict(zip(MODALITIES, np.asarray(shares).T, strict=True)), KNOWN)
+    rows = importance.utterance_agreement(np.asarray(shares).T, KNOWN)
     return pd.DataFrame(rows).pivot(index="modality", columns="what", values="value").loc[list(MODALITIES)]
 
 
@@ -180,24 +176,12 @@ def test_auc_tells_reliable_from_unreliable_and_a_constant_has_none():
     assert agreed(0.1 + KNOWN.reliable)["auc"].tolist() == [1, 1, 1]
     assert agreed(1.1 - KNOWN.reliable)["auc"].tolist() == [0, 0, 0]
     noise = np.random.default_rng(1).random((40, 3))
-    wanted = [
-        roc_auc_score(
-            KNOWN.reliable[:, i], importance.utterance_shares(dict(zip(MODALITIES, noise.T, strict=True)))[:, i]
-        )
-        for i in range(3)
-    ]
+    wanted = [roc_auc_score(KNOWN.reliable[:, i], importance.shares(noise.T)[i]) for i in range(3)]
     assert agreed(noise)["auc"].tolist() == pytest.approx(wanted)
     assert agreed(np.tile([0.5, 0.3, 0.2], (40, 1))).isna().all(axis=None)
-    always = KNOWN.importance[:40:4], replace(KNOWN, reliable=np.ones((40, 3), bool))
-    rows = importance.against_truth(dict(zip(MODALITIES, always[0].T, strict=True)), always[1])
+    always = replace(KNOWN, reliable=np.ones((40, 3), bool))
+    rows = importance.utterance_agreement(KNOWN.importance[:40:4].T, always)
     assert all(np.isnan(r["value"]) == (r["what"] == "auc") for r in rows)
-
-
-def test_utterance_shares_sum_to_one_and_nothing_is_shared_equally():
-    found = importance.utterance_shares(
-        {m: np.array(x) for m, x in zip(MODALITIES, ([1, 0], [-2, 0], [1, 0]), strict=True)}
-    )
-    np.testing.assert_allclose(found, [[0.25, 0.5, 0.25], [1 / 3, 1 / 3, 1 / 3]])
 
 
 def test_weights_by_utterance_are_constant_only_where_static():
@@ -206,9 +190,8 @@ def test_weights_by_utterance_are_constant_only_where_static():
         model = build_model(replace(SMALL, weighting=weighting, weighting_init_std=0.5), synthetic())
         if varies:
             nn.init.normal_(model.weighting.scorer[2].weight)
-        found = importance.weight_values(model, SPLIT)
-        total = sum(found["weight"].values())
-        np.testing.assert_allclose(total, np.ones(len(SPLIT)), atol=1e-5)
-        assert (np.ptp(found["weight"]["text"]) > 1e-4) == varies
-        assert np.ptp(found["weighted_size"]["text"]) > 1e-4
+        measures = importance.weight_values(model, SPLIT)
+        np.testing.assert_allclose(measures["weight"].sum(0), np.ones(len(SPLIT)), atol=1e-5)
+        assert (np.ptp(measures["weight"][0]) > 1e-4) == varies
+        assert np.ptp(measures["weighted_size"][0]) > 1e-4
     assert importance.weight_values(build_model(SMALL, synthetic()), SPLIT) == {}

@@ -247,7 +247,7 @@ def test_explained_share_is_model_over_oracle(smoke):
 
 
 def test_synthetic_importance_sums_to_one(smoke):
-    table = truth.importance(smoke.runs("tmt"))
+    table = truth.true_importance(smoke.runs("tmt"))
     np.testing.assert_allclose(table.groupby("dataset")["truth"].sum(), 1)
     top = table.loc[table.groupby("dataset")["truth"].idxmax()].set_index("dataset")["modality"]
     assert top.to_dict() == {"mosi": "text", "mosei": "text", "sims": "vision"}

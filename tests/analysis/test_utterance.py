@@ -20,21 +20,21 @@ def seen(smoke):
     smoke.ensure("tmt_gated")
     run = smoke.runs("tmt_gated")[0]
     data = load(run.data)
-    return run, data, load_model(run), utterance.look(load_model(run), data, 7, run.training)
+    return run, data, load_model(run), utterance.explain(load_model(run), data, 7, run.training)
 
 
-def test_a_look_is_the_model_s_prediction_and_the_synthetic_truth(seen):
-    run, data, _, look = seen
-    assert look.prediction == pytest.approx(float(read_record(run).predictions["test"][7]), abs=1e-5)
-    assert look.label == data.test.labels[7] and look.name == data.test.ids[7]
+def test_an_explanation_is_the_model_s_prediction_and_the_synthetic_truth(seen):
+    run, data, _, explanation = seen
+    assert explanation.prediction == pytest.approx(float(read_record(run).predictions["test"][7]), abs=1e-5)
+    assert explanation.label == data.test.labels[7] and explanation.name == data.test.ids[7]
     truth = data.truth.splits["test"]
-    assert list(look.truth.values()) == pytest.approx(truth.importance[7].tolist())
-    assert list(look.reliable.values()) == truth.reliable[7].tolist()
-    assert sum(look.weights.values()) == pytest.approx(1)
+    assert list(explanation.truth.values()) == pytest.approx(truth.importance[7].tolist())
+    assert list(explanation.reliable.values()) == truth.reliable[7].tolist()
+    assert sum(explanation.weights.values()) == pytest.approx(1)
 
 
 def test_contributions_sum_to_the_prediction_beyond_nothing(seen):
-    run, data, model, look = seen
+    run, data, model, explanation = seen
     nothing = keep_only(data.test.take(np.array([7])), ("text",))
     nothing = replace(
         nothing,
@@ -43,14 +43,14 @@ def test_contributions_sum_to_the_prediction_beyond_nothing(seen):
     )
     with torch.no_grad():
         value = float(model.values(model(sample_batch(model, nothing))[0])[0])
-    assert sum(look.contribution.values()) == pytest.approx(look.prediction - value, abs=1e-5)
+    assert sum(explanation.contribution.values()) == pytest.approx(explanation.prediction - value, abs=1e-5)
 
 
 def test_attention_covers_valid_frames_and_leaves_the_rest_to_label_tokens(seen):
-    _, data, model, look = seen
-    total = sum(a.sum(1) for a in look.attention.values())
+    _, data, model, explanation = seen
+    total = sum(a.sum(1) for a in explanation.attention.values())
     for m in MODALITIES:
-        assert look.attention[m].shape == (4, data.test.lengths[m][7])
+        assert explanation.attention[m].shape == (4, data.test.lengths[m][7])
     assert (total > 0).all() and (total < 1).all()
     whole = torch.zeros(4)
     with torch.no_grad():
@@ -69,41 +69,41 @@ def test_words_stand_at_frames_where_there_is_one_a_frame(smoke):
     n = int(split.lengths["text"][0])
     assert n > 3
     plain = replace(split, raw_text=(" ".join(f"w{k}" for k in range(n)), *split.raw_text[1:]))
-    assert utterance.words(plain, 0) == tuple(f"w{k}" for k in range(n))
+    assert utterance.frame_words(plain, 0) == tuple(f"w{k}" for k in range(n))
     marked = replace(split, raw_text=(" ".join(f"w{k}" for k in range(n - 2)), *split.raw_text[1:]))
-    assert utterance.words(marked, 0)[0] == "[CLS]" and len(utterance.words(marked, 0)) == n
+    assert utterance.frame_words(marked, 0)[0] == "[CLS]" and len(utterance.frame_words(marked, 0)) == n
     odd = replace(split, raw_text=("one two three four five six seven eight nine", *split.raw_text[1:]))
-    assert utterance.words(odd, 0) == tuple(str(k + 1) for k in range(n))
+    assert utterance.frame_words(odd, 0) == tuple(str(k + 1) for k in range(n))
 
 
-def test_a_model_without_weights_and_an_absent_modality_can_be_looked_at(smoke):
+def test_a_model_without_weights_and_an_absent_modality_can_be_explained(smoke):
     run = smoke.runs("tmt")[0]
     data = load(run.data)
     data = replace(data, test=keep_only(data.test, ("text", "vision")))
-    look = utterance.look(load_model(run), data, 0, run.training)
-    assert look.weights is None and look.attention["audio"].shape == (4, 0)
-    assert look.contribution["audio"] == pytest.approx(0, abs=1e-6)
-    labels = [t.get_text() for sub in figures.utterance(look).subfigs for ax in sub.axes for t in ax.texts]
+    explanation = utterance.explain(load_model(run), data, 0, run.training)
+    assert explanation.weights is None and explanation.attention["audio"].shape == (4, 0)
+    assert explanation.contribution["audio"] == pytest.approx(0, abs=1e-6)
+    labels = [t.get_text() for sub in figures.utterance(explanation).subfigs for ax in sub.axes for t in ax.texts]
     assert "absent" in labels and "this model has none" in labels
 
 
 def test_the_figure_shows_words_and_what_each_modality_adds(seen):
-    *_, look = seen
-    top, bottom = figures.utterance(look).subfigs
-    assert tuple(t.get_text() for t in top.axes[0].get_xticklabels()) == look.words
+    *_, explanation = seen
+    top, bottom = figures.utterance(explanation).subfigs
+    assert tuple(t.get_text() for t in top.axes[0].get_xticklabels()) == explanation.words
     heights = [p.get_height() for p in bottom.axes[0].patches[:3]]
-    assert heights == pytest.approx(list(look.contribution.values()))
+    assert heights == pytest.approx(list(explanation.contribution.values()))
 
 
 def test_an_utterance_that_is_not_there(seen):
     run, data, model, _ = seen
     with pytest.raises(IndexError, match="utterance 64; wanted 0 to 63"):
-        utterance.look(model, data, 64, run.training)
+        utterance.explain(model, data, 64, run.training)
 
 
 def test_browsing_moves_to_another_utterance(seen):
     run, data, *_ = seen
-    box = utterance.browse(run, data, start=3)
+    box = utterance.browse(run, data, figures.utterance, start=3)
     slider, picture = box.children
     before = bytes(picture.value)
     assert slider.value == 3 and slider.max == len(data.test) - 1 and before.startswith(b"\x89PNG")

@@ -1,26 +1,21 @@
-"""Synthetic worlds against what is said of them, and agreement of measures with their truth."""
+"""Synthetic worlds against what is said of them."""
 
 from dataclasses import replace
 from itertools import chain, combinations, permutations
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
-from tmtlib.analysis import importance, many_worlds
-from tmtlib.analysis.many_worlds import STATISTICS, agreement, runs_in_worlds
 from tmtlib.common import MODALITIES
 from tmtlib.data import recipes, synthetic
 from tmtlib.data.loading import load, resolve, synthetic_ref
 from tmtlib.data.recipes import RECIPES, recipe_of
 from tmtlib.data.schema import SyntheticSize, dataset_title, split_name, world_name
 from tmtlib.data.synthetic import explained_variance
-from tmtlib.study import runs
-from tmtlib.study.study import open_study
 
 MANY = 20_000
 WORLDS = st.integers(0, 10_000)
@@ -164,114 +159,3 @@ def test_data_without_a_world_keep_their_hash(monkeypatch):
     monkeypatch.setattr(recipes, "CONCENTRATION", (1, 1, 1, 1, 1))
     assert synthetic.settings_sha256("mosi", size) != before
     assert synthetic.settings_sha256("mosi", SyntheticSize((96, 32, 64), (8, 8, 8))).startswith("16bfb6cb2832")
-
-
-# --- Agreement -------------------------------------------------------------------------------------------------------
-
-
-def table_of(share, truth, measure="m"):
-    rows = [
-        {"dataset": f"mosi-world{w}", "source": "synthetic", "method": "tmt_amw", "measure": measure, "modality": m}
-        | {"mean": share[w, i], "truth": truth[w, i]}
-        for w in range(len(truth))
-        for i, m in enumerate(MODALITIES)
-    ]
-    return pd.DataFrame(rows)
-
-
-def found_for(share, truth):
-    return agreement(table_of(share, truth)).set_index("statistic")
-
-
-@pytest.fixture
-def truth():
-    return np.random.default_rng(0).dirichlet([1, 1, 1], 12)
-
-
-def test_statistics_are_those_of_scipy(truth):
-    share = np.random.default_rng(1).dirichlet([1, 1, 1], 12) + truth
-    share /= share.sum(1, keepdims=True)
-    found = found_for(share, truth)
-    assert found["value"]["pearson"] == pytest.approx(stats.pearsonr(share.ravel(), truth.ravel())[0])
-    assert found["value"]["spearman"] == pytest.approx(stats.spearmanr(share.ravel(), truth.ravel())[0])
-    assert found["value"]["slope"] == pytest.approx(stats.linregress(truth.ravel(), share.ravel()).slope)
-    assert found["value"]["top"] == pytest.approx((share.argmax(1) == truth.argmax(1)).mean())
-    assert found["chance"]["top"] == np.bincount(truth.argmax(1)).max() / 12 and found["chance"]["slope"] == 0
-    assert (found["low"] < found["value"]).all() and (found["value"] < found["high"]).all()
-    assert (found["n"] == 12).all()
-
-
-def test_the_truth_agrees_with_itself_and_a_constant_with_nothing(truth):
-    found = found_for(truth, truth)
-    np.testing.assert_allclose(found[["value", "low", "high"]], 1)
-    assert found_for(truth / 2 + 1 / 6, truth)["value"].to_dict() == pytest.approx(
-        {"spearman": 1, "pearson": 1, "slope": 0.5, "top": 1}
-    )
-    constant = found_for(np.full((12, 3), 1 / 3), truth)
-    assert constant["value"][["spearman", "pearson"]].isna().all()
-    assert constant["value"]["slope"] == pytest.approx(0) and constant["value"]["top"] == pytest.approx(1 / 3)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.permutations(range(12)), st.integers(0, 100))
-def test_the_order_of_worlds_does_not_matter(order, seed):
-    rng = np.random.default_rng(seed)
-    share, true = rng.dirichlet([1, 1, 1], 12), rng.dirichlet([1, 1, 1], 12)
-    for statistic in STATISTICS.values():
-        assert statistic(share[order], true[order]) == pytest.approx(statistic(share, true))
-
-
-def test_intervals_cover_and_worlds_are_drawn_whole():
-    """A measure that is truth plus noise: in 95 of 100 draws of worlds, about, the interval holds the true slope."""
-    rng, held = np.random.default_rng(2), []
-    for _ in range(100):
-        true = rng.dirichlet([1, 1, 1], 30)
-        share = 1 / 3 + 0.6 * (true - 1 / 3) + rng.normal(0, 0.1, true.shape)
-        _, low, high = many_worlds._over_worlds(many_worlds.slope, share, true, 400, 0)
-        held.append(low < 0.6 < high)
-    assert 85 <= sum(held) <= 99
-
-
-def test_one_world_has_no_interval_and_real_data_no_agreement(truth):
-    one = found_for(truth[:1], truth[:1])
-    assert one["low"].isna().all() and (one["n"] == 1).all()
-    table = table_of(truth, truth).assign(truth=np.nan)
-    with pytest.raises(ValueError, match="none of 12 data sets has a ground truth"):
-        agreement(table)
-
-
-def test_runs_in_worlds_go_through_training_and_importance(own_results, monkeypatch, tmp_path):
-    study = open_study("smoke", device="cpu")
-    monkeypatch.setenv("TMT_DATA", str(tmp_path))  # synthetic, whatever data there are
-    todo = runs_in_worlds(study, "tmt_amw_fast", "tmt")
-    assert [split_name(load(r.data).card.name)[1] for r in todo] == [0, 1, 0, 1] and len({r.id for r in todo}) == 4
-    assert len(runs_in_worlds(study, "tmt", worlds=5)) == 5
-    rows = runs.ensure(todo, "cpu", jobs=1, progress=False)
-    assert rows["dataset"].tolist() == ["mosi-world0", "mosi-world1"] * 2
-    table = importance.table(todo, "cpu", jobs=1)
-    for world in (0, 1):
-        some = table[(table["dataset"] == f"mosi-world{world}") & (table["measure"] == "occlusion")]
-        wanted = true_shares(recipe_of("mosi", world))
-        assert some[some["method"] == "tmt"].set_index("modality")["truth"].to_dict() == pytest.approx(wanted)
-    found = agreement(table)
-    assert set(found["method"]) == {"tmt", "tmt_amw_fast"} and (found["n"] == 2).all()
-    assert found[found["statistic"] == "top"]["value"].between(0, 1).all()
-
-
-def test_what_may_be_read_follows_from_both_intervals():
-    def rows(measure, spearman, slope):
-        values = {"spearman": (*spearman, 0), "pearson": (0.5, 0.4, 0), "slope": (*slope, 1), "top": (0.8, 0.6, 0.5)}
-        return [
-            {"method": "tmt_amw", "measure": measure, "statistic": s, "value": v, "low": low, "high": 1, "chance": c}
-            for s, (v, low, c) in values.items()
-        ]
-
-    over = [
-        *rows("follows", (0.9, 0.8), (0.8, 0.6)),
-        *rows("hardly moves", (0.9, 0.8), (0.01, 0.005)),
-        *rows("open", (0.3, -0.1), (0.8, 0.6)),
-        *rows("constant", (np.nan, np.nan), (0.0, 0.0)),
-    ]
-    found = many_worlds.readable(pd.DataFrame(over).assign(n=12)).set_index("measure")
-    wanted = {"follows": "size", "hardly moves": "order", "open": "not", "constant": "not"}
-    assert found["readable"].to_dict() == wanted and (found["n"] == 12).all() and (found["chance"] == 0.5).all()

@@ -33,7 +33,7 @@ from matplotlib.patches import StepPatch
 
 from tmtlib import figures
 from tmtlib.analysis import degradation
-from tmtlib.analysis.many_worlds import agreement
+from tmtlib.analysis.truth import worlds_agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
 from tmtlib.data.schema import SPLITS, SyntheticSize
@@ -295,7 +295,7 @@ def test_worlds_shows_every_share_against_its_truth_and_the_correlation():
     points = panels["occlusion"].collections[MODALITIES.index("audio")]
     np.testing.assert_allclose(np.asarray(points.get_offsets(), float), some[["truth", "mean"]].to_numpy(float))
     assert to_hex(points.get_facecolor()[0]) == figures.MODALITY_COLOURS["audio"].lower()
-    found = agreement(table).set_index(["measure", "statistic"]).loc[("occlusion", "spearman")]
+    found = worlds_agreement(table).set_index(["measure", "statistic"]).loc[("occlusion", "spearman")]
     assert f"ρ = {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in text_of(figure)
     assert panels["weight A"].texts[0].get_text() == "ρ undefined" and "n = 6 synthetic worlds" in text_of(figure)
     with pytest.raises(ValueError, match="methods are tmt_amw, tmt; wanted one"):

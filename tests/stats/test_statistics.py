@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -10,6 +11,7 @@ from tmtlib.stats import significance
 from tmtlib.stats.statistics import (
     bootstrap_interval,
     hierarchical_bootstrap,
+    over_seeds,
     paired_interval,
     probability_of_improvement,
     summary,
@@ -62,6 +64,54 @@ def test_unusable_values_are_refused(values):
 def test_unequal_pairs_are_refused():
     with pytest.raises(ValueError, match="2 values after and 3 before"):
         paired_interval([1, 2], [1, 2, 3])
+
+
+# --- Over seeds -----------------------------------------------------------------------------------------------------
+
+
+def seeds_frame() -> pd.DataFrame:
+    values = {("a", "tmt"): [1.0, 2.0, 3.0], ("a", "tmt_amw"): [2.0, 4.0, 6.0], ("b", "tmt"): [5.0, math.nan, 7.0]}
+    return pd.DataFrame(
+        [
+            {"dataset": dataset, "method": method, "seed": seed, "mae": value, "clean": value - seed}
+            for (dataset, method), column in values.items()
+            for seed, value in enumerate(column)
+        ]
+    )
+
+
+def test_over_seeds_has_the_interval_of_each_group_in_order():
+    table = over_seeds(seeds_frame(), ["dataset", "method"], "mae")
+    assert list(table.columns) == ["dataset", "method", "mean", "low", "high", "n"]
+    assert table["method"].tolist() == ["tmt", "tmt_amw", "tmt"] and table["n"].tolist() == [3, 3, 2]
+    for row, values in zip(table.itertuples(), ([1, 2, 3], [2, 4, 6], [5, 7]), strict=True):
+        assert row[3:] == pytest.approx(t_interval(values))
+
+
+def test_over_seeds_compares_with_a_column_and_with_a_method():
+    frame = seeds_frame()
+    column = over_seeds(frame, ["dataset", "method"], "mae", against="clean")
+    assert column["difference"].tolist() == [1, 1, 1] and column["against"].tolist() == [1, 3, 5]
+    method = over_seeds(frame, ["dataset", "method"], "mae", against={"method": "tmt"})
+    amw = method[method["method"] == "tmt_amw"].squeeze()
+    wanted = paired_interval([2, 4, 6], [1, 2, 3])
+    assert (amw["difference"], amw["difference_low"], amw["difference_high"], amw["pairs"]) == pytest.approx(wanted)
+    assert amw["against"] == 2 and method["pairs"].tolist() == [3, 3, 2]
+    other_seeds = frame[(frame["method"] == "tmt_amw") | (frame["seed"] == 1)]
+    assert over_seeds(other_seeds, ["dataset", "method"], "mae", {"method": "tmt"})["pairs"].tolist() == [1, 1, 0]
+
+
+def test_over_seeds_where_nothing_is_defined():
+    frame = seeds_frame().assign(mae=math.nan)
+    table = over_seeds(frame, ["dataset"], "mae", against="clean")
+    assert table["n"].tolist() == table["pairs"].tolist() == [0, 0] and table[["mean", "low", "difference"]].isna().all(
+        axis=None
+    )
+    strict = over_seeds(seeds_frame(), ["dataset", "method"], "mae", skipna=False)
+    assert strict["n"].tolist() == [3, 3, 3] and strict["mean"].isna().tolist() == [False, False, True]
+    assert list(over_seeds(pd.DataFrame(), ["dataset"], "mae").columns) == ["dataset", "mean", "low", "high", "n"]
+    with pytest.raises(ValueError, match="not a many-to-one merge"):
+        over_seeds(pd.concat([frame, frame]), ["dataset", "method"], "mae", against={"method": "tmt"})
 
 
 # --- Summaries and bootstraps ---------------------------------------------------------------------------------------

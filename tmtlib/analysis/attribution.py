@@ -10,30 +10,30 @@ connections (Abnar & Zuidema 2020). It has no sign, and what comes after the enc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from captum.attr import InputXGradient, IntegratedGradients
+from captum.attr import Attribution, InputXGradient, IntegratedGradients
 from jaxtyping import Float
 from torch import Tensor
 
-from tmtlib.common import MODALITIES, check_choice, pick_device
+from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data.schema import Split
 from tmtlib.models.base import Batch, Model
 from tmtlib.models.tmt import TMT
-from tmtlib.training.batches import OnDevice
+from tmtlib.training.batches import passes
 
 MEASURES = ("gradient_input", "integrated_gradients", "rollout")
 STEPS = 32  # points of Gauss-Legendre's rule from nothing to the input: sums are then right to about 1 % for TMT
-TOGETHER = 16  # utterances of like length in one batch
+BATCH = 16  # utterances of like length in one batch
 Frames = dict[str, Float[np.ndarray, "N T"]]  # by modality
 
 
 def possible(model: Model) -> tuple[str, ...]:
     """The measures that a model has: gradients need one number predicted from features, roll-out TMT's encoder."""
-    gradients = model.config.task == "regression" and getattr(model.config, "bert", None) is None
+    gradients = model.config.task == "regression" and not model.config.reads_token_ids
     return (MEASURES[:2] if gradients else ()) + (MEASURES[2:] if isinstance(model, TMT) else ())
 
 
@@ -47,21 +47,24 @@ def by_frame(model: Model, split: Split, measure: str, device: str = "auto", ste
     if measure not in possible(model):
         have = ", ".join(possible(model)) or "none"
         raise ValueError(f"{type(model).__name__} for {model.config.task} has no {measure}; its measures are: {have}")
-    where = pick_device(device)
-    data = OnDevice(split, where, model.config, model.family)
-    model = model.to(where).eval()
     if measure == "rollout":
-        return _collected(partial(_flow, model), data)
-    if measure == "gradient_input":
-        return _collected(partial(_gradients, model, InputXGradient(partial(_value, model))), data)
-    integrated = IntegratedGradients(partial(_value, model))
-    options = {"n_steps": steps, "internal_batch_size": 16 * TOGETHER}
-    return _collected(partial(_gradients, model, integrated, **options), data)
+        explain = partial(_flow, model)
+    elif measure == "gradient_input":
+        explain = partial(_gradients, InputXGradient(partial(_value, model)))
+    else:
+        integrated = IntegratedGradients(partial(_value, model))
+        explain = partial(_gradients, integrated, n_steps=steps, internal_batch_size=16 * BATCH)
+    times = {m: min(x.shape[1], model.config.window or x.shape[1]) for m, x in split.features.items()}
+    frames = {m: np.zeros((len(split), t), np.float32) for m, t in times.items()}
+    for index, batch in passes(model, split, BATCH, device):
+        for m, x in explain(batch).items():
+            frames[m][index.cpu(), : x.shape[1]] = x.float().cpu()
+    return frames
 
 
-def by_modality(frames: Frames) -> dict[str, Float[np.ndarray, " N"]]:
+def by_modality(frames: Frames) -> Float[np.ndarray, "M N"]:
     """Attributions summed over each modality's frames."""
-    return {m: x.sum(1) for m, x in frames.items()}
+    return np.stack([frames[m].sum(1) for m in MODALITIES])
 
 
 def rollout(maps: Sequence[Float[Tensor, "B h Q K"]]) -> Float[Tensor, "B Q K"]:
@@ -92,25 +95,16 @@ def _flow(model: Model, batch: Batch) -> dict[str, Float[Tensor, "B T"]]:
     return {m: x * batch.valid(m) for m, x in zip(MODALITIES, frames, strict=True)}
 
 
-def _value(model: Model, *arguments: Tensor) -> Float[Tensor, " B"]:
+def _value(model: Model, *inputs: Tensor) -> Float[Tensor, " B"]:
     """A prediction as a function of features and lengths by modality, one after another, as captum hands them over."""
-    parts = (dict(zip(MODALITIES, some, strict=True)) for some in (arguments[:3], arguments[3:]))
-    return model(Batch(*parts))[0].float()
+    features, lengths = inputs[: len(MODALITIES)], inputs[len(MODALITIES) :]
+    batch = Batch(dict(zip(MODALITIES, features, strict=True)), dict(zip(MODALITIES, lengths, strict=True)))
+    return model(batch)[0].float()
 
 
-def _gradients(model: Model, explain, batch: Batch, **options) -> dict[str, Float[Tensor, "B T"]]:
+def _gradients(method: Attribution, batch: Batch, **options) -> dict[str, Float[Tensor, "B T"]]:
     features = tuple(batch.features[m].requires_grad_() for m in MODALITIES)
     lengths = tuple(batch.lengths[m] for m in MODALITIES)
     with torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTMs have no gradient in evaluation mode
-        found = explain.attribute(features, additional_forward_args=lengths, **options)
-    return {m: x.detach().sum(-1) * batch.valid(m) for m, x in zip(MODALITIES, found, strict=True)}
-
-
-def _collected(look: Callable[[Batch], Mapping[str, Float[Tensor, "B T"]]], data: OnDevice) -> Frames:
-    """What `look` sees in batches of like length, put together in the order of the utterances."""
-    found = {m: torch.zeros(x.shape[:2]) for m, x in data.features.items()}
-    for index in data.by_length(torch.arange(len(data), device=data.device)).split(TOGETHER):
-        batch = Batch(*data.gather(index, data.trim), None if data.text_bert is None else data.text_bert[index])
-        for m, x in look(batch).items():
-            found[m][index.cpu(), : x.shape[1]] = x.float().cpu()
-    return {m: x.numpy() for m, x in found.items()}
+        terms = method.attribute(features, additional_forward_args=lengths, **options)
+    return {m: x.detach().sum(-1) * batch.valid(m) for m, x in zip(MODALITIES, terms, strict=True)}

@@ -14,17 +14,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 
 from tmtlib.analysis import attribution, importance
 from tmtlib.analysis.attribution import Frames
-from tmtlib.common import MODALITIES, one_thread, pick_device
+from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Batch, Model
-from tmtlib.stats.statistics import paired_interval, t_interval
+from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache
 from tmtlib.study.runs import Run, load_model
-from tmtlib.training.batches import OnDevice
+from tmtlib.training.batches import OnDevice, passes
 
 ORDERS = ("deletion", "insertion")
 FRACTIONS = tuple(k / 10 for k in range(11))  # of all valid frames of an utterance
@@ -32,7 +33,7 @@ UTTERANCES = 100  # at most so many of a test split, its first
 RANDOM = "random"
 
 
-def table(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+def faithfulness_curves(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """The curves of finished runs on the first 100 test utterances.
 
     Columns: dataset, source, method, seed, measure (see `scores`), order ("deletion" or "insertion"), fraction (of an
@@ -42,27 +43,19 @@ def table(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) ->
     return cache.map_runs(_curves, [(run,) for run in todo], device, jobs, "faithfulness")
 
 
-def summary(curves: pd.DataFrame) -> pd.DataFrame:
-    """Areas under the curves of `table`: a row a data set, method, measure and order.
+def faithfulness_areas(curves: pd.DataFrame) -> pd.DataFrame:
+    """Areas under `faithfulness_curves`: a row a data set, method, measure and order.
 
     Columns: dataset, source, method, measure, order, area (mean over seeds, label units: the curve's mean height), low
     and high (95 % t interval over seeds), n, difference (area less that of the random order of the same seed),
     difference_low, difference_high (95 % paired t interval). Better than random: above 0 by deletion, below 0 by
     insertion.
     """
-    keys, rows = ["dataset", "source", "method", "measure", "order"], []
-    ordered = curves.sort_values("fraction", kind="stable")
-    grouped = ordered.groupby([*keys, "seed"], sort=False)
-    areas = grouped.apply(lambda c: np.trapezoid(c["change"], c["fraction"])).rename("area").reset_index()
-    areas = areas.set_index([*keys, "seed"])["area"].unstack("seed")
-    for key in curves[keys].drop_duplicates().itertuples(index=False, name=None):
-        some = areas.loc[key].dropna()
-        chance = areas.loc[(*key[:3], RANDOM, key[4])].loc[some.index]
-        area, difference = t_interval(some), paired_interval(some, chance)
-        row = dict(zip(keys, key, strict=True)) | {"area": area.mean, "low": area.low, "high": area.high, "n": area.n}
-        named = {"difference": difference.mean, "difference_low": difference.low, "difference_high": difference.high}
-        rows.append(row | named)
-    return pd.DataFrame(rows)
+    keys = ["dataset", "source", "method", "measure", "order"]
+    grouped = curves.sort_values("fraction", kind="stable").groupby([*keys, "seed"], sort=False)[["fraction", "change"]]
+    areas = grouped.apply(lambda curve: np.trapezoid(curve["change"], curve["fraction"])).rename("area").reset_index()
+    areas = over_seeds(areas, keys, "area", against={"measure": RANDOM}).rename(columns={"mean": "area"})
+    return areas.drop(columns=["against", "pairs"])
 
 
 def scores(model: Model, split: Split, device: str = "auto") -> dict[str, Frames]:
@@ -71,14 +64,13 @@ def scores(model: Model, split: Split, device: str = "auto") -> dict[str, Frames
     The sizes of "gradient_input", "integrated_gradients" and "rollout" (`attribution.by_frame`); "weighted_size",
     |A_m S_m|, the same for all frames of a modality; and "random", nothing by which to tell one from another.
     """
-    found = {}
-    for name in attribution.possible(model):
-        found[name] = {m: np.abs(x) for m, x in attribution.by_frame(model, split, name, device).items()}
-    shape = {m: x.shape for m, x in next(iter(found.values())).items()}
-    size = importance.weight_values(model, split).get("weighted_size")
-    if size is not None:
-        found["weighted_size"] = {m: np.broadcast_to(size[m][:, None], shape[m]) for m in MODALITIES}
-    return found | {RANDOM: {m: np.zeros(shape[m], np.float32) for m in MODALITIES}}
+    frames = {name: attribution.by_frame(model, split, name, device) for name in attribution.possible(model)}
+    by_measure = {name: {m: np.abs(x) for m, x in of.items()} for name, of in frames.items()}
+    zeros = {m: np.zeros_like(x) for m, x in next(iter(by_measure.values())).items()}
+    if weights := importance.weight_values(model, split, device):
+        sizes = dict(zip(MODALITIES, weights["weighted_size"], strict=True))
+        by_measure["weighted_size"] = {m: x + sizes[m][:, None] for m, x in zeros.items()}
+    return by_measure | {RANDOM: zeros}
 
 
 def ranks(score: Frames, lengths: dict[str, Int64[np.ndarray, " N"]], seed: int = 0) -> Int64[np.ndarray, "N K"]:
@@ -95,28 +87,27 @@ def changes(
     model: Model, split: Split, score: Frames, device: str = "auto", seed: int = 0
 ) -> dict[str, Float[np.ndarray, "F N"]]:
     """|f(x) - f(x_k)| of each utterance at each of FRACTIONS, by order, in label units."""
-    where = pick_device(device)
-    data, model = OnDevice(split, where, model.config, model.family), model.to(where).eval()
-    rank = torch.from_numpy(ranks(score, {m: n.cpu().numpy() for m, n in data.lengths.items()}, seed)).to(where)
-    rank = dict(zip(MODALITIES, rank.split([data.features[m].shape[1] for m in MODALITIES], dim=1), strict=True))
-    count = torch.tensor(FRACTIONS, device=where)[:, None] * data.total
-    count = count.round().long()[..., None]  # (F, N, 1): so many frames come first
-    found = {order: torch.zeros(count.shape[:2]) for order in ORDERS}
-    for index in data.by_length(torch.arange(len(data), device=where)).split(attribution.TOGETHER):
-        features, lengths = data.gather(index, data.trim)
-        first = {m: rank[m][index, : x.shape[1]] < count[:, index] for m, x in features.items()}  # (F, B, T)
+    lengths = OnDevice(split, torch.device("cpu"), model.config, model.family).lengths  # of windows, where it cuts them
+    rank = torch.from_numpy(ranks(score, {m: n.numpy() for m, n in lengths.items()}, seed))
+    rank = dict(zip(MODALITIES, rank.split([score[m].shape[1] for m in MODALITIES], dim=1), strict=True))
+    count = (torch.tensor(FRACTIONS)[:, None] * sum(lengths.values())).round().long()[..., None]  # (F, N, 1) come first
+    by_order = {order: np.zeros(count.shape[:2], np.float32) for order in ORDERS}
+    for index, batch in passes(model, split, attribution.BATCH, device):
+        index, where = index.cpu(), index.device
+        first = {m: rank[m][index, : x.shape[1]] < count[:, index] for m, x in batch.features.items()}  # (F, B, T)
+        first = {m: x.to(where) for m, x in first.items()}
         kept = {"deletion": {m: ~x for m, x in first.items()}, "insertion": first}
-        predicted = {order: _predicted(model, features, lengths, mask) for order, mask in kept.items()}
+        predicted = {order: _predicted(model, batch, mask) for order, mask in kept.items()}
         for order, values in predicted.items():
-            found[order][:, index.cpu()] = (values - predicted["deletion"][0]).abs().cpu()
-    return {order: x.numpy() for order, x in found.items()}
+            by_order[order][:, index] = (values - predicted["deletion"][0]).abs().cpu()
+    return by_order
 
 
-def _predicted(model: Model, features: dict, lengths: dict, kept: dict) -> Float[torch.Tensor, "F B"]:
-    """Predictions with the frames that are kept, (F, B, T) by modality, and zeros for the others."""
+def _predicted(model: Model, batch: Batch, kept: dict[str, Bool[Tensor, "F B T"]]) -> Float[Tensor, "F B"]:
+    """Predictions with the frames that are kept, and zeros for the others."""
     steps, size = kept["text"].shape[:2]
-    some = {m: (x * kept[m][..., None]).flatten(0, 1) for m, x in features.items()}
-    prediction, _ = model(Batch(some, {m: n.repeat(steps) for m, n in lengths.items()}))
+    features = {m: (x * kept[m][..., None]).flatten(0, 1) for m, x in batch.features.items()}
+    prediction, _ = model(Batch(features, {m: n.repeat(steps) for m, n in batch.lengths.items()}))
     return prediction.float().view(steps, size)
 
 
@@ -124,14 +115,15 @@ def _predicted(model: Model, features: dict, lengths: dict, kept: dict) -> Float
 def _curves(run: Run, device: str, data: Dataset) -> list[dict]:
     model = load_model(run, data.shape)
     if "integrated_gradients" not in attribution.possible(model):
-        found = f"{run.method} predicts {run.model.task}" + (
-            " from token ids" if data.test.text_bert is not None else ""
+        reads = " from token ids" if run.model.reads_token_ids else ""
+        raise ValueError(
+            f"{run.method} predicts {run.model.task}{reads}; "
+            "faithfulness curves need a model that predicts one number from features"
         )
-        raise ValueError(f"{found}; faithfulness curves need a model that predicts one number from features")
-    some, rows = data.test.take(np.arange(min(len(data.test), UTTERANCES))), []
+    first, rows = data.test.take(np.arange(min(len(data.test), UTTERANCES))), []
     with one_thread(device):
-        for measure, score in scores(model, some, device).items():
-            for order, change in changes(model, some, score, device, run.seed).items():
+        for measure, score in scores(model, first, device).items():
+            for order, change in changes(model, first, score, device, run.seed).items():
                 curve = zip(FRACTIONS, change.mean(1).tolist(), strict=True)
                 rows += [{"measure": measure, "order": order, "fraction": f, "change": c} for f, c in curve]
     return rows

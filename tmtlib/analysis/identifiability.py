@@ -13,8 +13,8 @@ R1, R1M, R2 (A_m * S_m, after it): the softmax ignores what is added to W of a f
    tokens share, and A_m * S_m enters another. One of the two ways on is blind to the scale: f2 reads A_m S_m + position
    through LayerNorms alone, which remove a token's scale (to their epsilon), so a number a modality is absorbed by the
    source positions. The scale of a modality is seen only by f1's residual stream, whose mean goes to the head. What is
-   not absorbed exactly can still be learned around: `frozen` compares models whose A was held at very unequal weights
-   while all the rest was trained.
+   not absorbed exactly can still be learned around: `frozen_weights` compares models whose A was held at very unequal
+   weights while all the rest was trained.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tmtlib.analysis import importance
+from tmtlib.analysis.importance import importance_table
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
 from tmtlib.models.amw import AMW
 from tmtlib.models.base import Batch
 from tmtlib.models.tmt import TMT
-from tmtlib.stats.statistics import paired_interval, t_interval
+from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import runs
 from tmtlib.study.runs import Run
 from tmtlib.training.batches import sample_batch
@@ -69,11 +69,11 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
         raise ValueError(f"the weights of {run.method} differ between utterances; wanted a static weighting")
     rows = linear_pairs(weights)
     if isinstance(model.weighting, AMW):
-        rows += _shifted(model, batch)
+        rows += _compared("shift of W", model, _shifted(model), batch, lambda m, _: m.weighting.W)
     if run.model.placement == "R3":
-        rows += _absorbed(model, batch, weights)
+        rows += _compared("projection", model, _absorbed(model, a[0], weights), batch)
     elif run.model.placement != "R2" and float((a - a[..., :1]).abs().max()) < 1e-9:
-        rows += _rescaled(model, batch, weights)
+        rows += _compared("f2 alone", model, _rescaled(model, a[0, :, 0], weights), batch, output=_f2)
     return pd.DataFrame(rows)
 
 
@@ -92,30 +92,29 @@ def linear_pairs(weights: Sequence[float] = OTHER, width: int = 16, seed: int = 
     return rows
 
 
-def _shifted(model: TMT, batch: Batch) -> list[dict]:
-    """Rows of the model and one with c_j ~ N(2, 1) added to W of feature j in all modalities: the same A."""
+def _shifted(model: TMT) -> TMT:
+    """The model with c_j ~ N(2, 1) added to W of feature j in all modalities: the same A."""
     other = copy.deepcopy(model)
     w = other.weighting.W
     w += 2 + torch.randn(w.shape[1], generator=torch.Generator().manual_seed(0)).to(w)
-    return _compared("shift of W", model, other, batch, *(m.weighting.W.mean(1).numpy() for m in (model, other)))
+    return other
 
 
-def _absorbed(model: TMT, batch: Batch, weights: Sequence[float]) -> list[dict]:
-    """Rows of an R3 model and of one with the given weights in every feature, with projections that make up for it."""
-    other, before = with_weights(model, weights), model(batch)[1].weights[0]
+def _absorbed(model: TMT, before: Float[Tensor, "M d"], weights: Sequence[float]) -> TMT:
+    """An R3 model with the given weights in every feature, and projections that make up for it."""
+    other = with_weights(model, weights)
     for m, a, b in zip(MODALITIES, before, weights, strict=True):
         other.project[m].weight *= (a / b)[:, None]
         other.project[m].bias *= a / b
-    return _compared("projection", model, other, batch, before.mean(1).numpy(), weights)
+    return other
 
 
-def _rescaled(model: TMT, batch: Batch, weights: Sequence[float]) -> list[dict]:
-    """Rows of f2 alone, of a model with a number a modality: other numbers, and source positions that follow."""
-    other, before = with_weights(model, weights), model(batch)[1].weights[0, :, 0]
-    ratio = torch.tensor(weights).to(before) / before
-    half = other.shared_from_specific
-    half.source_positions *= ratio.repeat_interleave(model.config.specific_tokens)[None, :, None]
-    return _compared("f2 alone", model, other, batch, before.numpy(), weights, of=_f2)
+def _rescaled(model: TMT, before: Float[Tensor, " M"], weights: Sequence[float]) -> TMT:
+    """A model of one number a modality with other numbers, and source positions of f2 that follow."""
+    other, ratio = with_weights(model, weights), torch.tensor(weights).to(before) / before
+    positions = other.shared_from_specific.source_positions
+    positions *= ratio.repeat_interleave(model.config.specific_tokens)[None, :, None]
+    return other
 
 
 def with_weights(model: TMT, weights: Sequence[float]) -> TMT:
@@ -133,64 +132,64 @@ def with_weights(model: TMT, weights: Sequence[float]) -> TMT:
 
 
 def _f2(model: TMT, batch: Batch) -> Float[Tensor, "B k d"]:
-    seen = []
-    with model.shared_from_specific.register_forward_hook(lambda module, inputs, output: seen.append(output)):
+    outputs = []
+    with model.shared_from_specific.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
         model(batch)
-    return seen[0]
+    return outputs[0]
 
 
 def _output(model: TMT, batch: Batch) -> Tensor:
     return model(batch)[0]
 
 
+def _weights(model: TMT, batch: Batch) -> Float[Tensor, "M d"]:
+    return model(batch)[1].weights[0]
+
+
 def _compared(
-    pair: str, model: TMT, other: TMT, batch: Batch, before, after, of: Callable[[TMT, Batch], Tensor] = _output
+    pair: str, model: TMT, other: TMT, batch: Batch, weights: Callable = _weights, output: Callable = _output
 ) -> list[dict]:
-    difference = float((of(model, batch) - of(other, batch)).abs().max())
+    """Rows of two models: their `weights(model, batch)`, (M, d), and how far their `output(model, batch)` differs."""
+    before, after = (weights(m, batch).mean(1).numpy() for m in (model, other))
+    difference = float((output(model, batch) - output(other, batch)).abs().max())
     return _rows(pair, before, after, weighted_sizes(model, batch), weighted_sizes(other, batch), difference)
 
 
 def weighted_sizes(model: TMT, batch: Batch) -> Float[np.ndarray, " M"]:
     """Mean norm of what the layers after the weights get of each modality: A_m * S_m, or for R3 A_m * mean of X_m."""
     trace = model(batch)[1]
-    seen = {m: x[:, None] for m, x in trace.projected.items()} if model.config.placement == "R3" else trace.tokens
-    sizes = [(trace.weights[:, i, None] * seen[m]).norm(dim=-1).mean() for i, m in enumerate(MODALITIES)]
+    r3 = model.config.placement == "R3"
+    weighted = {m: x[:, None] for m, x in trace.projected.items()} if r3 else trace.tokens
+    sizes = [(trace.weights[:, i, None] * weighted[m]).norm(dim=-1).mean() for i, m in enumerate(MODALITIES)]
     return torch.stack(sizes).numpy()
 
 
 def _rows(pair: str, before, after, size_before, size_after, difference: float) -> list[dict]:
-    found = zip(MODALITIES, before, after, size_before, size_after, strict=True)
+    by_modality = zip(MODALITIES, before, after, size_before, size_after, strict=True)
     return [
         {"pair": pair, "modality": m} | dict(zip(COLUMNS, (*map(float, numbers), float(difference)), strict=True))
-        for m, *numbers in found
+        for m, *numbers in by_modality
     ]
 
 
-def frozen(todo: Sequence[Run], baseline: str, device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+def frozen_weights(todo: Sequence[Run], baseline: str, device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """Models whose weights were held at given values in training, beside the one that learned them.
 
     todo: finished runs of a `baseline` method and of others (such as `FROZEN`) on the same seeds. One row a data set,
-    method and modality: weight, weighted_size and shapley (shares, `importance.table`, means over seeds), mae with its
+    method and modality: weight, weighted_size and shapley (shares, `importance_table`, means over seeds), mae with its
     95 % t interval over seeds (low, high), mae_difference to the baseline with its paired interval (difference_low,
     difference_high), and n seeds. Raises ValueError where the baseline has no runs.
     """
     if baseline not in {run.method for run in todo}:
         raise ValueError(f"no run of {baseline!r}, which the others are compared with; wanted its runs among `todo`")
-    scores = pd.DataFrame([runs.row(run) for run in todo])
-    keys, rows = ["dataset", "source"], []
-    for (dataset, source, method), some in scores.groupby([*keys, "method"], sort=False):
-        of = (scores["dataset"] == dataset) & (scores["method"] == baseline)
-        both = some.merge(scores.loc[of, ["seed", "mae"]], on="seed", suffixes=("", "_before"))
-        mae, difference = t_interval(some["mae"]), paired_interval(both["mae"], both["mae_before"])
-        numbers = {"mae": mae.mean, "low": mae.low, "high": mae.high, "mae_difference": difference.mean}
-        numbers |= {"difference_low": difference.low, "difference_high": difference.high, "n": mae.n}
-        rows.append({"dataset": dataset, "source": source, "method": method} | numbers)
-    wanted = {"weight": "weight", "weighted_size": "weighted_size", "shapley_permuted": "shapley"}
-    found = importance.table(todo, device, jobs)
-    found = found[found["measure"].isin(wanted)].assign(measure=lambda f: f["measure"].map(wanted))
-    shares = found.pivot(index=[*keys, "method", "modality"], columns="measure", values="mean").reset_index()
-    frame = pd.DataFrame(rows).merge(shares, on=[*keys, "method"], sort=False).rename_axis(columns=None)
-    order = frame["modality"].map(MODALITIES.index)
-    return frame.iloc[
-        np.lexsort((order, frame["method"].map(list(dict.fromkeys(scores["method"])).index)))
-    ].reset_index(drop=True)
+    keys = ["dataset", "source", "method"]
+    errors = over_seeds(pd.DataFrame([runs.row(run) for run in todo]), keys, "mae", against={"method": baseline})
+    errors = errors.rename(columns={"mean": "mae", "difference": "mae_difference"})
+    measures = {"weight": "weight", "weighted_size": "weighted_size", "shapley_permuted": "shapley"}
+    shares = importance_table(todo, device, jobs)
+    shares = shares[shares["measure"].isin(measures)].replace({"measure": measures})
+    shares = shares.pivot(index=[*keys, "modality"], columns="measure", values="mean").reset_index()
+    numbers = "mae low high mae_difference difference_low difference_high n".split()
+    frame = errors[[*keys, *numbers]].merge(shares, on=keys, sort=False).rename_axis(columns=None)
+    ordered = {"method": list(errors["method"].unique()), "modality": list(MODALITIES)}
+    return frame.sort_values([*ordered], key=lambda column: column.map(ordered[column.name].index), ignore_index=True)

@@ -24,16 +24,14 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
     (probability that a seed of `after` has a lower MAE than a seed of `before`, bootstrap). Raises FileNotFoundError
     for a run that was not trained.
     """
-    grouped: dict[tuple, dict[str, dict[int, Run]]] = {}
-    for run in todo:
-        if run.method in (before, after):
-            grouped.setdefault(run.data, {}).setdefault(run.method, {})[run.seed] = run
     rows = []
-    for methods in grouped.values():
-        seeds = sorted(set(methods.get(before, ())) & set(methods.get(after, ())))
+    for data in dict.fromkeys(run.data for run in todo):
+        after_runs, before_runs = (
+            {run.seed: run for run in todo if (run.data, run.method) == (data, method)} for method in (after, before)
+        )
+        seeds = sorted(after_runs.keys() & before_runs.keys())
         if seeds:
-            pairs = [[read_record(methods[m][seed]) for seed in seeds] for m in (after, before)]
-            rows.append(_compared(*pairs))
+            rows.append(_compared(*([read_record(runs[seed]) for seed in seeds] for runs in (after_runs, before_runs))))
     return pd.DataFrame(rows)
 
 
@@ -41,18 +39,18 @@ def _compared(after: list[Record], before: list[Record]) -> dict:
     card, label = after[0].meta["card"], after[0].labels["test"]
     errors = [np.stack([_error(r, label, card["family"]) for r in records]) for records in (after, before)]
     right = [[_right(r, label, card["family"]) for r in records] for records in (after, before)]
-    mean, low, high, n = hierarchical_bootstrap(*errors)
+    difference = hierarchical_bootstrap(*errors)
     mae = [x.mean(1) for x in errors]
     tests = [mcnemar(a, b) for a, b in zip(*right, strict=True)]
     better = probability_of_improvement(*mae, better=-1)
     return {
         "dataset": card["name"],
         "source": card["source"],
-        "n_seeds": n,
+        "n_seeds": difference.n,
         "n_utterances": len(label),
-        "mae_difference": mean,
-        "low": low,
-        "high": high,
+        "mae_difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
         "permutation_p": permutation_p(*mae),
         "gained": float(np.mean([t.gained for t in tests])),
         "lost": float(np.mean([t.lost for t in tests])),

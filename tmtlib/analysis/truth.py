@@ -1,15 +1,44 @@
-"""What runs found beside what was generated. Only for synthetic data: real data have no known truth."""
+"""What runs and measures of importance say beside what is known to be true, by the generator or by people.
+
+Explained variance: of runs, beside that of the best prediction that exists (synthetic data).
+
+Many worlds: in one data set three points decide nothing, as any measure that says "text" agrees with a truth that says
+"text". Over worlds whose truth is drawn anew (`tmtlib.data.recipes`), agreement is a correlation with an interval.
+
+Unimodal labels: CH-SIMS and its like have labels of an utterance's text, audio and vision by people who were given that
+modality alone. The modality that "carried" an utterance is taken to be the one whose label goes farthest to the side of
+the utterance's label; a measure names the modality that it gives most, with values of a prediction counted to that side
+too. Utterances labelled 0, and those where no modality goes to that side or two go equally far, are left out. This is a
+view of ours: no file says which modality mattered. In synthetic data true importance names the carrier in about nine
+of ten utterances; were the carrier the modality whose label is nearest to the utterance's, it would in fewer than half.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int64
+from scipy import stats
 
-from tmtlib.common import MODALITIES
-from tmtlib.data.loading import load
-from tmtlib.study.runs import Run, read_record
+from tmtlib.analysis.importance import Measure, removal_measures, removal_values, true_shares, weight_values
+from tmtlib.common import MODALITIES, one_thread
+from tmtlib.data.loading import load, synthetic_ref
+from tmtlib.data.schema import DataError, Dataset, Split, SyntheticSize
+from tmtlib.models.base import Model
+from tmtlib.stats.statistics import hierarchical_bootstrap
+from tmtlib.study import cache
+from tmtlib.study.methods import method_config
+from tmtlib.study.runs import Run, load_model, read_record
+from tmtlib.study.study import Study
+
+TIE = 1e-3  # unimodal labels as near as this are equal: official files round them to three digits
+Points = Float[np.ndarray, "*R W M"]  # shares of W worlds and M modalities; R resamples
+
+
+# --- Explained variance and true importance --------------------------------------------------------------------------
 
 
 def explained_variance(prediction: np.ndarray, label: np.ndarray) -> float:
@@ -24,24 +53,210 @@ def explained_share(todo: Sequence[Run]) -> pd.DataFrame:
     """
     rows = []
     for run in todo:
-        data, record = load(run.data), read_record(run)
-        if data.truth is None:
-            continue
-        model, oracle = (
-            explained_variance(p, data.test.labels)
-            for p in (record.predictions["test"], data.truth.splits["test"].best_value)
-        )
-        rows.append((data.card.name, data.card.source, run.method, run.seed, model, oracle, model / oracle))
+        data = load(run.data)
+        if data.truth is not None:
+            model = explained_variance(read_record(run).predictions["test"], data.test.labels)
+            oracle = explained_variance(data.truth.splits["test"].best_value, data.test.labels)
+            rows.append((data.card.name, data.card.source, run.method, run.seed, model, oracle, model / oracle))
     return pd.DataFrame(rows, columns=["dataset", "source", "method", "seed", "r2", "oracle_r2", "share"])
 
 
-def importance(todo: Sequence[Run]) -> pd.DataFrame:
+def true_importance(todo: Sequence[Run]) -> pd.DataFrame:
     """The true importance of each modality as shares that sum to one: columns dataset, source, modality, truth."""
-    refs = dict.fromkeys(run.data for run in todo)
-    synthetic = (data for data in map(load, refs) if data.truth is not None)  # one at a time in memory
-    rows = [
-        (d.card.name, d.card.source, m, d.truth.importance[m] / d.truth.explained)
-        for d in synthetic
-        for m in MODALITIES
-    ]
+    rows = []
+    for data in map(load, dict.fromkeys(run.data for run in todo)):  # one at a time in memory
+        if data.truth is not None:
+            true = zip(MODALITIES, true_shares(data), strict=True)
+            rows += [(data.card.name, data.card.source, m, share) for m, share in true]
     return pd.DataFrame(rows, columns=["dataset", "source", "modality", "truth"])
+
+
+# --- Many worlds -----------------------------------------------------------------------------------------------------
+
+
+def runs_in_worlds(
+    study: Study, *methods: str, worlds: int | None = None, size: SyntheticSize | None = None, name: str = "mosi"
+) -> list[Run]:
+    """One run a world and method, with the study's model and training, on synthetic data whatever the study's data are.
+
+    worlds, size: how many worlds (numbers 0, 1, ...) and how large; default: as the profile says. The seed is the
+    profile's first. Train them with `runs.ensure(todo, study.device, study.profile.jobs)`.
+    """
+    p = study.profile
+    refs = [synthetic_ref(name, replace(size or p.world_size, world=w)) for w in range(worlds or p.worlds)]
+    return [Run(ref, m, method_config(m, p.model), p.training, p.seeds[0]) for m in methods for ref in refs]
+
+
+def worlds_agreement(importances: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """How well each measure of importance agrees with the ground truth, over worlds and modalities.
+
+    importances: `importance_table` of runs in several worlds (their data sets have names of their own). One row a
+    method, measure and statistic: source ("synthetic"), method, measure, statistic, value, low, high (95 % percentile
+    bootstrap over worlds), chance and n (worlds). Statistics, all of shares, which sum to one in a world:
+
+    spearman, pearson  correlation with the true share over all worlds and modalities; chance 0
+    slope              of the share on the true share, least squares; 1 for the truth itself, 0 for a constant
+    top                share of worlds whose most important modality the measure names; chance: naming always the one
+                       that is most often on top
+
+    A measure that never varies has no correlation (NaN). Raises ValueError for a table without a truth.
+    """
+    with_truth = importances.dropna(subset="truth")
+    if with_truth.empty:
+        n = importances["dataset"].nunique()
+        raise ValueError(f"none of {n} data sets has a ground truth; wanted synthetic worlds")
+    keys, rows = ["source", "method", "measure"], []
+    for names, group in with_truth.groupby(keys, sort=False):
+        wide = group.pivot(index=["dataset", "source"], columns="modality")
+        share, truth = (wide[column][list(MODALITIES)].to_numpy() for column in ("mean", "truth"))
+        top_chance = np.bincount(truth.argmax(1)).max() / len(truth)
+        for name, statistic in STATISTICS.items():
+            interval = _over_worlds(statistic, share, truth, resamples, seed)
+            rows.append((*names, name, *interval, top_chance if name == "top" else 0.0, len(truth)))
+    return pd.DataFrame(rows, columns=[*keys, "statistic", "value", "low", "high", "chance", "n"])
+
+
+def _over_worlds(
+    statistic: Callable, share: Points, truth: Points, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """A statistic and its 95 % percentile interval over worlds drawn with replacement; no interval for one world.
+
+    Worlds are drawn whole, as shares of one world depend on each other. Draws that hold one world alone, or others
+    without a value, are left out.
+    """
+    n = len(truth)
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(statistic(share, truth))
+        if n == 1 or np.isnan(value):
+            return value, float("nan"), float("nan")
+        low, high = np.nanquantile(statistic(share[drawn], truth[drawn]), [0.025, 0.975])
+    return value, float(low), float(high)
+
+
+def _centred(points: Points) -> Float[np.ndarray, "*R P"]:
+    """All worlds and modalities in a row, less their mean."""
+    flat = points.reshape(*points.shape[:-2], -1)
+    return flat - flat.mean(-1, keepdims=True)
+
+
+def pearson(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
+    """Correlation over all worlds and modalities; NaN where either never varies, beyond rounding."""
+    x, y = _centred(share), _centred(truth)
+    x = np.where(np.abs(x).max(-1, keepdims=True) < 1e-9, 0, x)
+    return (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+
+
+def spearman(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
+    """Rank correlation over all worlds and modalities, ties by mean ranks; shares equal to nine digits are ties."""
+    rounded = (np.round(x, 9).reshape(*x.shape[:-2], -1) for x in (share, truth))
+    return pearson(*(stats.rankdata(x, axis=-1)[..., None] for x in rounded))
+
+
+def slope(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
+    """Of the regression line of share on true share."""
+    x, y = _centred(truth), _centred(share)
+    return (x * y).sum(-1) / (x**2).sum(-1)
+
+
+def top(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
+    """Share of worlds whose greatest share is that of the truly most important modality; k that tie count 1/k each."""
+    return names_it(share, truth.argmax(-1), 1e-9).mean(-1)
+
+
+STATISTICS = {"spearman": spearman, "pearson": pearson, "slope": slope, "top": top}
+
+
+def names_it(sizes: Float[np.ndarray, "*R M"], wanted: Int64[np.ndarray, "*R"], tie: float) -> Float[np.ndarray, "*R"]:
+    """Whether the largest of each row's sizes is the wanted one's; of k that are equally large, to `tie`, 1/k."""
+    largest = sizes >= sizes.max(-1, keepdims=True) - tie
+    return np.take_along_axis(largest, wanted[..., None], -1)[..., 0] / largest.sum(-1)
+
+
+def readable(agreement: pd.DataFrame, least: float = 0.25) -> pd.DataFrame:
+    """What each measure may be read as, from `worlds_agreement`: one row a method and measure.
+
+    Columns: method, measure, spearman, slope and top (values), chance (of top), n (worlds) and readable: "size" where
+    the intervals of the rank correlation and of the slope lie above 0 and `least`; "order" where the first does; "not"
+    else, and where either is undefined.
+    """
+    wide = agreement.pivot(index=["method", "measure"], columns="statistic", values=["value", "low", "chance", "n"])
+    follows = wide["low", "spearman"] > 0
+    rows = wide["value"][["spearman", "slope", "top"]]
+    rows = rows.assign(chance=wide["chance", "top"], n=wide["n", "top"].astype(int))
+    rows["readable"] = np.select([follows & (wide["low", "slope"] > least), follows], ["size", "order"], "not")
+    return rows.reset_index().rename_axis(columns=None)
+
+
+# --- Unimodal labels -------------------------------------------------------------------------------------------------
+
+
+def carriers(split: Split) -> Int64[np.ndarray, " N"]:
+    """The index in MODALITIES of the one whose unimodal label goes farthest to the side of the label; -1 for none.
+
+    Raises DataError for a split without unimodal labels of all modalities.
+    """
+    lacking = [m for m in MODALITIES if m not in split.unimodal_labels]
+    if lacking:
+        raise DataError(f"no unimodal labels of {', '.join(lacking)}; wanted a label a modality, as CH-SIMS has them")
+    push = _to_the_side_of(split, np.stack([split.unimodal_labels[m] for m in MODALITIES]))
+    _, second, first = np.sort(push, axis=0)
+    return np.where((first > TIE) & (first - second > TIE), push.argmax(0), -1)
+
+
+def _to_the_side_of(split: Split, values: Measure) -> Measure:
+    """Values that are positive where they have the sign of the label; 0 where the label is 0."""
+    return np.sign(np.where(np.abs(split.labels) > TIE, split.labels, 0)) * values
+
+
+def has_carriers(data: Dataset) -> bool:
+    """Whether train and test have labels of all modalities, and some test utterance has a carrier."""
+    complete = all(set(MODALITIES) <= set(split.unimodal_labels) for split in (data.train, data.test))
+    return complete and bool((carriers(data.test) >= 0).any())
+
+
+def unimodal_agreement(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+    """Share of test utterances in which a measure names the modality that carried them, by finished runs.
+
+    Columns: dataset, source, method, measure; agreement with its 95 % interval (low, high); chance, what always naming
+    the modality that carried most training utterances gives; above (agreement - chance) with above_low and above_high;
+    third, what naming at random gives (1/3); n (utterances with a carrier) and seeds. Intervals are percentiles of a
+    bootstrap over utterances and seeds at once (`hierarchical_bootstrap`), with one seed over utterances alone.
+
+    Measures: `removal_measures` and `weight_values`, by utterance (static weights name the same modality every time).
+    In synthetic data "truth" is what the utterance's true importance reaches, as unimodal labels are no perfect sign of
+    it. Raises DataError for data without them.
+    """
+    hits = cache.map_runs(_hits, [(run,) for run in todo], device, jobs, "unimodal labels")
+    keys, rows = ["dataset", "source", "method", "measure"], []
+    for key, group in hits.groupby(keys, sort=False):
+        named, always = np.array(group["named"].tolist()), np.array(group["always"].tolist())
+        share, above = (hierarchical_bootstrap(named, before) for before in (np.zeros_like(named), always))
+        numbers = {"agreement": share.mean, "low": share.low, "high": share.high, "chance": always.mean()}
+        numbers |= {"above": above.mean, "above_low": above.low, "above_high": above.high, "third": 1 / len(MODALITIES)}
+        rows.append(dict(zip(keys, key, strict=True)) | numbers | {"n": named.shape[1], "seeds": len(named)})
+    return pd.DataFrame(rows)
+
+
+@cache.per_run("unimodal")
+def _hits(run: Run, device: str, data: Dataset) -> list[dict]:
+    """A row a measure: of each utterance with a carrier, whether it names its carrier, and whether always naming the
+    commonest of training does."""
+    carrier, in_training = carriers(data.test), carriers(data.train)
+    commonest = np.bincount(in_training[in_training >= 0], minlength=len(MODALITIES)).argmax()
+    clear = carrier >= 0
+    if not clear.any():
+        raise DataError(f"in none of {len(carrier)} test utterances of {data.card.name} one modality goes farthest")
+    with one_thread(device):
+        measures = _signed_measures(run, load_model(run, data.shape), data, device)
+    always = (carrier[clear] == commonest).astype(float).tolist()
+    named = {k: names_it(x.T[clear], carrier[clear], 1e-7).tolist() for k, x in measures.items()}
+    return [{"measure": k, "named": hits, "always": always} for k, hits in named.items()]
+
+
+def _signed_measures(run: Run, model: Model, data: Dataset, device: str) -> dict[str, Measure]:
+    """Importance by test utterance, by measure, see `unimodal_agreement`; of predictions to the side of the label."""
+    measures = removal_measures(removal_values(run, model, data, device))
+    if data.truth is not None:
+        measures["truth"] = data.truth.splits["test"].importance.T
+    return {k: _to_the_side_of(data.test, x) for k, x in measures.items()} | weight_values(model, data.test, device)

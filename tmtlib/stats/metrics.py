@@ -43,6 +43,7 @@ LABELS = {
     "mae": "MAE (label units)",
     "corr": "Corr",
 }
+LOWER_IS_BETTER = ("mae",)  # of all metrics; more of any other is better
 CLASS_CENTRES5 = {"mosi": (-2.0, -1.0, 0.0, 1.0, 2.0), "sims": (-0.9, -0.4, 0.0, 0.4, 0.9)}
 # Inner edges by number of classes; a value on an edge belongs to the bin below it
 SIMS_EDGES = {

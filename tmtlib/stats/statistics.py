@@ -5,12 +5,13 @@ Means and intervals are here; p values, effect sizes and power are in `tmtlib.st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from math import factorial
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -26,6 +27,9 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
+
+
+UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
 
 
 class Summary(NamedTuple):
@@ -68,6 +72,59 @@ def differences(after: ArrayLike, before: ArrayLike) -> np.ndarray:
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values after and {len(b)} before; wanted pairs")
     return _values(a - b)
+
+
+def interval_or_nan(values: ArrayLike, skipna: bool = True) -> Interval:
+    """`t_interval` of the values that are not NaN; NaN with n = 0 where there is none.
+
+    With skipna=False one NaN among the values makes the interval NaN, and n counts all of them.
+    """
+    x = np.asarray(values, np.float64).reshape(-1)
+    missing = np.isnan(x)
+    if missing.any() and not skipna:
+        return UNDEFINED._replace(n=len(x))
+    return UNDEFINED if missing.all() else t_interval(x[~missing])
+
+
+def over_seeds(
+    frame: pd.DataFrame,
+    keys: Sequence[str],
+    value: str,
+    against: str | Mapping[str, str] | None = None,
+    skipna: bool = True,
+) -> pd.DataFrame:
+    """Mean of a column over seeds with its 95 % t interval: one row for each combination of `keys`, as they come.
+
+    Args:
+        frame: one row for each combination of `keys` and seed; columns `keys` and `value`, and "seed" for a mapping.
+        against: what `value` is compared with, row by row: another column of the same rows, or {key: name} for the rows
+            in which that key has that name, the other keys and the seed being the same, such as {"method": "tmt"}.
+        skipna: leave out undefined values, and pairs of which one is undefined; else such a group is NaN.
+
+    Columns: `keys`, mean, low, high, n (as `interval_or_nan`). With `against` also against (mean of what is compared
+    with, over the pairs), difference (paired, `value` - against), difference_low, difference_high (its t interval) and
+    pairs; NaN and 0 pairs where there is nothing to compare with. Raises ValueError where a seed of the rows compared
+    with occurs twice.
+    """
+    columns = [*keys, *Interval._fields]
+    if against is not None:
+        columns += ["against", "difference", "difference_low", "difference_high", "pairs"]
+    if frame.empty:
+        return pd.DataFrame(columns=columns)
+    if isinstance(against, Mapping):
+        ((key, name),) = against.items()
+        shared = [*(k for k in keys if k != key), "seed"]
+        reference = frame.loc[frame[key] == name, [*shared, value]].rename(columns={value: "against"})
+        frame, against = frame.merge(reference, on=shared, how="left", validate="many_to_one"), "against"
+    rows = []
+    for names, group in frame.groupby(list(keys), sort=False, dropna=False):
+        row = (*names, *interval_or_nan(group[value], skipna))
+        if against is not None:
+            pairs = group.dropna(subset=[value, against]) if skipna else group
+            difference = interval_or_nan(pairs[value] - pairs[against], skipna)
+            row += (pairs[against].mean(skipna=skipna), *difference)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def bootstrap_interval(

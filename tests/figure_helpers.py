@@ -14,18 +14,18 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.figure import throughput
 from tmtlib import figures
 from tmtlib.analysis import degradation
 from tmtlib.analysis.many_worlds import agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
 from tmtlib.data.schema import Dataset
-from tmtlib.figures.measures import LOOKS, MEASURES
+from tmtlib.figures.measures import LINES, MEASURES
 from tmtlib.models import build_model
 from tmtlib.paper import audit
 from tmtlib.study.methods import METHODS, method_config
 from tmtlib.study.profiles import PROFILES
-from tmtlib.study.runs import Run
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import fit
 
@@ -64,8 +64,8 @@ def trained() -> dict[str, pd.DataFrame]:
     """Frames of real short trainings: an epoch a row, and the weights by epoch."""
     history, weights = [], []
     for (name, data), method in itertools.product(datasets().items(), ("tmt", "tmt_amw")):
-        run = Run(None, method, method_config(method, SMOKE.model), SMOKE.training, seed=0)
-        for done in fit(run, data.train, data.valid, data.shape, SEEDS, "cpu"):
+        config = method_config(method, SMOKE.model)
+        for done in fit(config, SMOKE.training, data.train, data.valid, data.shape, SEEDS, "cpu"):
             key = {"dataset": name, "source": "synthetic", "method": method, "seed": done.seed}
             history += [key | row for row in done.history]
             for epoch, a in enumerate(() if done.weights is None else done.weights):
@@ -147,9 +147,9 @@ def agreements() -> pd.DataFrame:
 
 def curves(methods=("tmt_amw",)) -> pd.DataFrame:
     """Made-up curves, in which integrated gradients are the best and chance the worst."""
-    steps = {"measure": list(LOOKS), "order": ("deletion", "insertion"), "fraction": np.linspace(0, 1, 11)}
+    steps = {"measure": list(LINES), "order": ("deletion", "insertion"), "fraction": np.linspace(0, 1, 11)}
     frame = grid(steps, methods=methods)
-    shape = 0.3 + 0.1 * frame["measure"].map(list(LOOKS).index) + 0.05 * frame["seed"]
+    shape = 0.3 + 0.1 * frame["measure"].map(list(LINES).index) + 0.05 * frame["seed"]
     way = np.where(frame["order"] == "deletion", frame["fraction"], 1 - frame["fraction"])
     return frame.assign(change=way**shape).drop(columns="mae")
 
@@ -253,9 +253,7 @@ DRAWINGS = {
     "adaptation_missing": lambda: figures.adaptation(adapting("missing_frames", trained=()), "missing_frames"),
     "reliability_weights": lambda: figures.reliability_weights(by_reliability()),
     "reliability_diagram": lambda: figures.reliability_diagram(diagram_rows()),
-    "speed": lambda: figures.throughput(
-        pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"
-    ),
+    "speed": lambda: throughput(pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"),
     "trajectories": lambda: figures.weight_trajectories(trained()["weights"]),
     "heatmap": _heatmap,
     "truth": lambda: figures.weights_against_truth(truth_frame()),

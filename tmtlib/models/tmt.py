@@ -236,7 +236,7 @@ class TMT(Model):
 
     def _weighted_frames(
         self, frames: list[dict], groups: list[Batch], batch: Batch, means: dict[str, Float[Tensor, "B d"]]
-    ) -> tuple[list[dict], Float[Tensor, "B M d"]]:
+    ) -> tuple[list[dict], Float[Tensor, "#B M d"]]:
         """Placement R3, before disentanglement: A_m X_m by group, and A. A weighting by token is given every frame,
         any other the means over time."""
         if getattr(self.weighting, "by_token", False):

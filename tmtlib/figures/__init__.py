@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (imported for the notebooks)
 """The study's figures: pure functions of DataFrames, data sets, models and arrays that return a matplotlib Figure.
 
 No function reads a file (but for the style sheet) or keeps state: a figure is closed in pyplot before it is returned,
@@ -22,39 +23,3 @@ from tmtlib.figures.robustness import degradation, missing_bars
 from tmtlib.figures.style import MODALITY_COLOURS, ONE_COLUMN, TWO_COLUMNS, method_colour, method_title, metric_label
 from tmtlib.figures.utterance import utterance
 from tmtlib.figures.weights import ternary, weight_heatmap, weight_trajectories, weights_against_truth
-
-__all__ = [
-    "MODALITY_COLOURS",
-    "ONE_COLUMN",
-    "TWO_COLUMNS",
-    "agreement",
-    "auilc",
-    "adaptation",
-    "dataset_title",
-    "degradation",
-    "faithfulness",
-    "family_curves",
-    "figure1_fusion",
-    "figure2_tmt",
-    "figure3_amw",
-    "figure4_datasets",
-    "figure5_comparison",
-    "forest",
-    "importance",
-    "learning_curves",
-    "mae_against_accuracy",
-    "method_colour",
-    "method_title",
-    "metric_label",
-    "missing_bars",
-    "reliability_diagram",
-    "reliability_weights",
-    "ternary",
-    "utterance",
-    "unimodal",
-    "weight_heatmap",
-    "weight_reach",
-    "weight_trajectories",
-    "weights_against_truth",
-    "worlds",
-]

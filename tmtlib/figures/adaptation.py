@@ -19,8 +19,6 @@ X_LABELS = {"noise": "SNR (dB)", "missing_frames": "rate of missing frames"}
 Y_LABELS = {"weight": "weight on it", "gain": "MAE − uniform's"}
 UNIFORM = "tmt_uniform"
 LEAST_SPAN = 0.01  # an axis of weights is at least so long: a smaller change counts as none
-ZERO = {"color": "black", "linestyle": "--", "linewidth": 0.7}
-DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7}
 
 
 @styled
@@ -53,13 +51,12 @@ def adaptation(frame: pd.DataFrame, kind: str = "noise") -> Figure:
         ax.set_xticks(range(len(levels)), ["clean", *map(style.number_label, levels[1:])], rotation=90)
         ax.set_xlim(-0.3, len(levels) - 0.7)
         if rows["measure"].iloc[0] == "gain":
-            ax.axhline(0, **ZERO)
+            ax.axhline(0, **style.DASHED)
         else:
             _at_least(ax, LEAST_SPAN)
     style.label_axes(grid, X_LABELS[kind])
     note = f"{style.bands_note(frame)}; weights: mean of A over features and utterances; MAE in label units"
-    style.legend(grid.figure, style.method_entries(frame["method"].unique()), note)
-    return grid.figure
+    return style.legend(grid.figure, style.method_entries(frame["method"].unique()), note)
 
 
 def _against_uniform(frame: pd.DataFrame) -> pd.DataFrame:
@@ -85,10 +82,10 @@ def reliability_weights(table: pd.DataFrame) -> Figure:
     table: `reliability.by_reliability`.
     """
     methods = list(table["method"].unique())
-    height = 0.5 + 0.19 * len(methods)
     table = style.titled(table)
     table = table.assign(row=table["title"].str.replace(" (", "\n("))
-    grid = style.facets(table, "modality", "row", height=height, col_order=MODALITIES, sharex=False)
+    options = {"col_order": MODALITIES, "sharex": False, "titles": "weight on {}".format}
+    grid = style.facets(table, "modality", "row", height=0.5 + 0.19 * len(methods), **options)
     for ax, rows in style.panel_rows(grid):
         y = rows["method"].map(methods.index)
         spread = [rows["high"] - rows["difference"], rows["difference"] - rows["low"]]
@@ -103,13 +100,10 @@ def reliability_weights(table: pd.DataFrame) -> Figure:
         yticks=range(len(methods)), yticklabels=[*map(style.method_title, methods)], ylim=(len(methods) - 0.4, -0.6)
     )
     style.label_axes(grid, "mean of A")
-    for ax, m in zip(grid.axes[0], MODALITIES, strict=True):
-        ax.set_title(f"weight on {m}")
     handles = [style.entry("where it is reliable"), style.entry("where it is not", markerfacecolor="white")]
-    style.legend(
+    return style.legend(
         grid.figure, handles, f"whiskers: 95 % t interval of the difference over seeds, {style.counted(table['n'])}"
     )
-    return grid.figure
 
 
 @styled
@@ -120,20 +114,22 @@ def reliability_diagram(rows: pd.DataFrame) -> Figure:
     """
     cells = rows.groupby(["dataset", "source", "level", "method", "bin"])["prediction"]
     frame, levels = style.titled(rows.assign(x=cells.transform("mean"))), sorted(rows["level"].unique(), reverse=True)
-    grid = style.facets(frame, "level", "title", height=1.75, col_order=levels, sharex="row", sharey="row")
+    options = {"col_order": levels, "sharex": "row", "sharey": "row", "titles": _noise_title}
+    grid = style.facets(frame, "level", "title", height=1.75, **options)
     for ax, panel in style.panel_rows(grid):
         ends = frame.loc[frame["title"] == panel["title"].iloc[0], ["prediction", "label"]].to_numpy()
-        ax.plot([ends.min(), ends.max()], [ends.min(), ends.max()], **DIAGONAL)
+        ax.plot([ends.min(), ends.max()], [ends.min(), ends.max()], **style.DIAGONAL)
         style.draw_curves(ax, panel, "x", "label", marker="o", err_style="bars", linewidth=0.9)
     style.label_axes(grid, "mean prediction", "mean label")
-    for ax, level in zip(grid.axes[0], levels, strict=True):
-        ax.set_title("clean" if np.isinf(level) else f"noise, {style.number_label(level)} dB")
     handles = [
         *style.method_entries(rows["method"].unique()),
-        style.entry("label = prediction", marker=None, **DIAGONAL),
+        style.entry("label = prediction", marker=None, **style.DIAGONAL),
     ]
     seeds, n = rows.groupby(["dataset", "source", "method"])["seed"].nunique(), rows["n"]
     sizes = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
     note = f"points: means over seeds, {style.counted(seeds)}, bins of {sizes} utterances, label units"
-    style.legend(grid.figure, handles, f"{note}; whiskers: ± 1 sd over seeds; noise in all three modalities")
-    return grid.figure
+    return style.legend(grid.figure, handles, f"{note}; whiskers: ± 1 sd over seeds; noise in all three modalities")
+
+
+def _noise_title(level: float) -> str:
+    return "clean" if np.isinf(level) else f"noise, {style.number_label(level)} dB"

@@ -90,58 +90,65 @@ def stages(model: Model, batch: Batch) -> list[Stage]:
     """The model's steps in order; their parameters add up to the model's. TMT's are told in full, another model's by
     its top modules in the order in which they were called."""
     seen = probe(model, batch)
-    features = Stage("features", tuple(f"{m} {tuple(batch.features[m].shape)}" for m in MODALITIES))
-    return [features, *(_tmt_stages(model, seen) if isinstance(model, TMT) else _other_stages(model, seen))]
-
-
-def _other_stages(model: Model, seen: Probe) -> list[Stage]:
+    if isinstance(model, TMT):
+        told = tmt_stages(model, batch, seen)
+        order = ["features", "bert", "project", "tokens, positions", "encoder", "mutual transformer", "head"]
+        order.insert(3 if weighs_inputs(model) else 5, "weighting")
+        return [told[name] for name in order if name in told]
+    called = list(dict.fromkeys(name.split(".")[0] for name in seen.outputs))
     children = {name: module for name, module in model.named_children() if count_parameters(module)}
-    order = [called.split(".")[0] for called in seen.outputs]
-    steps = []
-    for name in sorted(children, key=lambda n: order.index(n) if n in order else len(order)):
-        last = [shape for called, shape in seen.outputs.items() if called.split(".")[0] == name][-1:]
-        lines = (type(children[name]).__name__, *(f"out {shape}" for shape in last))
-        steps.append(Stage(name, lines, count_parameters(children[name])))
+    steps = [Stage("features", _shapes({m: batch.features[m].shape for m in MODALITIES}))]
+    for name in sorted(children, key=lambda n: called.index(n) if n in called else len(called)):
+        last = [f"out {shape}" for key, shape in seen.outputs.items() if key.split(".")[0] == name][-1:]
+        steps.append(Stage(name, (type(children[name]).__name__, *last), count_parameters(children[name])))
     rest = count_parameters(model) - sum(s.parameters for s in steps)
     return steps + ([Stage("own parameters", (), rest)] if rest else [])
 
 
-def _tmt_stages(model: TMT, seen: Probe) -> list[Stage]:
-    projected = tuple(f"{m} {seen.outputs[f'project.{m}']}" for m in MODALITIES)
-    halves = [half_stage(model, seen, name) for name in MUTUAL]
-    outputs = (f"{half.name}: {seen.outputs[half.name]}" for half in halves)
-    steps = [
-        Stage("project", projected, count_parameters(model.project)),
-        token_stage(model),
-        encoder_stage(model, seen),
-        Stage("mutual transformer", (halves[0].lines[0], *outputs), sum(h.parameters for h in halves)),
-        head_stage(model, seen),
-    ]
-    steps.insert(1 if weighs_inputs(model) else 3, weighting_stage(model, seen))
-    if model.bert is not None:
-        steps.insert(0, Stage("bert", (f"text {seen.outputs['bert']}",), count_parameters(model.bert)))
-    return steps
+def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    return tuple(f"{name} {tuple(shape)}" for name, shape in shapes.items())
 
 
 def weighs_inputs(model: TMT) -> bool:
     return model.weighting is not None and model.config.placement == "R3"
 
 
-def token_stage(model: TMT) -> Stage:
-    """The learned label tokens and the positional tables, of tokens and frames."""
+def tmt_stages(model: TMT, batch: Batch, seen: Probe) -> dict[str, Stage]:
+    """TMT's steps by name, in no order; the mutual transformer both as one step and as its halves."""
     tables = [model.token_positions, *model.positions.values()]
-    lines = (f"label tokens {tuple(model.tokens.shape)}", f"positions {sum(t.shape[1] for t in tables)} × d")
-    return Stage("tokens, positions", lines, sum(p.numel() for p in (model.tokens, *tables)))
-
-
-def encoder_stage(model: TMT, seen: Probe) -> Stage:
     k, last, given = model.tokens.shape[1], len(model.encoder) - 1, seen.inputs["encoder.0"][0]
-    lines = (f"{last + 1} layers, {model.encoder[0].attention.heads} heads", f"{k} tokens + {given[1] - k} frames")
-    shapes = (f"in {given}", f"out {seen.outputs[f'encoder.{last}']}")
-    return Stage("encoder", lines + shapes, count_parameters(model.encoder))
+    encoder = (f"{last + 1} layers, {model.encoder[0].attention.heads} heads", f"{k} tokens + {given[1] - k} frames")
+    halves = []
+    for name in MUTUAL:
+        half, (target, source) = getattr(model, name), seen.inputs[name]
+        layers = f"{len(half.layers)} layers, {half.layers[0].attention.heads} heads"
+        halves.append(Stage(name, (layers, f"target {target}", f"source {source}"), count_parameters(half)))
+    outputs = tuple(f"{name}: {seen.outputs[name]}" for name in MUTUAL)
+    projected = _shapes({m: seen.outputs[f"project.{m}"] for m in MODALITIES})
+    head = ("means over tokens, added", ", ".join(type(m).__name__ for m in model.head))
+    steps = [
+        Stage("features", _shapes({m: batch.features[m].shape for m in MODALITIES})),
+        Stage("project", projected, count_parameters(model.project)),
+        Stage(
+            "tokens, positions",
+            (f"label tokens {tuple(model.tokens.shape)}", f"positions {sum(t.shape[1] for t in tables)} × d"),
+            sum(p.numel() for p in (model.tokens, *tables)),
+        ),
+        Stage(
+            "encoder",
+            (*encoder, f"in {given}", f"out {seen.outputs[f'encoder.{last}']}"),
+            count_parameters(model.encoder),
+        ),
+        *halves,
+        Stage("mutual transformer", (halves[0].lines[0], *outputs), sum(h.parameters for h in halves)),
+        Stage("head", (*head, f"prediction {seen.outputs['']}"), count_parameters(model.head)),
+    ]
+    if model.bert is not None:
+        steps.append(Stage("bert", (f"text {seen.outputs['bert']}",), count_parameters(model.bert)))
+    return {step.name: step for step in steps} | {"weighting": _weighting_stage(model, seen)}
 
 
-def weighting_stage(model: TMT, seen: Probe) -> Stage:
+def _weighting_stage(model: TMT, seen: Probe) -> Stage:
     """What the weighting is, where it acts and on what; or that there is none."""
     if model.weighting is None:
         return Stage("no weighting", (r"$S$′$_m = S_m$",))
@@ -151,19 +158,6 @@ def weighting_stage(model: TMT, seen: Probe) -> Stage:
     weights = f"A {tuple(seen.trace.weights.shape)}"
     lines = (type(model.weighting).__name__, *(learned or ["nothing to learn"]), weights)
     return Stage("weighting", (*lines, PLACEMENTS[model.config.placement]), count_parameters(model.weighting))
-
-
-def half_stage(model: TMT, seen: Probe, name: str) -> Stage:
-    """One half of the mutual transformer."""
-    half, (target, source) = getattr(model, name), seen.inputs[name]
-    layers = f"{len(half.layers)} layers, {half.layers[0].attention.heads} heads"
-    return Stage(name, (layers, f"target {target}", f"source {source}"), count_parameters(half))
-
-
-def head_stage(model: TMT, seen: Probe) -> Stage:
-    kinds = ", ".join(type(m).__name__ for m in model.head)
-    lines = ("means over tokens, added", kinds, f"prediction {seen.outputs['']}")
-    return Stage("head", lines, count_parameters(model.head))
 
 
 def draw_box(ax: Axes, lines: Sequence[str], colour: str, dashed: bool = False) -> None:
@@ -231,26 +225,29 @@ def figure1_fusion(models: Mapping[str, Model], batch: Batch, title: str = "") -
 @styled
 def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
     """Counterpart of the paper's Figure 2: the framework of one TMT, with or without a weighting, left to right."""
-    seen = probe(model, batch)
+    target, source = MUTUAL  # halves whose targets and sources are the specific tokens
     columns = [  # width, and the boxes from top to bottom: shared, text, audio, vision
         (0.78, ("tokens", *MODALITIES)),
         (0.84, ("tokens", *(f"project.{m}" for m in MODALITIES))),
         (0.98, ("encoder",) * 4),
         (0.74, ("S_shared", *(f"S_{m}" for m in MODALITIES))),
         (0.12, (".",) * 4),  # for the crossing arrows
-        (0.96, (*(MUTUAL[1],) * 2, *(MUTUAL[0],) * 2)),
+        (0.96, (source, source, target, target)),
         (0.84, ("head",) * 4),
     ]
     if model.weighting is not None:
-        column = 2 if weighs_inputs(model) else 4
-        columns.insert(column, (0.92, ("tokens" if column == 2 else "S_shared", *("weighting",) * 3)))
+        at = 2 if weighs_inputs(model) else 4
+        columns.insert(at, (0.92, (columns[at - 1][1][0], *("weighting",) * 3)))
     widths, names = zip(*columns, strict=True)
-    look = {"left": 0.006, "right": 0.994, "bottom": 0.1, "top": 0.91, "wspace": 0.17, "hspace": 0.25}
+    place = {"left": 0.006, "right": 0.994, "bottom": 0.1, "top": 0.91, "wspace": 0.17, "hspace": 0.25}
     figure = plt.figure(figsize=(style.TWO_COLUMNS, 3.3))
-    boxes = figure.subplot_mosaic([*zip(*names, strict=True)], width_ratios=widths, gridspec_kw=look)
-    for name, (lines, colour) in _framework(model, batch, seen).items():
+    boxes = figure.subplot_mosaic([*zip(*names, strict=True)], width_ratios=widths, gridspec_kw=place)
+    for name, (lines, colour) in _framework(model, batch).items():
         draw_box(boxes[name], lines, colour)
-    _connect(boxes, model)
+    for group, colour in COLOURS.items():
+        boxes[f"S_{group}"].texts[-1].set_color(colour)
+    flow = [dict.fromkeys(name for name in row if name != ".") for row in zip(*names, strict=True)]
+    _connect(boxes, dict(zip(COLOURS, flow, strict=True)))
     facts = f"{count_parameters(model):,} parameters; shapes as seen on a batch of B = {len(batch.lengths['text'])}"
     figure.suptitle(f"{title}: {facts}" if title else facts, fontsize=7.5, y=0.97, va="center")
     note = "solid into the mutual transformer: target (queries); dashed: source (keys, values)"
@@ -259,12 +256,14 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
     return figure
 
 
-def _framework(model: TMT, batch: Batch, seen: Probe) -> dict[str, tuple[Sequence[str], str]]:
+def _framework(model: TMT, batch: Batch) -> dict[str, tuple[Sequence[str], str]]:
     """The boxes of figure 2 by name: lines and colour."""
+    seen = probe(model, batch)
+    told = tmt_stages(model, batch, seen)
     boxes = {
-        "tokens": (token_stage(model).text, COLOURS["shared"]),
-        "encoder": (encoder_stage(model, seen).text, style.NEUTRAL),
-        "head": ([re.sub(r", (?=[a-zA-Z])", ",\n", line) for line in head_stage(model, seen).text], style.NEUTRAL),
+        "tokens": (told["tokens, positions"].text, COLOURS["shared"]),
+        "encoder": (told["encoder"].text, style.NEUTRAL),
+        "head": ([re.sub(r", (?=[a-zA-Z])", ",\n", line) for line in told["head"].text], style.NEUTRAL),
     }
     for m in MODALITIES:
         linear, shape = model.project[m], f"{seen.outputs[f'project.{m}']}"
@@ -278,10 +277,10 @@ def _framework(model: TMT, batch: Batch, seen: Probe) -> dict[str, tuple[Sequenc
         symbol, shape = "$I$" if group == "shared" else _symbol("S", group), tuple(seen.trace.tokens[group].shape)
         boxes[f"S_{group}"] = (symbol, group, f"{shape}", "■" * shape[1]), COLOURS[group]
     for name, colour in zip(MUTUAL, (style.NEUTRAL, COLOURS["shared"]), strict=True):
-        lines = half_stage(model, seen, name).text
-        boxes[name] = (lines[0].replace("from_", "from_\n"), *lines[1:], f"out {seen.outputs[name]}"), colour
+        first, *lines = told[name].text
+        boxes[name] = (first.replace("from_", "from_\n"), *lines, f"out {seen.outputs[name]}"), colour
     if model.weighting is not None:
-        boxes["weighting"] = weighting_stage(model, seen).text, style.ACCENT
+        boxes["weighting"] = told["weighting"].text, style.ACCENT
     return boxes
 
 
@@ -289,34 +288,29 @@ def _symbol(letter: str, modality: str) -> str:
     return rf"${letter}_{{\mathrm{{{modality}}}}}$"
 
 
-def _connect(boxes: Mapping[str, Axes], model: TMT) -> None:
-    """The arrows of figure 2: token groups keep their heights up to the mutual transformer, into whose halves each goes
-    as a target (solid) and as a source (dashed)."""
+def _connect(boxes: Mapping[str, Axes], flow: Mapping[str, Sequence[str]]) -> None:
+    """The arrows of figure 2: a group of tokens keeps its height up to the mutual transformer, into whose halves it
+    goes as a target (solid) and as a source (dashed). flow: the boxes in each group's row, left to right."""
 
     def height(name: str, group: str) -> float:
-        """The middle of a group's tokens as a fraction of a box."""
+        """The middle of a group's row as a fraction of a box."""
         box, row = boxes[name].get_position(), boxes[f"S_{group}"].get_position()
         return ((row.y0 + row.y1) / 2 - box.y0) / box.height
 
-    target, source = MUTUAL  # of the specific tokens
-    weighting = [] if model.weighting is None else ["weighting"]
-    for group, colour in COLOURS.items():
-        path = ["tokens", "encoder", "S_shared", source]
-        if group != "shared" and weighs_inputs(model):
-            path = [group, f"project.{group}", *weighting, "encoder", f"S_{group}"]
-        elif group != "shared":
-            path = [group, f"project.{group}", "encoder", f"S_{group}", *weighting]
+    target, source = MUTUAL
+    for group, row in flow.items():
+        *path, _, _ = row
+        colour = style.ACCENT if path[-1] == "weighting" else COLOURS[group]
         for a, b in pairwise(path):
-            draw_arrow(boxes[a], boxes[b], (1, height(a, group)), (0, height(b, group)), colour)
-        if group != "shared" and path[-1] != "weighting":
+            draw_arrow(boxes[a], boxes[b], (1, height(a, group)), (0, height(b, group)), COLOURS[group])
+        if group == "shared":
+            draw_arrow(boxes[path[-1]], boxes[source], (1, 0.5), (0, height(source, group)), colour)
+            draw_arrow(boxes[path[-1]], boxes[target], (1, 0.3), (0, 0.8), colour, dashed=True)
+        elif path[-1] != "weighting" or group == "audio":  # what the weighting gives is one thing
             draw_arrow(boxes[path[-1]], boxes[target], (1, 0.5), (0, 0.5), colour)
             draw_arrow(boxes[path[-1]], boxes[source], (1, 0.5), (0, 0.3), colour, dashed=True)
-    if weighting and not weighs_inputs(model):
-        draw_arrow(boxes["weighting"], boxes[target], (1, 0.4), (0, 0.5), style.ACCENT)
-        draw_arrow(boxes["weighting"], boxes[source], (1, 0.6), (0, 0.3), style.ACCENT, dashed=True)
-    draw_arrow(boxes["S_shared"], boxes[target], (1, 0.3), (0, 0.8), COLOURS["shared"], dashed=True)
-    for name in MUTUAL:
-        draw_arrow(boxes[name], boxes["head"], (1, 0.5), (0, 0.25 if name == target else 0.75))
+    for name, level in ((target, 0.25), (source, 0.75)):
+        draw_arrow(boxes[name], boxes["head"], (1, 0.5), (0, level))
 
 
 @styled
@@ -329,17 +323,15 @@ def figure3_amw(model: TMT, batch: Batch, title: str = "") -> Figure:
     if getattr(model, "weighting", None) is None:
         raise ValueError("the model has no weighting, so there is no mechanism to show; give one with a weighting")
     seen, steps = probe(model, batch), stages(model, batch)
-    step = weighting_stage(model, seen)
     figure = plt.figure(figsize=(style.TWO_COLUMNS, 3.2))
-    facts = f"{step.lines[0]}, {step.parameters:,} of {count_parameters(model):,} parameters"
+    own, total = count_parameters(model.weighting), count_parameters(model)
+    facts = f"{type(model.weighting).__name__}, {own:,} of {total:,} parameters"
     figure.suptitle(f"{title}: {facts}" if title else facts, fontsize=7.5, y=0.97, va="center")
     boxes = [*_draw_softmax(figure, model, seen), *_draw_products(figure, model, seen)]
     row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.04, "top": 0.17})
-    for ax, each in zip(row, steps, strict=True):
-        count = each.text[1 + len(each.lines) :]
-        draw_box(
-            ax, (each.name.replace(" ", "\n"), *count), style.ACCENT if each.name == "weighting" else style.NEUTRAL
-        )
+    for ax, step in zip(row, steps, strict=True):
+        colour = style.ACCENT if step.name == "weighting" else style.NEUTRAL
+        draw_box(ax, (step.name.replace(" ", "\n"), *step.text[1 + len(step.lines) :]), colour)
     for a, b in pairwise(row):
         draw_arrow(a, b)
     figure.text(0.5, 0.215, "where it sits", ha="center", va="center", fontsize=SIZE)
@@ -353,24 +345,6 @@ def _draw_softmax(figure: Figure, model: TMT, seen: Probe) -> list[Axes]:
     widths = {"W": 1.85, "W_bar": 0.07, "between": 1.77, "A": 1.75, "A_bar": 0.07}
     axes = figure.subplot_mosaic([list(widths)], width_ratios=list(widths.values()), gridspec_kw=place)
     axes["between"].set_axis_off()
-    how, boxes = type(model.weighting).__name__, []
-    if hasattr(model.weighting, "W"):
-        w = model.weighting.W.detach().numpy(force=True)
-        limit = max(1e-3, float(np.abs(w).max()))
-        _draw_map(axes["W"], w, CenteredNorm(0, limit), MODALITIES, f"W {w.shape}, learnable")
-        bar = figure.colorbar(axes["W"].collections[0], cax=axes["W_bar"])
-        bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.3f}", "0", f"{limit:.3f}"])
-        bar.outline.set_visible(False)
-        if isinstance(model.weighting, AMW):
-            how = f"softmax over\nM modalities,\ntemperature {model.weighting.temperature:g}"
-        axes["between"].text(0.45, 0.58, how, ha="center", va="bottom", fontsize=SIZE)
-    else:
-        axes["W_bar"].set_axis_off()
-        lines = weighting_stage(model, seen).lines
-        draw_box(
-            axes["W"], (lines[0], "no W", *lines[1:-2]), style.ACCENT, dashed=not count_parameters(model.weighting)
-        )
-        boxes.append(axes["W"])
     draw_arrow(axes["between"], axes["between"], (0.3, 0.5), (0.6, 0.5))
     weights = seen.trace.weights
     a, which = weights.float().mean(0).numpy(force=True), "mean over the batch"
@@ -378,7 +352,19 @@ def _draw_softmax(figure: Figure, model: TMT, seen: Probe) -> list[Axes]:
         which = "the same for every utterance"
     _draw_map(axes["A"], a, weight_norm([a]), mean_labels(a), f"A {tuple(weights.shape)}, {which}")
     weight_colourbar(figure, axes["A"].collections[0], cax=axes["A_bar"])
-    return boxes
+    if not hasattr(model.weighting, "W"):
+        axes["W_bar"].set_axis_off()
+        first, *lines, _, _ = _weighting_stage(model, seen).lines
+        draw_box(axes["W"], (first, "no W", *lines), style.ACCENT, dashed=not count_parameters(model.weighting))
+        return [axes["W"]]
+    w, how = model.weighting.W.detach().numpy(force=True), type(model.weighting).__name__
+    limit = max(1e-3, float(np.abs(w).max()))
+    _draw_map(axes["W"], w, CenteredNorm(0, limit), MODALITIES, f"W {w.shape}, learnable")
+    weight_colourbar(figure, axes["W"].collections[0], cax=axes["W_bar"])
+    if isinstance(model.weighting, AMW):
+        how = f"softmax over\nM modalities,\ntemperature {model.weighting.temperature:g}"
+    axes["between"].text(0.45, 0.58, how, ha="center", va="bottom", fontsize=SIZE)
+    return []
 
 
 def _draw_map(ax: Axes, values: np.ndarray, norm: CenteredNorm, labels: Sequence[str], title: str) -> None:
@@ -393,21 +379,22 @@ def _draw_map(ax: Axes, values: np.ndarray, norm: CenteredNorm, labels: Sequence
 def _draw_products(figure: Figure, model: TMT, seen: Probe) -> list[Axes]:
     """What is weighted, by what, and the equation of the placement; returns the boxes."""
     inputs, weights = weighs_inputs(model), seen.trace.weights
-    lanes = [name for m in MODALITIES for name in (f"X_{m}", f"A_{m}", ".")][:-1]
-    place = {"left": 0.02, "right": 0.98, "bottom": 0.29, "top": 0.55, "wspace": 0.3, "hspace": 0.8}
-    ratios = {"width_ratios": [1, 0.85, 0.25] * 2 + [1, 0.85], "height_ratios": [1.4, 1]}
+    letter, goal = "S", f"into the mutual transformer {seen.inputs[MUTUAL[0]][0]}"
+    if inputs:
+        letter, goal = "X", f"into the encoder {seen.inputs['encoder.0'][0]}, with label tokens"
+    lanes = [name for m in MODALITIES for name in (f"X_{m}", f"times_{m}", f"A_{m}", ".")][:-1]
+    ratios = {"width_ratios": ([1, 0.2, 0.85, 0.3] * 3)[:-1], "height_ratios": [1.4, 1]}
+    place = {"left": 0.02, "right": 0.98, "bottom": 0.29, "top": 0.55, "wspace": 0, "hspace": 0.8}
     boxes = figure.subplot_mosaic([lanes, ["sum"] * len(lanes)], gridspec_kw=place, **ratios)
-    for i, m in enumerate(MODALITIES):
-        shape = seen.outputs[f"project.{m}"] if inputs else tuple(seen.trace.tokens[m].shape)
-        x, a = boxes[f"X_{m}"], boxes[f"A_{m}"]
-        draw_box(x, (_symbol("X" if inputs else "S", m), f"{shape}"), style.MODALITY_COLOURS[m])
-        draw_box(a, (_symbol("A", m), f"{tuple(weights[:, i].shape)}"), style.ACCENT)
-        between = (x.get_position().x1 + a.get_position().x0) / 2
-        figure.text(between, x.get_position().get_points()[:, 1].mean(), r"$\odot$", ha="center", va="center")
-        bar = boxes["sum"].get_position()
-        draw_arrow(x, boxes["sum"], (1.15, 0.2), ((between - bar.x0) / bar.width, 1), style.MODALITY_COLOURS[m])
-    goal = f"into the encoder {seen.inputs['encoder.0'][0]}, with label tokens"
-    if not inputs:
-        goal = f"into the mutual transformer {seen.inputs[MUTUAL[0]][0]}"
+    bar = boxes["sum"].get_position()
     draw_box(boxes["sum"], (f"{PLACEMENTS[model.config.placement]},  {goal}",), style.NEUTRAL)
+    for i, (m, colour) in enumerate(style.MODALITY_COLOURS.items()):
+        shape = seen.outputs[f"project.{m}"] if inputs else tuple(seen.trace.tokens[m].shape)
+        draw_box(boxes[f"X_{m}"], (_symbol(letter, m), f"{shape}"), colour)
+        draw_box(boxes[f"A_{m}"], (_symbol("A", m), f"{tuple(weights[:, i].shape)}"), style.ACCENT)
+        times = boxes.pop(f"times_{m}")
+        times.set_axis_off()
+        times.text(0.5, 0.5, r"$\odot$", ha="center", va="center")
+        x = (times.get_position().intervalx.mean() - bar.x0) / bar.width
+        draw_arrow(times, boxes["sum"], (0.5, 0.2), (x, 1), colour)
     return list(boxes.values())

@@ -32,8 +32,7 @@ def figure4_datasets(datasets: Sequence[Dataset]) -> Figure:
     axes[0, 2].set_title("frames per utterance")
     handles = [style.entry("train", SPLIT_COLOURS["train"], "s", alpha=0.6)]
     handles += [style.entry(s, SPLIT_COLOURS[s], None, linestyle) for s, linestyle in (("valid", "--"), ("test", "-"))]
-    style.legend(figure, handles, "")
-    return figure
+    return style.legend(figure, handles, "")
 
 
 def _draw_sizes(ax: Axes, data: Dataset) -> None:

@@ -22,24 +22,21 @@ def forest(differences: pd.DataFrame) -> Figure:
     Columns: dataset, source, metric, after, before (methods; the difference is after minus before), difference, low,
     high, n. Points right of zero are higher, which is better for all metrics but MAE: the axes say which way.
     """
-    names = [
-        f"{style.method_title(row.after)} minus {style.method_title(row.before)}" for row in differences.itertuples()
-    ]
-    frame = style.titled(differences).assign(pair=names)
-    palette = dict(zip(names, map(style.method_colour, frame["before"]), strict=True))
-    height = 0.16 * len(palette) * frame["title"].nunique()
-    grid = style.facets(frame, "metric", height=height, extra=1.1, sharex=False)
+    after, before = (differences[column].map(style.method_title) for column in ("after", "before"))
+    frame = style.titled(differences).assign(pair=after + " minus " + before)
+    palette = dict(zip(frame["pair"], map(style.method_colour, frame["before"]), strict=True))
+    datasets = frame["title"].unique()
+    grid = style.facets(frame, "metric", height=0.16 * len(palette) * len(datasets), extra=1.1, sharex=False)
     for ax, rows in style.panel_rows(grid):
-        style.draw_intervals(
-            ax, rows, "difference", "title", "pair", palette, order=frame["title"].unique(), markersize=3
-        )
+        style.draw_intervals(ax, rows, "difference", "title", "pair", palette, order=datasets, markersize=3)
         ax.axvline(0, color=style.NEUTRAL, linewidth=0.7, zorder=0)
         metric = rows["metric"].iloc[0]
         better = "← better" if metric in SMALLER_IS_BETTER else "better →"
         ax.set(title="", xlabel=f"difference in {style.metric_label(metric)}\n{better}")
     handles = [style.entry(name, colour, linestyle="-") for name, colour in palette.items()]
-    style.legend(grid.figure, handles, f"lines: 95 % t intervals over paired seeds, {style.counted(differences['n'])}")
-    return grid.figure
+    return style.legend(
+        grid.figure, handles, f"lines: 95 % t intervals over paired seeds, {style.counted(differences['n'])}"
+    )
 
 
 @styled
@@ -59,8 +56,7 @@ def weight_reach(moved: pd.DataFrame) -> Figure:
     ax.set(xscale="log", yscale="log", xlabel="bound: learning rate × steps", ylabel="greatest |W| at the tested epoch")
     handles = style.method_entries(methods, marker="o", linestyle="")
     handles += [style.entry(title, marker=marker) for title, marker in markers.items()]
-    style.legend(figure, handles, "line: the bound; points: the greatest over features and seeds")
-    return figure
+    return style.legend(figure, handles, "line: the bound; points: the greatest over features and seeds")
 
 
 @styled
@@ -74,10 +70,9 @@ def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
     lines = table.groupby("title", sort=False)["method"].nunique()
     options = {"gridspec_kws": {"height_ratios": list(lines)}, "sharex": False, "sharey": "row"}
     grid = style.facets(table, "kind", "title", 0.14 * lines.mean() + 0.35, 0.9, **options)
+    grid.set(visible=False)  # but for the kinds that a data set has
     for ax, rows in style.panel_rows(grid):
-        if rows.empty:
-            ax.set_visible(False)
-            continue
+        ax.set_visible(True)
         title, masked = rows["title"].iloc[0], rows["regime"] != "clean"
         methods = list(table.loc[table["title"] == title, "method"].unique())
         y, colours = rows["method"].map(methods.index) + 0.3 * masked, rows["method"].map(style.method_colour)
@@ -92,7 +87,6 @@ def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
         style.entry("trained with frames missing", linestyle="-", markerfacecolor="white"),
         style.entry("clean test data", marker="|"),
     ]
-    style.legend(
+    return style.legend(
         grid.figure, handles, f"lines: 95 % t intervals over seeds, {style.counted(table['n'])}; none where n = 1"
     )
-    return grid.figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tmtlib.figures import style
 from tmtlib.figures.style import styled
-from tmtlib.figures.weights import DIAGONAL, EVEN
+from tmtlib.figures.weights import EVEN
 
 MEASURES = {  # in the order they are shown
     "weight": "weight A",
@@ -56,8 +56,7 @@ def importance(table: pd.DataFrame) -> Figure:
         ax.set_xlim(0, min(1, ax.get_xlim()[1]))
     style.label_axes(grid, "share of importance")
     note = "; dashed: ground truth" if table["truth"].notna().any() else ""
-    style.legend(grid.figure, style.modality_entries(), _whiskers(table) + note)
-    return grid.figure
+    return style.legend(grid.figure, style.modality_entries(), _whiskers(table) + note)
 
 
 @styled
@@ -83,8 +82,7 @@ def agreement(table: pd.DataFrame) -> Figure:
                 ax.text(0.98, shown.index(measure), "constant", color="#666666", **look)
     note = "; correlation with the true importance, and chance that a reliable modality has the larger share"
     note += "; dashed: by chance; constant: equal in all utterances"
-    style.legend(grid.figure, style.modality_entries(), _whiskers(table[table["n"] > 0]) + note)
-    return grid.figure
+    return style.legend(grid.figure, style.modality_entries(), _whiskers(table[table["n"] > 0]) + note)
 
 
 @styled
@@ -111,8 +109,7 @@ def faithfulness(curves: pd.DataFrame) -> Figure:
     note = f"{style.bands_note(first)}; of an utterance's valid frames, the mean over utterances"
     styles = {m: (0, dashes[m]) if dashes[m] else "-" for m in shown}
     handles = [style.entry(MEASURES[m], palette[m], marker=None, linestyle=styles[m]) for m in shown]
-    style.legend(grid.figure, handles, note)
-    return grid.figure
+    return style.legend(grid.figure, handles, note)
 
 
 @styled
@@ -126,22 +123,28 @@ def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure
         raise ValueError(f"methods are {', '.join(table['method'].unique())}; wanted one")
     shown = _shown(table)
     columns = min(len(shown), 3 if len(shown) <= 9 else 4)
-    grid = style.facets(table, "measure", height=1.75, col_order=shown, col_wrap=columns)
+    grid = style.facets(table, "measure", height=1.75, col_order=shown, col_wrap=columns, titles=_measure_title)
     top = 1.05 * max(table["mean"].max(), table["truth"].max())
     look = {"palette": style.MODALITY_COLOURS, "s": 9, "alpha": 0.8, "linewidth": 0, "legend": False}
-    for (ax, rows), measure in zip(style.panel_rows(grid), shown, strict=True):
-        ax.plot([0, top], [0, top], **DIAGONAL)
+    for ax, rows in style.panel_rows(grid):
+        ax.plot([0, top], [0, top], **style.DIAGONAL)
         sns.scatterplot(rows, x="truth", y="mean", hue="modality", ax=ax, **look)
-        ax.set(title=TITLES.get(measure, measure), xlim=(0, top), ylim=(0, top))
+        ax.set(xlim=(0, top), ylim=(0, top))
         if agreement is not None:
-            ax.text(0.04, 0.96, _correlation(agreement, measure), transform=ax.transAxes, va="top", fontsize=6)
+            ax.text(
+                0.04,
+                0.96,
+                _correlation(agreement, rows["measure"].iloc[0]),
+                transform=ax.transAxes,
+                va="top",
+                fontsize=6,
+            )
     style.label_axes(grid, "synthetic share", "share by measure")
-    handles = [*style.modality_entries(), style.entry("share = truth", marker=None, **DIAGONAL)]
+    handles = [*style.modality_entries(), style.entry("share = truth", marker=None, **style.DIAGONAL)]
     n, method = table["dataset"].nunique(), style.method_title(table["method"].iloc[0])
     note = f"{method}: one point a world and modality, n = {n} synthetic worlds"
     brackets = "; ρ: rank correlation, 95 % bootstrap interval over worlds" if agreement is not None else ""
-    style.legend(grid.figure, handles, note + brackets)
-    return grid.figure
+    return style.legend(grid.figure, handles, note + brackets)
 
 
 def _correlation(agreement: pd.DataFrame, measure: str) -> str:
@@ -165,14 +168,13 @@ def unimodal(table: pd.DataFrame) -> Figure:
         ax.axvline(rows["chance"].iloc[0], color=style.NEUTRAL, linestyle="--", linewidth=0.8)
         ax.axvline(EVEN, color=style.NEUTRAL, linestyle=":", linewidth=0.8)
         ax.set_title(f"{rows['title'].iloc[0]}, n = {rows['n'].iloc[0]}")
-        ax.set_yticks(range(len(shown)), [TITLES.get(m, m) for m in shown])
+        ax.set_yticks(range(len(shown)), map(_measure_title, shown))
     style.label_axes(grid, "share of utterances")
     handles = style.method_entries(methods, marker="o", linestyle="-")
     handles.append(style.entry("always the commonest", marker=None, linestyle="--"))
     handles.append(style.entry("at random (1/3)", marker=None, linestyle=":"))
     note = f"lines: 95 % bootstrap over utterances and seeds; seeds: {style.counted(table['seeds'])}"
-    style.legend(grid.figure, handles, note)
-    return grid.figure
+    return style.legend(grid.figure, handles, note)
 
 
 def _cases(frame: pd.DataFrame) -> pd.DataFrame:
@@ -194,13 +196,14 @@ def _shown(table: pd.DataFrame) -> list[str]:
 def _draw_measures(ax: Axes, rows: pd.DataFrame, shown: list[str]) -> None:
     """A row a measure, from the top, and a dot with its interval a modality."""
     style.draw_intervals(ax, rows, "mean", "measure", "modality", style.MODALITY_COLOURS, order=shown)
-    ax.set_yticks(range(len(shown)), [TITLES.get(m, m) for m in shown])
+    ax.set_yticks(range(len(shown)), map(_measure_title, shown))
     ax.grid(False, axis="y")
 
 
+def _measure_title(measure: str) -> str:
+    return TITLES.get(measure, measure)
+
+
 def _whiskers(table: pd.DataFrame) -> str:
-    return (
-        f"whiskers: 95 % t intervals over seeds, {style.counted(table['n'])}"
-        if table["n"].max() > 1
-        else style.NO_SPREAD
-    )
+    several = f"whiskers: 95 % t intervals over seeds, {style.counted(table['n'])}"
+    return several if table["n"].max() > 1 else style.NO_SPREAD

@@ -45,8 +45,7 @@ def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "t
     if table["paper"].notna().any():
         diamond = {"marker": "D", "markeredgecolor": "black", "markeredgewidth": 0.7}
         handles.append(style.entry("the paper's Table 1 (real data)", "white", **diamond))
-    style.legend(grid.figure, handles, style.whiskers_note(table["n"]))
-    return grid.figure
+    return style.legend(grid.figure, handles, style.whiskers_note(table["n"]))
 
 
 @styled
@@ -73,8 +72,7 @@ def mae_against_accuracy(pairs: pd.DataFrame, line: pd.DataFrame) -> Figure:
         handles.append(
             style.entry(f"the paper's {style.method_title(method)}", style.method_colour(method), marker="D")
         )
-    style.legend(grid.figure, handles, "line: least squares through the published models; band: ± 2 residual sd")
-    return grid.figure
+    return style.legend(grid.figure, handles, "line: least squares through the published models; band: ± 2 residual sd")
 
 
 @styled
@@ -88,8 +86,7 @@ def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure
         style.draw_curves(ax, rows, "epoch", metric)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.label_axes(grid, "epoch", style.metric_label(metric))
-    style.legend(grid.figure, style.method_entries(history["method"].unique()), style.bands_note(history))
-    return grid.figure
+    return style.legend(grid.figure, style.method_entries(history["method"].unique()), style.bands_note(history))
 
 
 @styled
@@ -113,7 +110,6 @@ def family_curves(
     style.label_axes(grid, "epoch", "")
     grid.figure.suptitle(titles[0], fontsize="medium")
     grid.figure.supylabel(style.metric_label(metric), fontsize="medium")
-    style.legend(
+    return style.legend(
         grid.figure, style.method_entries([reference]), f"{style.bands_note(history)}; coloured: the panel's method"
     )
-    return grid.figure

@@ -48,8 +48,7 @@ def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
         ax.set_xticks(list(place.values()), [style.number_label(level) for level in levels])
         ax.tick_params(axis="x", rotation=90 if len(levels) > 6 else 0)
     style.label_axes(grid, LEVEL_LABELS[kind], style.metric_label(metric))
-    style.legend(grid.figure, style.method_entries(seeds["method"].unique()), style.bands_note(seeds))
-    return grid.figure
+    return style.legend(grid.figure, style.method_entries(seeds["method"].unique()), style.bands_note(seeds))
 
 
 def _panel_title(kind: str, title: str, regime: str, modality: str) -> str:
@@ -79,8 +78,7 @@ def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
     for ax in axes[1, 1:]:
         ax.set_yticks([])
     seeds = frame.groupby(["dataset", "source", "method", "present"])["seed"].nunique()
-    style.legend(figure, style.method_entries(methods, marker="s", linestyle=""), style.whiskers_note(seeds))
-    return figure
+    return style.legend(figure, style.method_entries(methods, marker="s", linestyle=""), style.whiskers_note(seeds))
 
 
 def _subset_rank(present: str) -> tuple:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import wraps
 from zlib import crc32
 
@@ -34,23 +33,19 @@ AXIS_LABELS = {
     "f1_mean": "F1, mean over emotions (fraction)",
 }
 NO_SPREAD = "n = 1 seed: no spread is known"
+DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7}
+DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.7}
 INTERVAL = {"estimator": "median", "errorbar": ("pi", 100)}  # for seaborn: of the rows of `interval_rows`
 WHISKERS = {"linewidth": 0.8, "color": "black"}
 
 
-@contextmanager
-def study_style() -> Iterator[None]:
-    """Applies study.mplstyle on matplotlib's defaults, whatever the caller has set; restores the caller's settings."""
-    with plt.style.context(common.FIGURE_STYLE, after_reset=True):
-        yield
-
-
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Decorator: draws under `study_style`, settles the layout there, and leaves no figure open in pyplot."""
+    """Decorator: draws in the style of study.mplstyle on matplotlib's defaults, whatever the caller has set, settles
+    the layout there, leaves no figure open in pyplot, and restores the caller's settings."""
 
     @wraps(draw)
     def wrapper(*args, **kwargs) -> Figure:
-        with study_style():
+        with plt.style.context(common.FIGURE_STYLE, after_reset=True):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks are made lazily: they must be made in this style
         plt.close(figure)
@@ -104,24 +99,25 @@ def panels(rows: int, columns: int, height: float = 1.7, extra: float = 0.7, **o
 
 
 def facets(
-    frame: pd.DataFrame, column: str, row: str | None = None, height: float = 1.7, extra: float = 0.7, **options
+    frame: pd.DataFrame, column: str, row: str | None = None, height=1.7, extra=0.7, titles=str, **options
 ) -> sns.FacetGrid:
-    """`panels` by the values of `column` (and `row`) of a frame, titled with the column's; options: of FacetGrid."""
+    """`panels` by the values of `column` (and `row`) of a frame, titled `titles(value)`; options: of FacetGrid."""
     grid = sns.FacetGrid(frame, col=column, row=row, despine=False, **options)
     columns = options.get("col_wrap") or len(grid.col_names)
     width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
     grid.figure.set_size_inches(width, extra + height * (len(grid.axes.flat) / columns).__ceil__())
     grid.figure.set_layout_engine("constrained")
     grid.set_titles("")
-    for ax, title in zip(grid.axes.flat, grid.col_names, strict=False):
-        ax.set_title(title)
+    for ax, value in zip(grid.axes.flat, grid.col_names, strict=False):
+        ax.set_title(titles(value))
     return grid
 
 
 def panel_rows(grid: sns.FacetGrid) -> Iterator[tuple[Axes, pd.DataFrame]]:
-    """Each panel of a grid with its rows of the frame."""
+    """Each panel of a grid that has rows of the frame, with them."""
     for (i, j, _), rows in grid.facet_data():
-        yield grid.facet_axis(i, j), rows
+        if len(rows):
+            yield grid.facet_axis(i, j), rows
 
 
 def label_axes(grid: sns.FacetGrid, x: str, y: str = "") -> None:
@@ -207,8 +203,8 @@ def modality_entries(**look) -> list[Line2D]:
     return [entry(m, colour, **look) for m, colour in MODALITY_COLOURS.items()]
 
 
-def legend(figure: Figure, handles: Sequence, note: str) -> None:
-    """One legend below all panels, in as many columns as fit, under a line that says what the spread is.
+def legend(figure: Figure, handles: Sequence, note: str) -> Figure:
+    """The figure with a legend below all panels, in as many columns as fit, under a line that says what the spread is.
 
     At the legend's 7 points a letter is about 0.052 inches wide, a handle with its spaces 0.45, a line 0.14 high.
     """
@@ -221,3 +217,4 @@ def legend(figure: Figure, handles: Sequence, note: str) -> None:
     lines = -(-len(labels) // columns) + note.count("\n")
     figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=note)
+    return figure

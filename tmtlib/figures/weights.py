@@ -19,8 +19,6 @@ from tmtlib.figures import style
 from tmtlib.figures.style import styled
 
 EVEN = 1 / len(MODALITIES)  # the weight of each modality when all weigh the same
-EVEN_LOOK = {"color": "black", "linestyle": "--", "linewidth": 0.7}
-DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7}
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])  # of the triangle: text, audio, vision
 STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # between lines of equal weight
 UNRELIABLE = {"none": "#BBBBBB", **style.MODALITY_COLOURS, "several": "#000000"}
@@ -32,20 +30,17 @@ def weight_trajectories(frame: pd.DataFrame) -> Figure:
 
     Columns: dataset, source, method, seed, epoch, modality, weight, low, high (least and greatest over features).
     """
-    grid = style.facets(style.titled(frame), "method", "title", height=1.4, sharey="row")
+    grid = style.facets(style.titled(frame), "method", "title", height=1.4, sharey="row", titles=style.method_title)
     for ax, rows in style.panel_rows(grid):
         for m, of_modality in rows.groupby("modality"):
             span = of_modality.groupby("epoch").agg(low=("low", "min"), high=("high", "max"))
             ax.fill_between(span.index, span["low"], span["high"], color=style.MODALITY_COLOURS[m], alpha=0.1, lw=0)
         style.draw_curves(ax, rows, "epoch", "weight", "modality", style.MODALITY_COLOURS)
-        ax.axhline(EVEN, **EVEN_LOOK)
+        ax.axhline(EVEN, **style.DASHED)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.label_axes(grid, "epoch", "weight, mean of A")
-    for ax, method in zip(grid.axes[0], grid.col_names, strict=True):
-        ax.set_title(style.method_title(method))
-    handles = [*style.modality_entries(marker=None, linestyle="-"), _even_entry()]
-    style.legend(grid.figure, handles, f"{style.bands_note(frame)}; light bands: range over features")
-    return grid.figure
+    handles = [*style.modality_entries(marker=None, linestyle="-"), style.entry("1/3", marker=None, **style.DASHED)]
+    return style.legend(grid.figure, handles, f"{style.bands_note(frame)}; light bands: range over features")
 
 
 @styled
@@ -75,11 +70,13 @@ def weight_norm(arrays: Sequence[np.ndarray]) -> CenteredNorm:
 
 
 def weight_colourbar(figure: Figure, image: QuadMesh, **place) -> None:
-    """A colour bar with the centre written as 1/M and both ends as numbers; `place` as of `Figure.colorbar`."""
+    """A colour bar with both ends as numbers and the centre as 0 (of W) or 1/M (of A); `place` as of `colorbar`."""
     bar, norm = figure.colorbar(image, **place), image.norm
-    ticks = [max(0.0, norm.vcenter - norm.halfrange), norm.vcenter, norm.vcenter + norm.halfrange]
-    bar.set_ticks(ticks, labels=[f"{ticks[0]:.3f}", f"1/{round(1 / norm.vcenter)}", f"{ticks[2]:.3f}"])
-    bar.set_label("weight A", labelpad=1)
+    low, high, centre = norm.vcenter - norm.halfrange, norm.vcenter + norm.halfrange, "0"
+    if norm.vcenter:
+        low, centre = max(0.0, low), f"1/{round(1 / norm.vcenter)}"
+        bar.set_label("weight A", labelpad=1)
+    bar.set_ticks([low, norm.vcenter, high], labels=[f"{low:.3f}".replace("-", "−"), centre, f"{high:.3f}"])
     bar.outline.set_visible(False)
 
 
@@ -98,10 +95,6 @@ def mean_labels(a: np.ndarray) -> list[str]:
     return [f"{m} {w:.3f}" for m, w in zip(MODALITIES, a.mean(1), strict=True)]
 
 
-def _even_entry():
-    return style.entry(f"1/{len(MODALITIES)}", marker=None, **EVEN_LOOK)
-
-
 @styled
 def weights_against_truth(frame: pd.DataFrame) -> Figure:
     """Learned weight against true importance, a point a seed and modality, a panel a method.
@@ -111,20 +104,24 @@ def weights_against_truth(frame: pd.DataFrame) -> Figure:
     frame = style.titled(frame)
     markers = dict(zip(frame["title"].unique(), "osD^v", strict=False))
     top = 1.08 * max(frame["weight"].max(), frame["truth"].max(), 0.5)
-    grid = style.facets(frame, "method", height=2.6 if frame["method"].nunique() == 1 else 2.3)
+    grid = style.facets(
+        frame, "method", height=2.6 if frame["method"].nunique() == 1 else 2.3, titles=style.method_title
+    )
     for ax, rows in style.panel_rows(grid):
-        ax.plot([0, top], [0, top], **DIAGONAL)
-        ax.axhline(EVEN, **EVEN_LOOK)
+        ax.plot([0, top], [0, top], **style.DIAGONAL)
+        ax.axhline(EVEN, **style.DASHED)
         look = {"palette": style.MODALITY_COLOURS, "markers": markers, "s": 16, "alpha": 0.7, "linewidth": 0}
         sns.scatterplot(rows, x="truth", y="weight", hue="modality", style="title", legend=False, ax=ax, **look)
-        ax.set(title=style.method_title(rows["method"].iloc[0]), xlim=(0, top), ylim=(0, top), aspect="equal")
+        ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     style.label_axes(grid, "true importance (share)", "learned weight, mean of A")
     handles = style.modality_entries(marker="s") + [
         style.entry(title, marker=marker) for title, marker in markers.items()
     ]
-    handles += [style.entry("weight = importance", marker=None, **DIAGONAL), _even_entry()]
-    style.legend(grid.figure, handles, "one point a seed and modality")
-    return grid.figure
+    handles += [
+        style.entry("weight = importance", marker=None, **style.DIAGONAL),
+        style.entry("1/3", marker=None, **style.DASHED),
+    ]
+    return style.legend(grid.figure, handles, "one point a seed and modality")
 
 
 @styled
@@ -135,11 +132,11 @@ def ternary(frame: pd.DataFrame) -> Figure:
     frame: `weights.by_utterance` of one data set and one seed. Lines of equal weight are labelled in the modality's
     colour; three of them meet at 1/3 each.
     """
-    places = (frame[list(MODALITIES)].to_numpy() @ CORNERS).T
+    methods, places = list(frame["method"].unique()), (frame[list(MODALITIES)].to_numpy() @ CORNERS).T
     frame = style.titled(frame).assign(x=places[0], y=places[1]).sort_values("error", kind="stable")
     several = frame["unreliable"].str.contains("+", regex=False)
     frame = frame.assign(unreliable=frame["unreliable"].mask(several, "several"))
-    methods, with_truth = list(frame["method"].unique()), frame["unreliable"].iloc[0] != "unknown"
+    with_truth = frame["unreliable"].iloc[0] != "unknown"
     figure, axes = style.panels(2 if with_truth else 1, max(2, len(methods)), height=2.3, extra=0.5)
     most = float(frame["error"].quantile(0.95))
     look = {"x": "x", "y": "y", "s": 5, "linewidth": 0, "legend": False}
@@ -159,8 +156,7 @@ def ternary(frame: pd.DataFrame) -> Figure:
     labels = {"none": "all three reliable", "several": "several unreliable"}
     handles = [style.entry(labels.get(name, f"{name} unreliable"), colour) for name, colour in UNRELIABLE.items()]
     note = f"one dot a test utterance, n = {frame['utterance'].nunique()}, one seed; lines: equal weights of a modality"
-    style.legend(figure, handles if with_truth else [], note)
-    return figure
+    return style.legend(figure, handles if with_truth else [], note)
 
 
 def _draw_triangle(ax: Axes, rows: pd.DataFrame) -> None:
@@ -171,12 +167,24 @@ def _draw_triangle(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], xlabel="", ylabel="")
     ax.grid(False)
     x, y = np.meshgrid(np.linspace(left, right, 50), np.linspace(bottom, top, 50))
-    vision = y / CORNERS[2, 1]
-    audio = x - vision / 2
+    weights = _weights_at(x, y)
     step = next((s for s in STEPS if 2 * half / s < 7), STEPS[-1])
-    for m, weight in zip(MODALITIES, (1 - audio - vision, audio, vision), strict=True):
-        inside = np.where((audio >= 0) & (vision >= 0) & (audio + vision <= 1), weight, np.nan)
+    levels = np.arange(0, 1 + step / 2, step)
+    for m, weight in zip(MODALITIES, weights, strict=True):
+        inside = np.where((weights > -1e-9).all(0), weight, np.nan)
         look = {"colors": style.MODALITY_COLOURS[m], "linewidths": 0.4, "alpha": 0.7, "zorder": 0}
-        lines = ax.contour(x, y, inside, levels=np.arange(0, 1 + step / 2, step), **look)
-        ax.clabel(lines, fmt="%.3g", fontsize=5, inline_spacing=1)
+        ax.contour(x, y, inside, levels=levels, **look)
+    edge, slope = 0.09 * half, 3**0.5  # text is labelled at the top, audio at the bottom, vision at the left
+    for level in levels:
+        top_x, bottom_x = 1 - level - (top - edge) / slope, level + (bottom + edge) / slope
+        places = ((top_x, top - edge), (bottom_x, bottom + edge), (left + 2 * edge, level * slope / 2))
+        for m, (x, y), spare in zip(MODALITIES, places, (0, 0, 2 * edge), strict=True):
+            within = left + edge < x < right - edge and bottom + spare < y < top - spare
+            if within and (_weights_at(x, y) > -1e-9).all():
+                ax.text(x, y, f"{level:.3g}", color=style.MODALITY_COLOURS[m], fontsize=5, ha="center", va="center")
     ax.plot(*np.full(3, EVEN) @ CORNERS, "+", color=style.NEUTRAL, markersize=7)
+
+
+def _weights_at(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
+    """(M, ...): the weights of text, audio and vision that stand at places of the triangle's plane."""
+    return np.stack([1 - x - y / 3**0.5, x - y / 3**0.5, 2 * y / 3**0.5])

@@ -14,12 +14,11 @@ from sklearn.linear_model import LinearRegression
 from tmtlib.analysis import importance, many_worlds
 from tmtlib.analysis.many_worlds import STATISTICS, agreement, runs_in_worlds
 from tmtlib.common import MODALITIES
-from tmtlib.data import synthetic
+from tmtlib.data import recipes, synthetic
 from tmtlib.data.loading import load, resolve, synthetic_ref
 from tmtlib.data.recipes import RECIPES, recipe_of, world_recipe
 from tmtlib.data.schema import SyntheticSize, dataset_title, split_name, world_name
 from tmtlib.data.synthetic import explained_variance
-from tmtlib.figures.worlds import worlds
 from tmtlib.study import runs
 from tmtlib.study.study import open_study
 
@@ -163,7 +162,7 @@ def test_data_without_a_world_keep_their_hash(monkeypatch):
     # and worlds that are drawn otherwise are other data
     size = SyntheticSize(world=3)
     before = synthetic.settings_sha256("mosi", size)
-    monkeypatch.setattr(worlds, "CONCENTRATION", (1, 1, 1, 1, 1))
+    monkeypatch.setattr(recipes, "CONCENTRATION", (1, 1, 1, 1, 1))
     assert synthetic.settings_sha256("mosi", size) != before
     assert synthetic.settings_sha256("mosi", SyntheticSize((96, 32, 64), (8, 8, 8))).startswith("16bfb6cb2832")
 

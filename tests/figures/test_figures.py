@@ -1,5 +1,6 @@
 """Figures against the frames and data sets they are drawn from, and all figures against their own page."""
 
+import io
 import itertools
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_helpers import (
+    DRAWINGS,
     NAMES,
     SEEDS,
     SMOKE,
@@ -89,6 +91,15 @@ def test_saved_bytes_repeat_whatever_the_callers_settings(tmp_path):
         assert a.read_bytes() == b.read_bytes()
     assert plt.imread(first[1]).shape[1] >= 200 * figures.ONE_COLUMN
     assert b"/CreationDate" not in first[0].read_bytes() and not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("name", ("missing", "importance", "reliability_diagram", "ternary", "figure3_amw"))
+def test_a_figure_drawn_twice_has_the_same_pixels(name):
+    pixels = []
+    for figure in (drawing(name), DRAWINGS[name]()):
+        figure.savefig(file := io.BytesIO(), format="raw", dpi=60)
+        pixels.append(file.getvalue())
+    assert pixels[0] == pixels[1]
 
 
 def test_failed_save_leaves_nothing(tmp_path, monkeypatch):

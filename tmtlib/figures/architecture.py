@@ -91,10 +91,10 @@ def stages(model: Model, batch: Batch) -> list[Stage]:
     its top modules in the order in which they were called."""
     seen = probe(model, batch)
     if isinstance(model, TMT):
-        told = tmt_stages(model, batch, seen)
+        by_name = tmt_stages(model, batch, seen)
         order = ["features", "bert", "project", "tokens, positions", "encoder", "mutual transformer", "head"]
         order.insert(3 if weighs_inputs(model) else 5, "weighting")
-        return [told[name] for name in order if name in told]
+        return [by_name[name] for name in order if name in by_name]
     called = list(dict.fromkeys(name.split(".")[0] for name in seen.outputs))
     children = {name: module for name, module in model.named_children() if count_parameters(module)}
     steps = [Stage("features", _shapes({m: batch.features[m].shape for m in MODALITIES}))]
@@ -259,11 +259,11 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
 def _framework(model: TMT, batch: Batch) -> dict[str, tuple[Sequence[str], str]]:
     """The boxes of figure 2 by name: lines and colour."""
     seen = probe(model, batch)
-    told = tmt_stages(model, batch, seen)
+    by_name = tmt_stages(model, batch, seen)
     boxes = {
-        "tokens": (told["tokens, positions"].text, COLOURS["shared"]),
-        "encoder": (told["encoder"].text, style.NEUTRAL),
-        "head": ([re.sub(r", (?=[a-zA-Z])", ",\n", line) for line in told["head"].text], style.NEUTRAL),
+        "tokens": (by_name["tokens, positions"].text, COLOURS["shared"]),
+        "encoder": (by_name["encoder"].text, style.NEUTRAL),
+        "head": ([re.sub(r", (?=[a-zA-Z])", ",\n", line) for line in by_name["head"].text], style.NEUTRAL),
     }
     for m in MODALITIES:
         linear, shape = model.project[m], f"{seen.outputs[f'project.{m}']}"
@@ -277,10 +277,10 @@ def _framework(model: TMT, batch: Batch) -> dict[str, tuple[Sequence[str], str]]
         symbol, shape = "$I$" if group == "shared" else _symbol("S", group), tuple(seen.trace.tokens[group].shape)
         boxes[f"S_{group}"] = (symbol, group, f"{shape}", "■" * shape[1]), COLOURS[group]
     for name, colour in zip(MUTUAL, (style.NEUTRAL, COLOURS["shared"]), strict=True):
-        first, *lines = told[name].text
+        first, *lines = by_name[name].text
         boxes[name] = (first.replace("from_", "from_\n"), *lines, f"out {seen.outputs[name]}"), colour
     if model.weighting is not None:
-        boxes["weighting"] = told["weighting"].text, style.ACCENT
+        boxes["weighting"] = by_name["weighting"].text, style.ACCENT
     return boxes
 
 
@@ -324,8 +324,8 @@ def figure3_amw(model: TMT, batch: Batch, title: str = "") -> Figure:
         raise ValueError("the model has no weighting, so there is no mechanism to show; give one with a weighting")
     seen, steps = probe(model, batch), stages(model, batch)
     figure = plt.figure(figsize=(style.TWO_COLUMNS, 3.2))
-    own, total = count_parameters(model.weighting), count_parameters(model)
-    facts = f"{type(model.weighting).__name__}, {own:,} of {total:,} parameters"
+    weighting, total = count_parameters(model.weighting), count_parameters(model)
+    facts = f"{type(model.weighting).__name__}, {weighting:,} of {total:,} parameters"
     figure.suptitle(f"{title}: {facts}" if title else facts, fontsize=7.5, y=0.97, va="center")
     boxes = [*_draw_softmax(figure, model, seen), *_draw_products(figure, model, seen)]
     row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.04, "top": 0.17})

@@ -40,10 +40,10 @@ def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
     across = min(4, seeds["panel"].nunique())
     grid = style.facets(seeds, "panel", height=1.6, extra=1.0, col_wrap=across, sharey=False)
     first: dict = {}  # panel of each data set: all its panels have one scale
-    for ax, here in style.panel_rows(grid):
-        if first.setdefault(here["title"].iloc[0], ax) is not ax:
-            ax.sharey(first[here["title"].iloc[0]])
-        style.draw_curves(ax, here, "x", metric, marker="o")
+    for ax, panel in style.panel_rows(grid):
+        if first.setdefault(panel["title"].iloc[0], ax) is not ax:
+            ax.sharey(first[panel["title"].iloc[0]])
+        style.draw_curves(ax, panel, "x", metric, marker="o")
         ax.set_title(ax.get_title(), fontsize=7)
         ax.set_xticks(list(place.values()), [style.number_label(level) for level in levels])
         ax.tick_params(axis="x", rotation=90 if len(levels) > 6 else 0)

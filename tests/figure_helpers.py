@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import matplotlib
 
@@ -14,13 +15,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.figure import throughput
 from tmtlib import figures
 from tmtlib.analysis import degradation
 from tmtlib.analysis.truth import worlds_agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
 from tmtlib.data.schema import Dataset
-from tmtlib.figures.measures import LOOKS, MEASURES
+from tmtlib.figures.measures import LINES, MEASURES
 from tmtlib.models import build_model
 from tmtlib.paper import audit
 from tmtlib.study.methods import METHODS, method_config
@@ -146,9 +148,9 @@ def agreements() -> pd.DataFrame:
 
 def curves(methods=("tmt_amw",)) -> pd.DataFrame:
     """Made-up curves, in which integrated gradients are the best and chance the worst."""
-    steps = {"measure": list(LOOKS), "order": ("deletion", "insertion"), "fraction": np.linspace(0, 1, 11)}
+    steps = {"measure": list(LINES), "order": ("deletion", "insertion"), "fraction": np.linspace(0, 1, 11)}
     frame = grid(steps, methods=methods)
-    shape = 0.3 + 0.1 * frame["measure"].map(list(LOOKS).index) + 0.05 * frame["seed"]
+    shape = 0.3 + 0.1 * frame["measure"].map(list(LINES).index) + 0.05 * frame["seed"]
     way = np.where(frame["order"] == "deletion", frame["fraction"], 1 - frame["fraction"])
     return frame.assign(change=way**shape).drop(columns="mae")
 
@@ -204,6 +206,39 @@ def softmax(seed: int, d: int = 16) -> np.ndarray:
     return torch.randn(3, d, generator=torch.Generator().manual_seed(seed)).softmax(0).numpy()
 
 
+def utterance_weights(truth=True) -> pd.DataFrame:
+    """Made-up weights of utterances: one for all, near a third each, and far apart."""
+    rng, frames = np.random.default_rng(7), []
+    for method, spread in (("tmt_amw", 0.0), ("tmt_gated", 0.004), ("tmt_gated_fast", 0.4)):
+        weights = np.exp(spread * rng.normal(size=(80, 3)) + np.array([0.02, 0.0, -0.02]))
+        frame = pd.DataFrame(weights / weights.sum(1, keepdims=True), columns=list(MODALITIES))
+        frames.append(frame.assign(method=method, utterance=range(80), error=rng.exponential(0.6, 80)))
+    frame = pd.concat(frames, ignore_index=True).assign(dataset="mosi", source="synthetic", seed=0)
+    names = ["none", "none", "text", "audio", "vision", "audio+vision"]
+    return frame.assign(unreliable=rng.choice(names, len(frame)) if truth else "unknown")
+
+
+def one_utterance(**changes) -> SimpleNamespace:
+    """What `tmtlib.analysis.utterance.look` returns, made up."""
+    rng, words = np.random.default_rng(8), tuple("it was $5 and I liked nothing of it at all".split())
+    frames = dict(zip(MODALITIES, (len(words), 37, 9), strict=True))
+    return SimpleNamespace(
+        **{
+            "name": "mosi-test-7",
+            "transcript": " ".join(words),
+            "words": words,
+            "label": -1.25,
+            "prediction": 0.5,
+            "attention": {m: rng.dirichlet(np.ones(t), 4) for m, t in frames.items()},
+            "contribution": {"text": -0.8, "audio": 0.2, "vision": 0.1},
+            "truth": {"text": -1.1, "audio": 0.4, "vision": 0.0},
+            "reliable": {"text": True, "audio": False, "vision": True},
+            "weights": {"text": 0.42, "audio": 0.3, "vision": 0.28},
+        }
+        | changes
+    )
+
+
 def family(*methods: str) -> pd.DataFrame:
     """Made-up learning curves of TMT and other methods on one data set; the first seed stops early."""
     frame = grid({"epoch": range(1, 9)}, names=("mosi",), methods=("tmt", *methods))
@@ -252,11 +287,11 @@ DRAWINGS = {
     "adaptation_missing": lambda: figures.adaptation(adapting("missing_frames", trained=()), "missing_frames"),
     "reliability_weights": lambda: figures.reliability_weights(by_reliability()),
     "reliability_diagram": lambda: figures.reliability_diagram(diagram_rows()),
-    "speed": lambda: figures.throughput(
-        pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"
-    ),
+    "speed": lambda: throughput(pd.DataFrame({"T": [20, 50], "eager": [9.0, 4.0], "ours": [400.0, 21.0]}), "here"),
     "trajectories": lambda: figures.weight_trajectories(trained()["weights"]),
     "heatmap": _heatmap,
+    "ternary": lambda: figures.ternary(utterance_weights()),
+    "utterance": lambda: figures.utterance(one_utterance()),
     "truth": lambda: figures.weights_against_truth(truth_frame()),
     "audit": lambda: figures.mae_against_accuracy(audit.published_pairs(), audit.mae_line()),
 }

@@ -391,11 +391,11 @@ def test_the_panel_shows_the_weight_and_the_gain_over_uniform_weights_clean_firs
         "noise in text\nin training too",
     ]
     weight, gain = (ax.lines for ax in (figure.axes[0], figure.axes[2]))
-    fall = {line.get_label(): line.get_ydata() for line in weight}["variant"]
+    fall = {line.get_color(): line.get_ydata() for line in weight}[figures.method_colour("variant")]
     assert fall[0] - fall[-1] == pytest.approx(0.1)
-    less = {line.get_label(): line.get_ydata() for line in gain}
-    np.testing.assert_allclose(less["variant"], [0, -0.05 / 3, -0.1 / 3, -0.05], atol=1e-9)
-    np.testing.assert_allclose(less["TMT, uniform weights"], 0)
+    less = {line.get_color(): line.get_ydata() for line in gain}
+    np.testing.assert_allclose(less[figures.method_colour("variant")], [0, -0.05 / 3, -0.1 / 3, -0.05], atol=1e-9)
+    np.testing.assert_allclose(less[figures.method_colour("tmt_uniform")], 0)
     assert [t.get_text() for t in figure.axes[2].get_xticklabels()] == ["clean", "0", "−10", "−20"]
     with pytest.raises(ValueError, match="no rows of missing_frames"):
         figures.adaptation(world(rng), "missing_frames")

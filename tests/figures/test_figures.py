@@ -1,5 +1,6 @@
 """Figures against the frames and data sets they are drawn from, and all figures against their own page."""
 
+import io
 import itertools
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_helpers import (
+    DRAWINGS,
     NAMES,
     SEEDS,
     SMOKE,
@@ -91,9 +93,18 @@ def test_saved_bytes_repeat_whatever_the_callers_settings(tmp_path):
     assert b"/CreationDate" not in first[0].read_bytes() and not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize("name", ("missing", "importance", "reliability_diagram", "ternary", "figure3_amw"))
+def test_a_figure_drawn_twice_has_the_same_pixels(name):
+    pixels = []
+    for figure in (drawing(name), DRAWINGS[name]()):
+        figure.savefig(file := io.BytesIO(), format="raw", dpi=60)
+        pixels.append(file.getvalue())
+    assert pixels[0] == pixels[1]
+
+
 def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
     figure = figures.weight_heatmap(softmax(0))
-    monkeypatch.setattr(figure, "savefig", lambda path, **_: (path.write_bytes(b"half"), 1 / 0))
+    monkeypatch.setattr(figure, "savefig", lambda file, **_: (file.write(b"half"), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         save_figure(figure, tmp_path, "broken")
     assert not list(tmp_path.iterdir())
@@ -110,8 +121,8 @@ def test_a_modality_has_one_colour_in_every_figure():
     lines = [to_hex(line.get_color()) for line in drawing("trajectories").axes[0].lines[:3]]
     frames = [p for p in drawing("figure4").axes[2].patches if isinstance(p, StepPatch)]
     dots = [to_hex(c.get_facecolor()[0]) for c in drawing("missing").axes[2].collections]  # all three are present
-    boxes = {to_hex(p.get_edgecolor()) for p in drawing("figure2_amw").axes[0].patches}
-    points = {to_hex(c.get_facecolor()[0][:3]) for c in drawing("truth").axes[0].collections}
+    boxes = {to_hex(ax.spines["left"].get_edgecolor()) for ax in drawing("figure2_amw").axes}
+    points = {to_hex(colour[:3]) for c in drawing("truth").axes[0].collections for colour in c.get_facecolor()}
     assert lines == dots == wanted == [to_hex(p.get_facecolor()) for p in frames][::-1]
     assert set(wanted) <= boxes and set(wanted) == points
 
@@ -151,17 +162,26 @@ def test_comparison_bars_whiskers_and_the_papers_values():
     assert "± 1 sd" in text_of(figure) and "n = 1 to 3" in text_of(figure)
     for ax, metric in zip(figure.axes, ("acc5", "f1_5class", "mae"), strict=True):
         assert ax.get_ylim()[0] == 0
-        printed = [line for line in ax.lines if line.get_marker() == "D"]
-        for bars, line, method in zip(ax.containers[1::2], printed, ("tmt", "tmt_amw"), strict=True):
+        diamonds = np.concatenate([c.get_offsets() for c in ax.collections])
+        for bars, method in zip(ax.containers, ("tmt", "tmt_amw"), strict=True):
             rows = table[(table["metric"] == metric) & (table["method"] == method)]
             assert [b.get_height() for b in bars] == pytest.approx(list(rows["mean"]))
             assert {b.get_y() for b in bars} == {0} and to_hex(bars[0].get_facecolor()) == method_hex(method)
-            ends = [np.ptp(s[:, 1]) / 2 if s.size else np.nan for s in bars.errorbar[2][0].get_segments()]
-            np.testing.assert_allclose(ends, rows["sd"])
-            centres = [b.get_x() + b.get_width() / 2 for b in bars]
-            papers = {row.dataset: row.paper for row in rows.itertuples()}
-            np.testing.assert_allclose(line.get_xdata(), centres)
-            np.testing.assert_allclose(line.get_ydata(), [papers[d] for d in ("mosi", "mosei", "sims")])
+            for bar, row in zip(bars, rows.itertuples(), strict=True):
+                centre = bar.get_x() + bar.get_width() / 2
+                ends = whisker(ax, centre)
+                assert np.isnan(row.sd) if ends is None else np.ptp(ends) / 2 == pytest.approx(row.sd)
+                paper = [y for x, y in diamonds if x == pytest.approx(centre)]
+                assert paper == ([] if np.isnan(row.paper) else [pytest.approx(row.paper)])
+
+
+def whisker(ax, x: float) -> tuple[float, float] | None:
+    """The ends of the upright line at a place."""
+    for line in ax.lines:
+        if np.nanmean(line.get_xdata()) == pytest.approx(x) and len(line.get_xdata()):
+            heights = np.asarray(line.get_ydata(), float)
+            return None if np.isnan(heights).all() else (np.nanmin(heights), np.nanmax(heights))
+    return None
 
 
 def method_hex(method: str) -> str:
@@ -220,7 +240,7 @@ def test_noise_runs_from_clean_to_noisy():
     assert labels == ["clean", "20", "10", "5", "0", "−5", "−10"]
     some = frame.query("dataset == 'mosi' and modality == 'audio' and method == 'tmt_amw'")
     wanted = some.groupby("level")["mae"].mean().sort_index(ascending=False)
-    line = figure.axes[1].lines[1]
+    line = figure.axes[1].lines[1]  # TMT's is the first
     np.testing.assert_allclose(line.get_ydata(), wanted)
     assert to_hex(line.get_color()) == method_hex("tmt_amw")
 
@@ -236,10 +256,12 @@ def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
 def test_areas_are_drawn_at_their_values_masked_ones_open():
     figure = drawing("auilc")
     table = degradation.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
-    dots = [line for line in figure.axes[0].lines + figure.axes[1].lines if line.get_marker() == "o"]
+    dots = []  # value and colour inside
+    for collection in (ax.collections[1] for ax in figure.axes[:2]):
+        dots += zip(collection.get_offsets()[:, 0], map(to_hex, collection.get_facecolor()), strict=True)
     for row in table.itertuples():
-        at = [d for d in dots if d.get_xdata()[0] == pytest.approx(row.auilc_normalised)]
-        assert len(at) == 1 and (to_hex(at[0].get_markerfacecolor()) == "#ffffff") == (row.regime == "masked")
+        inside = [colour for value, colour in dots if value == pytest.approx(row.auilc_normalised)]
+        assert len(inside) == 1 and (inside[0] == "#ffffff") == (row.regime == "masked")
 
 
 def test_missing_bars_stand_over_their_subsets():
@@ -251,8 +273,9 @@ def test_missing_bars_stand_over_their_subsets():
     assert len(set(subsets)) == 7 and subsets[0] == "text+audio+vision" and subsets[-1] == "vision"
     frame = frame.assign(present=frame["modality"].replace("all", "text+audio+vision"))
     means = frame.query("dataset == 'mosi' and method == 'tmt'").groupby("present")["mae"].agg(["mean", "std"])
-    assert [b.get_height() for b in bars.containers[1]] == pytest.approx(list(means["mean"].reindex(subsets)))
-    ends = [np.ptp(s[:, 1]) / 2 for s in bars.containers[1].errorbar[2][0].get_segments()]
+    first = bars.containers[0]
+    assert [b.get_height() for b in first] == pytest.approx(list(means["mean"].reindex(subsets)))
+    ends = [np.ptp(whisker(bars, b.get_x() + b.get_width() / 2)) / 2 for b in first]
     np.testing.assert_allclose(ends, means["std"].reindex(subsets))
 
 
@@ -268,13 +291,13 @@ def test_heat_maps_share_a_scale_centred_at_a_third():
     maps = {"one": softmax(1), "two": softmax(2, d=9)}
     figure = figures.weight_heatmap(maps, sort=True)
     for ax, a in zip(figure.axes, maps.values(), strict=False):
-        norm, shown = ax.images[0].norm, ax.images[0].get_array()
+        norm, shown = ax.collections[0].norm, ax.collections[0].get_array()
         assert norm.vcenter == 1 / 3 and norm(1 / 3) == 0.5
         assert norm.halfrange == pytest.approx(max(np.abs(m - 1 / 3).max() for m in maps.values()))
         assert (np.diff(shown[0]) <= 0).all() and {*map(tuple, shown.T)} == {*map(tuple, a.T)}
         means = [f"{m} {row.mean():.3f}" for m, row in zip(MODALITIES, a, strict=True)]
         assert [t.get_text() for t in ax.get_yticklabels()] == means
-    np.testing.assert_array_equal(figures.weight_heatmap(maps["one"]).axes[0].images[0].get_array(), maps["one"])
+    np.testing.assert_array_equal(figures.weight_heatmap(maps["one"]).axes[0].collections[0].get_array(), maps["one"])
     assert "1/3" in text_of(figures.weight_heatmap(np.full((3, 4), 1 / 3)))
 
 
@@ -290,11 +313,12 @@ def test_worlds_shows_every_share_against_its_truth_and_the_correlation():
     table = world_table()
     figure = drawing("worlds")
     panels = {ax.get_title(): ax for ax in figure.axes}
-    assert list(panels) == ["weight A", "Shapley, absent", "of MAE, absent", "occlusion", "gradient × input", ""]
+    assert list(panels) == ["weight A", "Shapley, absent", "of MAE, absent", "occlusion", "gradient × input"]
     some = table[(table["measure"] == "occlusion") & (table["modality"] == "audio")]
-    points = panels["occlusion"].collections[MODALITIES.index("audio")]
-    np.testing.assert_allclose(np.asarray(points.get_offsets(), float), some[["truth", "mean"]].to_numpy(float))
-    assert to_hex(points.get_facecolor()[0]) == figures.MODALITY_COLOURS["audio"].lower()
+    (points,) = panels["occlusion"].collections
+    audio = [to_hex(c) == figures.MODALITY_COLOURS["audio"].lower() for c in points.get_facecolor()]
+    places = np.asarray(points.get_offsets(), float)[audio]
+    np.testing.assert_allclose(places, some[["truth", "mean"]].to_numpy(float))
     found = worlds_agreement(table).set_index(["measure", "statistic"]).loc[("occlusion", "spearman")]
     assert f"ρ = {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in text_of(figure)
     assert panels["weight A"].texts[0].get_text() == "ρ undefined" and "n = 6 synthetic worlds" in text_of(figure)
@@ -311,5 +335,5 @@ def test_unimodal_shows_agreement_and_chance():
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert labels == ["weight A", "Shapley, absent", "occlusion", "true importance"]
     wanted = some.loc[["weight", "shapley_absent", "occlusion", "truth"], "agreement"]
-    np.testing.assert_allclose(np.asarray(dots[1].get_xdata(), float), wanted)
+    np.testing.assert_allclose(np.asarray(dots[1].get_xdata(), float), wanted)  # the second method's
     assert 0.41 in [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]

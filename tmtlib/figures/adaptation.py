@@ -7,31 +7,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tmtlib.common import MODALITIES, check_choice
-from tmtlib.data.schema import dataset_title
-from tmtlib.figures.style import (
-    MODALITY_COLOURS,
-    bands_note,
-    by_dataset,
-    counted,
-    draw_curve,
-    legend,
-    method_look,
-    method_title,
-    panels,
-    styled,
-)
+from tmtlib.figures import style
+from tmtlib.figures.style import styled
 
 WHEN = {"test": "at test time", "training": "in training too"}
 TITLES = {"noise": "noise in {}", "missing_frames": "{} frames missing"}
 X_LABELS = {"noise": "SNR (dB)", "missing_frames": "rate of missing frames"}
 Y_LABELS = {"weight": "weight on it", "gain": "MAE − uniform's"}
 UNIFORM = "tmt_uniform"
-LEAST_SPAN = 0.01  # a y axis of weights is at least so high: a smaller change counts as none
-ZERO = {"color": "black", "linestyle": "--", "linewidth": 0.7}
+LEAST_SPAN = 0.01  # an axis of weights is at least so long: a smaller change counts as none
 
 
 @styled
@@ -48,25 +35,28 @@ def adaptation(frame: pd.DataFrame, kind: str = "noise") -> Figure:
     frame = frame[(frame["kind"] == kind) & frame["regime"].isin(("clean", "noisy"))]
     if frame.empty:
         raise ValueError(f"no rows of {kind} with models trained clean; wanted those of `adaptation.at_test_time`")
-    frame = _against_uniform(frame)
-    found = set(zip(frame["when"], frame["modality"], strict=True))
-    columns = [(when, m) for when in WHEN for m in MODALITIES if (when, m) in found]
-    rows = [(key, what) for key in by_dataset(frame) for what in Y_LABELS]
-    figure, axes = panels(len(rows), len(columns), height=1.35, extra=0.9, sharex="col", sharey="row")
-    for row, (key, what) in zip(axes, rows, strict=True):
-        for ax, column in zip(row, columns, strict=True):
-            here = frame[(frame[["dataset", "source", "when", "modality"]] == [*key, *column]).all(axis=1)]
-            _draw_levels(ax, here, what, kind)
-        if what == "weight":
-            _at_least(row[0], LEAST_SPAN)
-        row[0].set_ylabel(f"{dataset_title(*key)}\n{Y_LABELS[what]}")
-    for ax, (when, modality) in zip(axes[0], columns, strict=True):
-        ax.set_title(f"{TITLES[kind].format(modality)}\n{WHEN[when]}")
-    for ax in axes[-1]:
-        ax.set_xlabel(X_LABELS[kind])
-    handles = [Line2D([], [], **method_look(m)) for m in frame["method"].unique()]
-    legend(figure, handles, f"{bands_note(frame)}; weights: mean of A over features and utterances; MAE in label units")
-    return figure
+    levels = sorted(frame["level"].unique(), reverse=kind == "noise")
+    frame = style.titled(_against_uniform(frame)).assign(x=frame["level"].map(levels.index).to_numpy())
+    long = frame.melt([c for c in frame if c not in Y_LABELS], list(Y_LABELS), "measure").dropna(subset="value")
+    long["row"] = long["title"] + "\n" + long["measure"].map(Y_LABELS)
+    names = {(w, m): f"{TITLES[kind].format(m)}\n{text}" for w, text in WHEN.items() for m in MODALITIES}
+    long["column"] = [names[key] for key in zip(long["when"], long["modality"], strict=True)]
+    order = {
+        "col_order": [name for name in names.values() if name in set(long["column"])],
+        "row_order": [f"{title}\n{label}" for title in frame["title"].unique() for label in Y_LABELS.values()],
+    }
+    grid = style.facets(long, "column", "row", height=1.35, extra=0.9, sharex="col", sharey="row", **order)
+    for ax, rows in style.panel_rows(grid):
+        style.draw_curves(ax, rows, "x", "value", marker="o")
+        ax.set_xticks(range(len(levels)), ["clean", *map(style.number_label, levels[1:])], rotation=90)
+        ax.set_xlim(-0.3, len(levels) - 0.7)
+        if rows["measure"].iloc[0] == "gain":
+            ax.axhline(0, **style.DASHED)
+        else:
+            _at_least(ax, LEAST_SPAN)
+    style.label_axes(grid, X_LABELS[kind])
+    note = f"{style.bands_note(frame)}; weights: mean of A over features and utterances; MAE in label units"
+    return style.legend(grid.figure, style.method_entries(frame["method"].unique()), note)
 
 
 def _against_uniform(frame: pd.DataFrame) -> pd.DataFrame:
@@ -75,19 +65,6 @@ def _against_uniform(frame: pd.DataFrame) -> pd.DataFrame:
     uniform = frame[frame["method"] == UNIFORM][[*keys, "mae"]].rename(columns={"mae": "even"})
     frame = frame.merge(uniform, on=keys, how="left")
     return frame.assign(gain=frame["mae"] - frame["even"])
-
-
-def _draw_levels(ax: Axes, rows: pd.DataFrame, what: str, kind: str) -> None:
-    """Lines of a panel, a method each."""
-    levels = sorted(rows["level"].unique(), reverse=kind == "noise")
-    rows = rows.assign(at=rows["level"].map(levels.index)).dropna(subset=what)
-    for method, some in rows.groupby("method", sort=False):
-        draw_curve(ax, some, "at", what, marker="o", **method_look(method))
-    if what == "gain":
-        ax.axhline(0, **ZERO)
-    ticks = ["clean" if level in (np.inf, 0) and i == 0 else f"{level:g}" for i, level in enumerate(levels)]
-    ax.set_xticks(range(len(levels)), [t.replace("-", "−") for t in ticks], rotation=90)
-    ax.set_xlim(-0.3, len(levels) - 0.7)
 
 
 def _at_least(ax: Axes, span: float, axis: str = "y") -> None:
@@ -104,32 +81,29 @@ def reliability_weights(table: pd.DataFrame) -> Figure:
 
     table: `reliability.by_reliability`.
     """
-    datasets, methods = by_dataset(table), list(table["method"].unique())
-    figure, axes = panels(len(datasets), len(MODALITIES), height=0.5 + 0.19 * len(methods), sharey=True)
-    y = np.arange(len(methods))
-    for row, (key, here) in zip(axes, datasets.items(), strict=True):
-        for ax, m in zip(row, MODALITIES, strict=True):
-            some = here[here["modality"] == m].set_index("method").reindex(methods)
-            spread = [some["high"] - some["difference"], some["difference"] - some["low"]]
-            look = {"color": MODALITY_COLOURS[m], "fmt": "o", "markersize": 4}
-            ax.errorbar(some["unreliable"], y + 0.16, xerr=spread, markerfacecolor="white", linewidth=0.8, **look)
-            ax.errorbar(some["reliable"], y - 0.16, **look)
-            _at_least(ax, LEAST_SPAN, "x")
-            ax.grid(True, axis="x")
-            ax.grid(False, axis="y")
-        row[0].set_ylabel(dataset_title(*key))
-    axes[0, 0].set_yticks(y, [method_title(m) for m in methods])
-    axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
-    for ax, m in zip(axes[0], MODALITIES, strict=True):
-        ax.set_title(f"weight on {m}")
-    for ax in axes[-1]:
-        ax.set_xlabel("mean of A")
+    methods = list(table["method"].unique())
+    table = style.titled(table)
+    table = table.assign(row=table["title"].str.replace(" (", "\n("))
+    options = {"col_order": MODALITIES, "sharex": False, "titles": "weight on {}".format}
+    grid = style.facets(table, "modality", "row", height=0.5 + 0.19 * len(methods), **options)
+    for ax, rows in style.panel_rows(grid):
+        y = rows["method"].map(methods.index)
+        spread = [rows["high"] - rows["difference"], rows["difference"] - rows["low"]]
+        look = {"color": style.MODALITY_COLOURS[rows["modality"].iloc[0]], "fmt": "o", "markersize": 4}
+        ax.errorbar(rows["unreliable"], y + 0.16, xerr=spread, markerfacecolor="white", linewidth=0.8, **look)
+        ax.errorbar(rows["reliable"], y - 0.16, **look)
+        _at_least(ax, LEAST_SPAN, "x")
+        ax.grid(True, axis="x")
+        ax.grid(False, axis="y")
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    grey = {"color": "#666666", "marker": "o", "linestyle": ""}
-    handles = [Line2D([], [], label="where it is reliable", **grey)]
-    handles.append(Line2D([], [], label="where it is not", markerfacecolor="white", **grey))
-    legend(figure, handles, f"whiskers: 95 % t interval of the difference over seeds, {counted(table['n'])}")
-    return figure
+    grid.set(
+        yticks=range(len(methods)), yticklabels=[*map(style.method_title, methods)], ylim=(len(methods) - 0.4, -0.6)
+    )
+    style.label_axes(grid, "mean of A")
+    handles = [style.entry("where it is reliable"), style.entry("where it is not", markerfacecolor="white")]
+    return style.legend(
+        grid.figure, handles, f"whiskers: 95 % t interval of the difference over seeds, {style.counted(table['n'])}"
+    )
 
 
 @styled
@@ -138,31 +112,24 @@ def reliability_diagram(rows: pd.DataFrame) -> Figure:
 
     rows: `reliability.diagram`. On the diagonal a prediction can be taken at its word; a flatter line says too much.
     """
-    datasets, levels = by_dataset(rows), sorted(rows["level"].unique(), reverse=True)
-    figure, axes = panels(len(datasets), len(levels), height=1.75, sharex="row", sharey="row")
-    for row, (key, here) in zip(axes, datasets.items(), strict=True):
-        ends = here[["prediction", "label"]].to_numpy()
-        for ax, level in zip(row, levels, strict=True):
-            ax.plot([ends.min(), ends.max()], [ends.min(), ends.max()], color="#888888", linewidth=0.7)
-            for method, some in here[here["level"] == level].groupby("method", sort=False):
-                _draw_bins(ax, some, method)
-        row[0].set_ylabel(f"{dataset_title(*key)}\nmean label")
-    for ax, level in zip(axes[0], levels, strict=True):
-        ax.set_title("clean" if np.isinf(level) else f"noise, {level:g} dB".replace("-", "−"))
-    for ax in axes[-1]:
-        ax.set_xlabel("mean prediction")
-    handles = [Line2D([], [], **method_look(m)) for m in rows["method"].unique()]
-    handles.append(Line2D([], [], color="#888888", linewidth=0.7, label="label = prediction"))
-    seeds = rows.groupby(["dataset", "source", "method"])["seed"].nunique()
-    low, high = rows["n"].min(), rows["n"].max()
-    sizes = f"{low}" if low == high else f"{low} to {high}"
-    note = f"points: means over seeds, {counted(seeds)}, bins of {sizes} utterances, label units"
-    note += "; whiskers: ± 1 sd over seeds"
-    legend(figure, handles, f"{note}; noise in all three modalities")
-    return figure
+    cells = rows.groupby(["dataset", "source", "level", "method", "bin"])["prediction"]
+    frame, levels = style.titled(rows.assign(x=cells.transform("mean"))), sorted(rows["level"].unique(), reverse=True)
+    options = {"col_order": levels, "sharex": "row", "sharey": "row", "titles": _noise_title}
+    grid = style.facets(frame, "level", "title", height=1.75, **options)
+    for ax, panel in style.panel_rows(grid):
+        ends = frame.loc[frame["title"] == panel["title"].iloc[0], ["prediction", "label"]].to_numpy()
+        ax.plot([ends.min(), ends.max()], [ends.min(), ends.max()], **style.DIAGONAL)
+        style.draw_curves(ax, panel, "x", "label", marker="o", err_style="bars", linewidth=0.9)
+    style.label_axes(grid, "mean prediction", "mean label")
+    handles = [
+        *style.method_entries(rows["method"].unique()),
+        style.entry("label = prediction", marker=None, **style.DIAGONAL),
+    ]
+    seeds, n = rows.groupby(["dataset", "source", "method"])["seed"].nunique(), rows["n"]
+    sizes = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
+    note = f"points: means over seeds, {style.counted(seeds)}, bins of {sizes} utterances, label units"
+    return style.legend(grid.figure, handles, f"{note}; whiskers: ± 1 sd over seeds; noise in all three modalities")
 
 
-def _draw_bins(ax: Axes, some: pd.DataFrame, method: str) -> None:
-    bins = some.groupby("bin").agg(x=("prediction", "mean"), y=("label", "mean"), sd=("label", "std"))
-    look = {"linewidth": 0.9, "elinewidth": 0.5, "markersize": 2.5, "capsize": 0}
-    ax.errorbar(bins["x"], bins["y"], yerr=bins["sd"].fillna(0), marker="o", **look, **method_look(method))
+def _noise_title(level: float) -> str:
+    return "clean" if np.isinf(level) else f"noise, {style.number_label(level)} dB"

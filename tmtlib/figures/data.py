@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tmtlib.common import MODALITIES
 from tmtlib.data.check import BIN_WIDTH
 from tmtlib.data.schema import SPLITS, Dataset
-from tmtlib.figures.style import MODALITY_COLOURS, legend, panels, styled
+from tmtlib.figures import style
+from tmtlib.figures.style import styled
 
 SPLIT_COLOURS = {"train": "#BBBBBB", "valid": "#777777", "test": "#000000"}
 
@@ -24,17 +23,16 @@ def figure4_datasets(datasets: Sequence[Dataset]) -> Figure:
     """Counterpart of the paper's Figure 4. A row a data set: utterances per split; shares of labels in each split, in
     equal bins; and, over all splits, the distribution of valid frames per modality, with the longest T and width D.
     """
-    figure, axes = panels(len(datasets), 3, height=1.4, extra=0.4, width_ratios=(1, 1.2, 1.4))
+    figure, axes = style.panels(len(datasets), 3, height=1.4, extra=0.4, width_ratios=(1, 1.2, 1.4))
     for row, data in zip(axes, datasets, strict=True):
         _draw_sizes(row[0], data)
         _draw_labels(row[1], data)
         _draw_lengths(row[2], data)
     axes[0, 1].set_title("label distribution")
     axes[0, 2].set_title("frames per utterance")
-    handles = [Patch(color=SPLIT_COLOURS["train"], alpha=0.6, label="train")]
-    handles += [Line2D([], [], color=SPLIT_COLOURS[s], ls=d, label=s) for s, d in (("valid", "--"), ("test", "-"))]
-    legend(figure, handles, "")
-    return figure
+    handles = [style.entry("train", SPLIT_COLOURS["train"], "s", alpha=0.6)]
+    handles += [style.entry(s, SPLIT_COLOURS[s], None, linestyle) for s, linestyle in (("valid", "--"), ("test", "-"))]
+    return style.legend(figure, handles, "")
 
 
 def _draw_sizes(ax: Axes, data: Dataset) -> None:
@@ -69,7 +67,7 @@ def _draw_lengths(ax: Axes, data: Dataset) -> None:
     for i, m in enumerate(reversed(MODALITIES)):
         lengths = np.concatenate([data[s].lengths[m] for s in SPLITS])
         density = np.histogram(lengths, edges)[0] / np.diff(np.log1p(edges + 0.5) if wide else edges)
-        ax.stairs(i + 0.85 * density / density.max(), edges, baseline=i, fill=True, color=MODALITY_COLOURS[m])
+        ax.stairs(i + 0.85 * density / density.max(), edges, baseline=i, fill=True, color=style.MODALITY_COLOURS[m])
         extent = f"T ≤ {longest[m]}" if lengths.any() else "absent"
         ticks.append(f"{m}\n{extent}, D = {data.shapes[m][1]}")
     ax.set(yticks=np.arange(3) + 0.4, yticklabels=ticks, ylim=(0, 3), xlim=(-0.5, top + 0.5))

@@ -1,27 +1,16 @@
-"""Evidence at a glance: paired differences with their intervals, and how far learned weights moved."""
+"""Evidence at a glance: paired differences with their intervals, areas under degradation curves, and how far learned
+weights moved."""
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from tmtlib.data.corruption import TITLES
-from tmtlib.data.schema import dataset_title
-from tmtlib.figures.style import (
-    NEUTRAL,
-    ONE_COLUMN,
-    by_dataset,
-    counted,
-    legend,
-    method_colour,
-    method_title,
-    metric_label,
-    panels,
-    styled,
-)
+from tmtlib.figures import style
+from tmtlib.figures.style import styled
 
 SMALLER_IS_BETTER = ("mae",)
 
@@ -33,38 +22,21 @@ def forest(differences: pd.DataFrame) -> Figure:
     Columns: dataset, source, metric, after, before (methods; the difference is after minus before), difference, low,
     high, n. Points right of zero are higher, which is better for all metrics but MAE: the axes say which way.
     """
-    metrics = list(differences["metric"].unique())
-    datasets, pairs = by_dataset(differences), differences[["after", "before"]].drop_duplicates()
-    figure, axes = panels(1, len(metrics), height=0.16 * len(pairs) * len(datasets), extra=1.1, sharey=True)
-    labels = []
-    for d, here in enumerate(datasets.values()):
-        for p, pair in enumerate(pairs.itertuples(index=False)):
-            y = -(d * (len(pairs) + 1) + p)
-            some = here[(here["after"] == pair.after) & (here["before"] == pair.before)].set_index("metric")
-            for ax, metric in zip(axes[0], metrics, strict=True):
-                if metric in some.index:
-                    row = some.loc[metric]
-                    ax.plot([row["low"], row["high"]], [y, y], color=method_colour(pair.before), linewidth=1.2)
-                    ax.plot(row["difference"], y, "o", color=method_colour(pair.before), markersize=3)
-        labels.append(-(d * (len(pairs) + 1) + (len(pairs) - 1) / 2))
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        ax.axvline(0, color=NEUTRAL, linewidth=0.7)
+    after, before = (differences[column].map(style.method_title) for column in ("after", "before"))
+    frame = style.titled(differences).assign(pair=after + " minus " + before)
+    palette = dict(zip(frame["pair"], map(style.method_colour, frame["before"]), strict=True))
+    datasets = frame["title"].unique()
+    grid = style.facets(frame, "metric", height=0.16 * len(palette) * len(datasets), extra=1.1, sharex=False)
+    for ax, rows in style.panel_rows(grid):
+        style.draw_intervals(ax, rows, "difference", "title", "pair", palette, order=datasets, markersize=3)
+        ax.axvline(0, color=style.NEUTRAL, linewidth=0.7, zorder=0)
+        metric = rows["metric"].iloc[0]
         better = "← better" if metric in SMALLER_IS_BETTER else "better →"
-        ax.set_xlabel(f"difference in {metric_label(metric)}\n{better}")
-    axes[0, 0].set_yticks(labels, [dataset_title(*key) for key in datasets])
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=method_colour(p.before),
-            marker="o",
-            markersize=3,
-            label=f"{method_title(p.after)} minus {method_title(p.before)}",
-        )
-        for p in pairs.itertuples(index=False)
-    ]
-    legend(figure, handles, f"lines: 95 % t intervals over paired seeds, {counted(differences['n'])}")
-    return figure
+        ax.set(title="", xlabel=f"difference in {style.metric_label(metric)}\n{better}")
+    handles = [style.entry(name, colour, linestyle="-") for name, colour in palette.items()]
+    return style.legend(
+        grid.figure, handles, f"lines: 95 % t intervals over paired seeds, {style.counted(differences['n'])}"
+    )
 
 
 @styled
@@ -73,23 +45,18 @@ def weight_reach(moved: pd.DataFrame) -> Figure:
 
     moved: `weights.reach`. The line is the bound; a point on it has moved all steps in one direction.
     """
-    figure, axes = plt.subplots(figsize=(ONE_COLUMN, 2.9), layout="constrained")
-    markers = dict(zip(dict.fromkeys(moved["dataset"]), "os^Dv", strict=False))
-    for row in moved.itertuples():
-        colour = method_colour(row.method)
-        axes.loglog(row.move_bound, row.w_max, markers[row.dataset], color=colour, markersize=5, alpha=0.8)
+    moved = style.titled(moved)
+    methods, markers = moved["method"].unique(), dict(zip(moved["title"].unique(), "os^Dv", strict=False))
+    figure, axes = style.panels(1, 1, height=2.2)
+    ax = axes[0, 0]
+    look = {"palette": style.method_colours(methods), "markers": markers, "s": 25, "alpha": 0.8, "linewidth": 0}
+    sns.scatterplot(moved, x="move_bound", y="w_max", hue="method", style="title", legend=False, ax=ax, **look)
     span = np.array([moved["move_bound"].min() / 2, moved["move_bound"].max() * 2])
-    axes.plot(span, span, color=NEUTRAL, linewidth=0.8)
-    axes.set_xlabel("bound: learning rate × steps")
-    axes.set_ylabel("greatest |W| at the tested epoch")
-    handles = [
-        Line2D([], [], color=method_colour(m), marker="o", linestyle="", label=method_title(m))
-        for m in dict.fromkeys(moved["method"])
-    ]
-    titles = {row.dataset: dataset_title(row.dataset, row.source) for row in moved.itertuples()}
-    handles += [Line2D([], [], color=NEUTRAL, marker=markers[d], linestyle="", label=t) for d, t in titles.items()]
-    legend(figure, handles, "line: the bound; points: the greatest over features and seeds")
-    return figure
+    ax.plot(span, span, color=style.NEUTRAL, linewidth=0.8)
+    ax.set(xscale="log", yscale="log", xlabel="bound: learning rate × steps", ylabel="greatest |W| at the tested epoch")
+    handles = style.method_entries(methods, marker="o", linestyle="")
+    handles += [style.entry(title, marker=marker) for title, marker in markers.items()]
+    return style.legend(figure, handles, "line: the bound; points: the greatest over features and seeds")
 
 
 @styled
@@ -99,29 +66,27 @@ def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
     table: `degradation.auilc`; only corruptions of all modalities are drawn. Filled: trained on clean data; open:
     trained with frames missing. Small grey marks: the metric on clean data.
     """
-    table = table[(table["metric"] == metric) & (table["modality"] == "all")]
-    datasets, kinds = by_dataset(table), list(table["kind"].unique())
-    heights = [some["method"].nunique() for some in datasets.values()]
-    options = {"height_ratios": heights, "sharex": False, "sharey": "row"}
-    figure, axes = panels(len(datasets), len(kinds), 0.14 * np.mean(heights) + 0.35, 0.9, **options)
-    for row, (key, here) in zip(axes, datasets.items(), strict=True):
-        methods = list(here["method"].unique())
-        for ax, kind in zip(row, kinds, strict=True):
-            ax.set_visible(kind in set(here["kind"]))
-            for cell in here[here["kind"] == kind].itertuples():
-                masked = cell.regime != "clean"
-                y, colour = methods.index(cell.method) + 0.3 * masked, method_colour(cell.method)
-                ax.plot([cell.low, cell.high], [y, y], color=colour, linewidth=1)
-                ax.plot(cell.auilc_normalised, y, "o", color=colour, markersize=3.5, mfc="white" if masked else colour)
-                ax.plot(cell.clean, y, "|", color=NEUTRAL, markersize=5)
-            ax.set_xlabel(f"mean {metric_label(metric)}")
-            ax.set_title(f"{dataset_title(*key)}\n{TITLES[kind]}", fontsize=7)
-        row[0].set_yticks(range(len(methods)), [method_title(m) for m in methods])
-        row[0].set_ylim(len(methods) - 0.3, -0.6)
+    table = style.titled(table[(table["metric"] == metric) & (table["modality"] == "all")])
+    lines = table.groupby("title", sort=False)["method"].nunique()
+    options = {"gridspec_kws": {"height_ratios": list(lines)}, "sharex": False, "sharey": "row"}
+    grid = style.facets(table, "kind", "title", 0.14 * lines.mean() + 0.35, 0.9, **options)
+    grid.set(visible=False)  # but for the kinds that a data set has
+    for ax, rows in style.panel_rows(grid):
+        ax.set_visible(True)
+        title, masked = rows["title"].iloc[0], rows["regime"] != "clean"
+        methods = list(table.loc[table["title"] == title, "method"].unique())
+        y, colours = rows["method"].map(methods.index) + 0.3 * masked, rows["method"].map(style.method_colour)
+        ax.hlines(y, rows["low"], rows["high"], colors=colours, linewidth=1)
+        ax.scatter(rows["auilc_normalised"], y, s=12, c=colours.mask(masked, "white"), edgecolors=colours, zorder=3)
+        ax.scatter(rows["clean"], y, s=25, marker="|", color=style.NEUTRAL, linewidth=1)
+        ax.set_title(f"{title}\n{TITLES[rows['kind'].iloc[0]]}", fontsize=7)
+        ax.set(xlabel=f"mean {style.metric_label(metric)}", ylim=(len(methods) - 0.3, -0.6))
+        ax.set_yticks(range(len(methods)), map(style.method_title, methods))
     handles = [
-        Line2D([], [], color=NEUTRAL, marker="o", markersize=3.5, label="trained on clean data"),
-        Line2D([], [], color=NEUTRAL, marker="o", markersize=3.5, mfc="white", label="trained with frames missing"),
-        Line2D([], [], color=NEUTRAL, marker="|", linestyle="", label="clean test data"),
+        style.entry("trained on clean data", linestyle="-"),
+        style.entry("trained with frames missing", linestyle="-", markerfacecolor="white"),
+        style.entry("clean test data", marker="|"),
     ]
-    legend(figure, handles, f"lines: 95 % t intervals over seeds, {counted(table['n'])}; none where n = 1")
-    return figure
+    return style.legend(
+        grid.figure, handles, f"lines: 95 % t intervals over seeds, {style.counted(table['n'])}; none where n = 1"
+    )

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tmtlib.common import MODALITIES
-from tmtlib.data.schema import dataset_title
-from tmtlib.figures.style import (
-    MODALITY_COLOURS,
-    bands_note,
-    by_dataset,
-    draw_bars,
-    draw_curve,
-    legend,
-    method_lines,
-    method_look,
-    method_patches,
-    metric_label,
-    panels,
-    slots,
-    styled,
-    whiskers_note,
-)
+from tmtlib.figures import style
+from tmtlib.figures.style import styled
 
 LEVEL_LABELS = {  # of x axes, by kind of corruption
     "noise": "SNR (dB)",
@@ -45,52 +30,32 @@ def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
     rows: of `robustness.sweep`, all of one kind; means over masks first. Decibels stand at equal distances, clean
     first; rates, shares and frames at their values.
     """
-    kind, columns = rows["kind"].iloc[0], ["dataset", "source", "regime", "modality"]
+    kind = rows["kind"].iloc[0]
     levels = sorted(rows["level"].unique(), reverse=kind == "noise")
     place = {level: i if kind == "noise" else level for i, level in enumerate(levels)}
-    seeds = rows.groupby([*columns, "method", "seed", "level"], sort=False)[metric].mean().reset_index()
-    seeds["x"] = seeds["level"].map(place)
-    cells = dict(iter(seeds.groupby(columns, sort=False)))
-    across = min(4, len(cells))
-    figure, axes = panels(-(-len(cells) // across), across, height=1.6, extra=1.0, sharex=True)
-    for ax, (key, here) in zip(axes.flat, cells.items(), strict=False):
-        for method, some in here.groupby("method", sort=False):
-            draw_curve(ax, some, "x", metric, marker="o", **method_look(method))
-        ax.set_title(_panel_title(kind, *key), fontsize=7)
-        ax.set_xticks(list(place.values()), [_level_label(level) for level in levels])
+    columns = ["dataset", "source", "regime", "modality", "method", "seed", "level"]
+    seeds = style.titled(rows.groupby(columns, sort=False)[metric].mean().reset_index())
+    keys = zip(seeds["title"], seeds["regime"], seeds["modality"], strict=True)
+    seeds = seeds.assign(x=seeds["level"].map(place), panel=[_panel_title(kind, *key) for key in keys])
+    across = min(4, seeds["panel"].nunique())
+    grid = style.facets(seeds, "panel", height=1.6, extra=1.0, col_wrap=across, sharey=False)
+    first: dict = {}  # panel of each data set: all its panels have one scale
+    for ax, panel in style.panel_rows(grid):
+        if first.setdefault(panel["title"].iloc[0], ax) is not ax:
+            ax.sharey(first[panel["title"].iloc[0]])
+        style.draw_curves(ax, panel, "x", metric, marker="o")
+        ax.set_title(ax.get_title(), fontsize=7)
+        ax.set_xticks(list(place.values()), [style.number_label(level) for level in levels])
         ax.tick_params(axis="x", rotation=90 if len(levels) > 6 else 0)
-    _share_heights(dict(zip(cells, axes.flat, strict=False)))
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(metric_label(metric))
-    for ax in axes.flat[max(0, len(cells) - across) : len(cells)]:
-        ax.set_xlabel(LEVEL_LABELS[kind])
-        ax.tick_params(labelbottom=True)
-    legend(figure, method_lines(seeds), bands_note(seeds))
-    return figure
+    style.label_axes(grid, LEVEL_LABELS[kind], style.metric_label(metric))
+    return style.legend(grid.figure, style.method_entries(seeds["method"].unique()), style.bands_note(seeds))
 
 
-def _share_heights(panels_by_key: dict[tuple, Axes]) -> None:
-    """One scale for all panels of a data set."""
-    of_dataset: dict[tuple, list[Axes]] = {}
-    for key, ax in panels_by_key.items():
-        of_dataset.setdefault(key[:2], []).append(ax)
-    for group in of_dataset.values():
-        low, high = zip(*(ax.get_ylim() for ax in group), strict=True)
-        for ax in group:
-            ax.set_ylim(min(low), max(high))
-
-
-def _panel_title(kind: str, dataset: str, source: str, regime: str, modality: str) -> str:
+def _panel_title(kind: str, title: str, regime: str, modality: str) -> str:
     where = {"noise": "noise in {}", "shift": "{} late"}.get(kind, "{}").format(modality)
     parts = [where] if kind in ("noise", "shift") or modality != "all" else []
     parts += [f"trained {regime}"] if regime != "clean" or not parts else []
-    return f"{dataset_title(dataset, source)}\n{', '.join(parts)}"
-
-
-def _level_label(level: float) -> str:
-    return "clean" if np.isinf(level) else f"{level:g}".replace("-", "−")
+    return f"{title}\n{', '.join(parts)}"
 
 
 @styled
@@ -100,23 +65,20 @@ def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
     frame: rows of `robustness.sweep` of kind "missing_modalities", whose `modality` names those present. A column a
     data set.
     """
-    frame = frame.assign(present=frame["modality"].replace("all", "+".join(MODALITIES)))
-    datasets, methods = by_dataset(frame), list(frame["method"].unique())
-    subsets = sorted(frame["present"].unique(), key=_subset_rank)
-    figure, axes = panels(2, len(datasets), height=1.2, sharex=True, height_ratios=(1, 0.32))
-    for column, (key, here) in zip(axes.T, datasets.items(), strict=True):
-        for method, x, width in slots(methods, len(subsets)):
-            values = here[here["method"] == method].groupby("present")[metric].agg(["mean", "std"]).reindex(subsets)
-            draw_bars(column[0], x, values["mean"], values["std"], method, width)
-        column[0].set_title(dataset_title(*key))
-        column[0].tick_params(bottom=False)
-        _draw_presence(column[1], subsets)
+    frame = style.titled(frame.assign(present=frame["modality"].replace("all", "+".join(MODALITIES))))
+    methods, subsets = list(frame["method"].unique()), sorted(frame["present"].unique(), key=_subset_rank)
+    figure, axes = style.panels(2, frame["title"].nunique(), height=1.2, sharex="col", height_ratios=(1, 0.32))
+    for (bars, dots), (title, rows) in zip(axes.T, frame.groupby("title", sort=False), strict=True):
+        look = {"palette": style.method_colours(methods), "saturation": 1, "err_kws": style.WHISKERS, "capsize": 0.1}
+        order = {"order": subsets, "hue": "method", "hue_order": methods, "legend": False}
+        sns.barplot(rows, x="present", y=metric, errorbar="sd", ax=bars, **order, **look)
+        bars.set(title=title, ylabel=style.metric_label(metric) if bars is axes[0, 0] else "")
+        bars.tick_params(bottom=False)
+        _draw_presence(dots, subsets)
     for ax in axes[1, 1:]:
         ax.set_yticks([])
-    axes[0, 0].set_ylabel(metric_label(metric))
     seeds = frame.groupby(["dataset", "source", "method", "present"])["seed"].nunique()
-    legend(figure, method_patches(methods), whiskers_note(seeds))
-    return figure
+    return style.legend(figure, style.method_entries(methods, marker="s", linestyle=""), style.whiskers_note(seeds))
 
 
 def _subset_rank(present: str) -> tuple:
@@ -127,8 +89,7 @@ def _subset_rank(present: str) -> tuple:
 
 def _draw_presence(ax: Axes, subsets: Sequence[str]) -> None:
     for i, m in enumerate(MODALITIES):
-        there = [m in s.split("+") for s in subsets]
-        colours = [MODALITY_COLOURS[m] if yes else "#E0E0E0" for yes in there]
+        colours = [style.MODALITY_COLOURS[m] if m in subset.split("+") else "#E0E0E0" for subset in subsets]
         ax.scatter(range(len(subsets)), [i] * len(subsets), s=16, c=colours)
     ax.set(yticks=range(3), yticklabels=MODALITIES, ylim=(2.6, -0.6), xticks=[], xlabel="modalities present")
     ax.tick_params(length=0)

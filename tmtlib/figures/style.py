@@ -1,29 +1,30 @@
-"""What all figures share: page widths, colours, titles, panels, legends, curves over seeds, and how one is saved."""
+"""What all figures share: widths, colours, titles, grids of panels, curves, intervals and legends."""
 
 from __future__ import annotations
 
 import colorsys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from zlib import crc32
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from tmtlib import common
+from tmtlib.data.schema import dataset_title
 from tmtlib.stats import metrics
 from tmtlib.study.methods import METHODS, method_title
 
 ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9  # inches
 MODALITY_COLOURS = {"text": "#0072B2", "audio": "#E69F00", "vision": "#009E73"}
 ACCENT, NEUTRAL = METHODS["tmt_amw"].colour, "#777777"
+DASHES = {"-": "", "--": (4, 1.5), "-.": (3, 1.25, 1.5, 1.25), ":": (1, 1)}  # seaborn's, by matplotlib's name
 AXIS_LABELS = {
     "acc5": "Acc-5 (fraction)",
     "f1_5class": "F1, 5-class (fraction)",
@@ -32,21 +33,19 @@ AXIS_LABELS = {
     "f1_mean": "F1, mean over emotions (fraction)",
 }
 NO_SPREAD = "n = 1 seed: no spread is known"
-
-
-@contextmanager
-def study_style() -> Iterator[None]:
-    """Applies study.mplstyle on matplotlib's defaults, whatever the caller has set; restores the caller's settings."""
-    with plt.style.context(common.FIGURE_STYLE, after_reset=True):
-        yield
+DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7}
+DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.7}
+INTERVAL = {"estimator": "median", "errorbar": ("pi", 100)}  # for seaborn: of the rows of `interval_rows`
+WHISKERS = {"linewidth": 0.8, "color": "black"}
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Decorator: draws under `study_style`, settles the layout there, and leaves no figure open in pyplot."""
+    """Decorator: draws in the style of study.mplstyle on matplotlib's defaults, whatever the caller has set, settles
+    the layout there, leaves no figure open in pyplot, and restores the caller's settings."""
 
     @wraps(draw)
     def wrapper(*args, **kwargs) -> Figure:
-        with study_style():
+        with plt.style.context(common.FIGURE_STYLE, after_reset=True):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks are made lazily: they must be made in this style
         plt.close(figure)
@@ -57,19 +56,20 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 def method_colour(method: str) -> str | tuple[float, float, float]:
     """A method's colour; one without a fixed colour gets a hue from its name, the same in every figure."""
-    known = METHODS.get(method)
     if method == "constant":
         return "#000000"
-    return (known and known.colour) or colorsys.hls_to_rgb(crc32(method.encode()) % 360 / 360, 0.42, 0.6)
+    colour = METHODS[method].colour if method in METHODS else None
+    return colour or colorsys.hls_to_rgb(crc32(method.encode()) % 360 / 360, 0.42, 0.6)
 
 
-def method_look(method: str) -> dict:
-    """A method's line: colour, dashes and label."""
-    return {
-        "color": method_colour(method),
-        "linestyle": METHODS[method].dash if method in METHODS else ":",
-        "label": method_title(method),
-    }
+def method_colours(methods: Iterable[str]) -> dict:
+    """seaborn's `palette` of methods."""
+    return {method: method_colour(method) for method in methods}
+
+
+def method_dash(method: str) -> str:
+    """matplotlib's name of a method's line style."""
+    return METHODS[method].dash if method in METHODS else ":"
 
 
 def metric_label(metric: str) -> str:
@@ -81,9 +81,15 @@ def metric_label(metric: str) -> str:
     return metrics.LABELS.get(metric, metric)
 
 
-def by_dataset(frame: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """The rows of each (dataset, source), in the order of appearance."""
-    return dict(iter(frame.groupby(["dataset", "source"], sort=False)))
+def number_label(value: float) -> str:
+    """A level of corruption on an axis: "clean" for an infinite signal-to-noise ratio, else the number."""
+    return "clean" if np.isinf(value) else f"{value:g}".replace("-", "−")
+
+
+def titled(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with a column `title`: of each row's data set and source."""
+    pairs = zip(frame["dataset"], frame["source"], strict=True)
+    return frame.assign(title=[dataset_title(*pair) for pair in pairs])
 
 
 def panels(rows: int, columns: int, height: float = 1.7, extra: float = 0.7, **options) -> tuple[Figure, np.ndarray]:
@@ -92,16 +98,74 @@ def panels(rows: int, columns: int, height: float = 1.7, extra: float = 0.7, **o
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
 
 
-def draw_curve(ax: Axes, rows: pd.DataFrame, x: str, y: str, marker: str | None = None, **look) -> None:
-    """The mean over seeds as far as every seed goes, a band of one sd, and thin lines of seeds that go farther."""
-    seeds = rows.pivot(index=x, columns="seed", values=y)
-    common = seeds.dropna()
-    mean, sd = common.mean(axis=1), common.std(axis=1, ddof=1)
-    ax.plot(mean.index, mean, marker=marker, markersize=2.5, **look)
-    if seeds.shape[1] > 1:
-        ax.fill_between(mean.index, mean - sd, mean + sd, color=look["color"], alpha=0.16, linewidth=0)
-    if len(common) < len(seeds):
-        ax.plot(seeds.index, seeds, **(look | {"linewidth": 0.4, "alpha": 0.6, "label": None}))
+def facets(
+    frame: pd.DataFrame, column: str, row: str | None = None, height=1.7, extra=0.7, titles=str, **options
+) -> sns.FacetGrid:
+    """`panels` by the values of `column` (and `row`) of a frame, titled `titles(value)`; options: of FacetGrid."""
+    grid = sns.FacetGrid(frame, col=column, row=row, despine=False, **options)
+    columns = options.get("col_wrap") or len(grid.col_names)
+    width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
+    grid.figure.set_size_inches(width, extra + height * (len(grid.axes.flat) / columns).__ceil__())
+    grid.figure.set_layout_engine("constrained")
+    grid.set_titles("")
+    for ax, value in zip(grid.axes.flat, grid.col_names, strict=False):
+        ax.set_title(titles(value))
+    return grid
+
+
+def panel_rows(grid: sns.FacetGrid) -> Iterator[tuple[Axes, pd.DataFrame]]:
+    """Each panel of a grid that has rows of the frame, with them."""
+    for (i, j, _), rows in grid.facet_data():
+        if len(rows):
+            yield grid.facet_axis(i, j), rows
+
+
+def label_axes(grid: sns.FacetGrid, x: str, y: str = "") -> None:
+    """Labels the outer axes of drawn panels; a row's name stands above its y label."""
+    grid.set_axis_labels(x, y)
+    for i, name in enumerate(grid.row_names):
+        grid.axes[i, 0].set_ylabel(f"{name}\n{y}".strip())
+
+
+def draw_curves(
+    ax: Axes, rows: pd.DataFrame, x: str, y: str, hue: str = "method", palette: Mapping | None = None, **options
+) -> None:
+    """A line a hue: the mean over seeds as far as every seed goes, a band of one sd (ddof = 1), and thin lines of
+    seeds that go farther. options: of `seaborn.lineplot`; lines of methods have their own dashes unless it says so."""
+    counts, most = (rows.groupby(keys)["seed"].transform("nunique") for keys in ([hue, x], hue))
+    farther = rows[rows[hue].isin(rows.loc[counts < most, hue])]
+    if palette is None:
+        palette = method_colours(rows[hue].unique())
+        options = {"style": hue, "dashes": {method: DASHES[method_dash(method)] for method in palette}} | options
+    shared = {"x": x, "y": y, "hue": hue, "palette": palette, "legend": False, "ax": ax} | options
+    bars = options.get("err_style") == "bars"
+    look = {"elinewidth": 0.5, "capsize": 0} if bars else {"alpha": 0.16, "linewidth": 0}
+    sns.lineplot(rows[counts == most], errorbar="sd", markersize=2.5, markeredgewidth=0, err_kws=look, **shared)
+    if len(farther):
+        sns.lineplot(farther, units="seed", estimator=None, linewidth=0.4, alpha=0.6, **shared)
+
+
+def interval_rows(frame: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.DataFrame:
+    """Each row that has a value three times, with its value, low and high as `value`: seaborn's INTERVAL of these is
+    the value with a whisker from low to high, and none where they are NaN."""
+    frame = frame.dropna(subset=value)
+    ends = [frame.assign(**{value: frame[end]}) for end in (value, low, high)]
+    return pd.concat(ends, ignore_index=True).dropna(subset=value)
+
+
+def draw_intervals(ax: Axes, frame: pd.DataFrame, value: str, y: str, hue: str, palette: Mapping, **options) -> None:
+    """A dot a row at its `value` with a line from `low` to `high`: a line of the y axis a category, a colour a hue."""
+    hues = [name for name in palette if name in set(frame[hue])]
+    look = {"markersize": 2.5, "err_kws": {"linewidth": 0.9}, "linestyle": "none", "legend": False}
+    look |= {"dodge": 0.2 * (len(hues) - 1) if len(hues) > 1 else False} | INTERVAL | options
+    sns.pointplot(interval_rows(frame, value), x=value, y=y, hue=hue, hue_order=hues, palette=palette, ax=ax, **look)
+    ax.set_ylabel("")
+
+
+def counted(numbers: pd.Series) -> str:
+    """The numbers of seeds in words: n = 3, or n = 3 to 10."""
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
 def whiskers_note(numbers: pd.Series) -> str:
@@ -112,24 +176,38 @@ def whiskers_note(numbers: pd.Series) -> str:
 
 
 def bands_note(frame: pd.DataFrame) -> str:
-    """What the lines, bands and thin lines of `draw_curve` show."""
-    numbers = frame.groupby(["dataset", "source", "method"])["seed"].nunique()
+    """What the lines, bands and thin lines of `draw_curves` show."""
+    keys = ["dataset", "source", "method"]
+    numbers = frame.groupby(keys)["seed"].nunique()
     if numbers.max() < 2:
         return NO_SPREAD
-    steps = frame.groupby(["dataset", "source", "method", "seed"]).size()
-    ragged = steps.groupby(level=[0, 1, 2]).nunique().max() > 1
+    ragged = frame.groupby([*keys, "seed"]).size().groupby(keys).nunique().max() > 1
     thin = "; thin: single seeds, as not all went on as long" if ragged else ""
     return f"lines: mean over seeds, {counted(numbers)}; bands: ± 1 sd{thin}"
 
 
-def counted(numbers: pd.Series) -> str:
-    """The numbers of seeds in words: n = 3, or n = 3 to 10."""
-    low, high = int(numbers.min()), int(numbers.max())
-    return f"n = {low}" if low == high else f"n = {low} to {high}"
+def entry(label: str, color=NEUTRAL, marker: str | None = "o", linestyle: str = "", **look) -> Line2D:
+    """A legend's entry; by default a grey dot."""
+    return Line2D([], [], label=label, color=color, marker=marker, linestyle=linestyle, **look)
 
 
-def legend(figure: Figure, handles: Sequence, note: str) -> None:
-    """One legend below all panels, in as many columns as fit, under a line that says what the spread is."""
+def method_entries(methods: Iterable[str], **look) -> list[Line2D]:
+    """An entry a method: its line, or what `look` makes of it."""
+    return [
+        entry(method_title(m), method_colour(m), **({"marker": None, "linestyle": method_dash(m)} | look))
+        for m in methods
+    ]
+
+
+def modality_entries(**look) -> list[Line2D]:
+    return [entry(m, colour, **look) for m, colour in MODALITY_COLOURS.items()]
+
+
+def legend(figure: Figure, handles: Sequence, note: str) -> Figure:
+    """The figure with a legend below all panels, in as many columns as fit, under a line that says what the spread is.
+
+    At the legend's 7 points a letter is about 0.052 inches wide, a handle with its spaces 0.45, a line 0.14 high.
+    """
     inches, labels, columns = figure.get_figwidth(), [h.get_label() for h in handles], 1
     for columns in range(len(labels), 0, -1):
         filled = np.array_split(labels, columns)  # as matplotlib fills them
@@ -139,24 +217,4 @@ def legend(figure: Figure, handles: Sequence, note: str) -> None:
     lines = -(-len(labels) // columns) + note.count("\n")
     figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=note)
-
-
-def slots(methods: Sequence[str], groups: int) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Each method's bar positions, one a group at 0, 1, .., and the width of a bar."""
-    width = 0.8 / len(methods)
-    for i, method in enumerate(methods):
-        yield method, np.arange(groups) + (i - (len(methods) - 1) / 2) * width, width
-
-
-def draw_bars(ax: Axes, x, mean, sd, method: str, width: float) -> None:
-    whisker = {"elinewidth": 0.7, "capthick": 0.7}
-    colour = method_colour(method)
-    ax.bar(x, mean, 0.92 * width, yerr=sd, color=colour, label=method_title(method), error_kw=whisker)
-
-
-def method_lines(frame: pd.DataFrame) -> list[Line2D]:
-    return [Line2D([], [], **method_look(m)) for m in frame["method"].unique()]
-
-
-def method_patches(methods: Sequence[str]) -> list[Patch]:
-    return [Patch(color=method_colour(m), label=method_title(m)) for m in methods]
+    return figure

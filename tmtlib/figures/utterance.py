@@ -5,80 +5,77 @@ from __future__ import annotations
 import textwrap
 
 import matplotlib.pyplot as plt
-import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from tmtlib.common import MODALITIES
-from tmtlib.figures.style import MODALITY_COLOURS, NEUTRAL, TWO_COLUMNS, styled
+from tmtlib.figures import style
+from tmtlib.figures.style import styled
+from tmtlib.models.tmt import GROUPS
 
-GROUP_TITLES = ("shared", *MODALITIES)
 MANY = 26  # more words than that are labelled by every second
+COLOURS = list(style.MODALITY_COLOURS.values())
 
 
 @styled
 def utterance(seen) -> Figure:
-    """`explorer.look` as a figure: attention of the token groups to each frame (with the words on the text's axis), the
-    contributions of the modalities to the prediction beside the synthetic ones, and the weights."""
-    figure = plt.figure(figsize=(TWO_COLUMNS, 4.6), layout="constrained")
+    """`analysis.utterance.look` as a figure: attention of the token groups to each frame (with the words on the text's
+    axis), the contributions of the modalities to the prediction beside the synthetic ones, and the weights."""
+    figure = plt.figure(figsize=(style.TWO_COLUMNS, 4.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     maps = top.subplots(1, 3, width_ratios=[max(3, seen.attention[m].shape[1]) ** 0.5 for m in MODALITIES])
     most = max((float(a.max()) for a in seen.attention.values() if a.size), default=1.0)
     for ax, m in zip(maps, MODALITIES, strict=True):
-        image = _draw_attention(ax, seen, m, most)
-    maps[0].set_yticks(range(4), [f"{g} tokens" for g in GROUP_TITLES])
-    if image is not None:
-        top.colorbar(image, ax=list(maps), label="attention", shrink=0.8)
+        _draw_attention(ax, seen, m, most)
+    maps[0].set_yticks([0.5, 1.5, 2.5, 3.5], [f"{group} tokens" for group in GROUPS], rotation=0)
+    images = [image for ax in maps for image in ax.collections]
+    if images:
+        top.colorbar(images[0], ax=list(maps), label="attention", shrink=0.8)
     left, right = bottom.subplots(1, 2)
     _draw_contributions(left, seen)
     _draw_weights(right, seen)
-    said = textwrap.shorten(f'{seen.name}: "{seen.transcript}"', 100, placeholder=" …")
-    figure.suptitle(f"{said}\nlabel {seen.label:+.2f}, prediction {seen.prediction:+.2f}", fontsize=8, parse_math=False)
+    words = textwrap.shorten(f'{seen.name}: "{seen.transcript}"', 100, placeholder=" …")
+    title = f"{words}\nlabel {seen.label:+.2f}, prediction {seen.prediction:+.2f}"
+    figure.suptitle(title, fontsize=8, parse_math=False)
     return figure
 
 
-def _draw_attention(ax: Axes, seen, modality: str, most: float):
+def _draw_attention(ax: Axes, seen, modality: str, most: float) -> None:
+    """(4, T) attention of one modality's frames; frames count from 1."""
     a = seen.attention[modality]
-    ax.set_title(modality, color=MODALITY_COLOURS[modality])
-    ax.set_yticks([])
-    ax.grid(False)
+    ax.set_title(modality, color=style.MODALITY_COLOURS[modality])
+    ax.set(xticks=[], yticks=[])
     if not a.size:
         ax.text(0.5, 0.5, "absent", ha="center", va="center", transform=ax.transAxes)
-        ax.set_xticks([])
-        return None
-    frames = a.shape[1]
-    extent = (0.5, frames + 0.5, 3.5, -0.5)  # frames count from 1
-    image = ax.imshow(a, aspect="auto", cmap="Greys", vmin=0, vmax=most, interpolation="nearest", extent=extent)
+        return
+    sns.heatmap(a, vmin=0, vmax=most, cmap="Greys", cbar=False, xticklabels=False, yticklabels=False, ax=ax)
     if modality == "text":
-        step = 1 if len(seen.words) <= MANY else 2
-        places = range(0, min(len(seen.words), frames), step)
-        ax.set_xticks(
-            [k + 1 for k in places], [seen.words[k] for k in places], rotation=90, fontsize=6, parse_math=False
-        )
+        places = range(0, min(len(seen.words), a.shape[1]), 1 if len(seen.words) <= MANY else 2)
+        words = [seen.words[k] for k in places]
+        ax.set_xticks([k + 0.5 for k in places], words, rotation=90, fontsize=6, parse_math=False)
     else:
+        frames = a.shape[1]
+        numbers = range(1, frames + 1, max(1, -(-frames // 6)))
+        ax.set_xticks([k - 0.5 for k in numbers], numbers)
         ax.set_xlabel("frame")
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    return image
 
 
 def _draw_contributions(ax: Axes, seen) -> None:
     """Bars of Shapley values, hollow ones of the synthetic parts; names of unreliable modalities say so."""
-    x = np.arange(3)
-    colours = [MODALITY_COLOURS[m] for m in MODALITIES]
-    ax.bar(x, [seen.contribution[m] for m in MODALITIES], 0.35, color=colours)
+    ax.bar(range(3), [seen.contribution[m] for m in MODALITIES], 0.35, color=COLOURS)
     _around_zero(ax, seen.contribution.values())
-    handles = [Patch(color=NEUTRAL, label="the model's (Shapley values)")]
+    handles = [Patch(color=style.NEUTRAL, label="the model's (Shapley values)")]
     if seen.truth is not None:  # of a latent variable: its unit is not the label's
         other = ax.twinx()
-        other.bar(x + 0.4, [seen.truth[m] for m in MODALITIES], 0.35, fill=False, edgecolor=colours)
+        other.bar([0.4, 1.4, 2.4], [seen.truth[m] for m in MODALITIES], 0.35, fill=False, edgecolor=COLOURS)
         _around_zero(other, seen.truth.values())
         other.set_ylabel("synthetic part (sd of y)")
         other.grid(False)
-        handles.append(Patch(fill=False, edgecolor=NEUTRAL, label="synthetic"))
+        handles.append(Patch(fill=False, edgecolor=style.NEUTRAL, label="synthetic"))
     names = [m if seen.reliable is None or seen.reliable[m] else f"{m}\n(unreliable)" for m in MODALITIES]
-    ax.set_xticks(x + (0.2 if seen.truth is not None else 0), names)
+    ax.set_xticks([0, 1, 2] if seen.truth is None else [0.2, 1.2, 2.2], names)
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set(ylabel="added (label units)", title="what each modality adds")
     ax.legend(handles=handles, fontsize=6, loc="best")
@@ -96,7 +93,6 @@ def _draw_weights(ax: Axes, seen) -> None:
         ax.text(0.5, 0.5, "this model has none", ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
         return
-    ax.bar(range(3), [seen.weights[m] for m in MODALITIES], 0.5, color=[MODALITY_COLOURS[m] for m in MODALITIES])
+    ax.bar(MODALITIES, [seen.weights[m] for m in MODALITIES], 0.5, color=COLOURS)
     ax.axhline(1 / 3, color="black", linestyle="--", linewidth=0.7)
-    ax.set_xticks(range(3), MODALITIES)
     ax.set(ylim=(0, max(0.5, *seen.weights.values())), ylabel="weight")

@@ -1,4 +1,4 @@
-"""The weights A that models learn: by epoch, by feature, and against the ground truth."""
+"""The weights A that models learn: by epoch, by feature, by utterance, and against the ground truth."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tmtlib.common import MODALITIES
-from tmtlib.data.schema import dataset_title
-from tmtlib.figures.style import (
-    MODALITY_COLOURS,
-    bands_note,
-    by_dataset,
-    draw_curve,
-    legend,
-    method_title,
-    panels,
-    styled,
-)
+from tmtlib.figures import style
+from tmtlib.figures.style import styled
 
 EVEN = 1 / len(MODALITIES)  # the weight of each modality when all weigh the same
-EVEN_LOOK = {"color": "black", "linestyle": "--", "linewidth": 0.7}
+CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])  # of the triangle: text, audio, vision
+STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # between lines of equal weight
+UNRELIABLE = {"none": "#BBBBBB", **style.MODALITY_COLOURS, "several": "#000000"}
 
 
 @styled
@@ -37,25 +30,17 @@ def weight_trajectories(frame: pd.DataFrame) -> Figure:
 
     Columns: dataset, source, method, seed, epoch, modality, weight, low, high (least and greatest over features).
     """
-    datasets, methods = by_dataset(frame), list(frame["method"].unique())
-    figure, axes = panels(len(datasets), len(methods), height=1.4, sharex=True, sharey="row")
-    for row, (key, here) in zip(axes, datasets.items(), strict=True):
-        for ax, method in zip(row, methods, strict=True):
-            for m in MODALITIES:
-                rows = here[(here["method"] == method) & (here["modality"] == m)]
-                span = rows.groupby("epoch").agg(low=("low", "min"), high=("high", "max"))
-                ax.fill_between(span.index, span["low"], span["high"], color=MODALITY_COLOURS[m], alpha=0.1, lw=0)
-                draw_curve(ax, rows, "epoch", "weight", color=MODALITY_COLOURS[m])
-            ax.axhline(EVEN, **EVEN_LOOK)
-            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        row[0].set_ylabel(f"{dataset_title(*key)}\nweight, mean of A")
-    for ax, method in zip(axes[0], methods, strict=True):
-        ax.set_title(method_title(method))
-    for ax in axes[-1]:
-        ax.set_xlabel("epoch")
-    handles = [Line2D([], [], color=MODALITY_COLOURS[m], label=m) for m in MODALITIES]
-    legend(figure, [*handles, _even_handle()], f"{bands_note(frame)}; light bands: range over features")
-    return figure
+    grid = style.facets(style.titled(frame), "method", "title", height=1.4, sharey="row", titles=style.method_title)
+    for ax, rows in style.panel_rows(grid):
+        for m, of_modality in rows.groupby("modality"):
+            span = of_modality.groupby("epoch").agg(low=("low", "min"), high=("high", "max"))
+            ax.fill_between(span.index, span["low"], span["high"], color=style.MODALITY_COLOURS[m], alpha=0.1, lw=0)
+        style.draw_curves(ax, rows, "epoch", "weight", "modality", style.MODALITY_COLOURS)
+        ax.axhline(EVEN, **style.DASHED)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    style.label_axes(grid, "epoch", "weight, mean of A")
+    handles = [*style.modality_entries(marker=None, linestyle="-"), style.entry("1/3", marker=None, **style.DASHED)]
+    return style.legend(grid.figure, handles, f"{style.bands_note(frame)}; light bands: range over features")
 
 
 @styled
@@ -66,7 +51,7 @@ def weight_heatmap(weights: np.ndarray | Mapping[str, np.ndarray], sort: bool = 
     """
     maps = dict(weights) if isinstance(weights, Mapping) else {"": weights}
     same = len({np.shape(a)[1] for a in maps.values()}) == 1
-    figure, axes = panels(len(maps), 1, height=0.62 if same else 0.75, extra=0.5, sharex=same)
+    figure, axes = style.panels(len(maps), 1, height=0.62 if same else 0.75, extra=0.5, sharex=same)
     norm = weight_norm(list(maps.values()))
     for ax, (title, a) in zip(axes[:, 0], maps.items(), strict=True):
         a = np.asarray(a)
@@ -78,56 +63,31 @@ def weight_heatmap(weights: np.ndarray | Mapping[str, np.ndarray], sort: bool = 
     return figure
 
 
-@styled
-def weights_against_truth(frame: pd.DataFrame) -> Figure:
-    """Learned weight against true importance, a point a seed and modality, a panel a method.
-
-    Columns: dataset, source, method, seed, modality, weight, truth (shares that sum to 1 over modalities).
-    """
-    datasets, methods = by_dataset(frame), list(frame["method"].unique())
-    markers = dict(zip(datasets, "osD^v", strict=False))
-    figure, axes = panels(1, len(methods), height=2.6 if len(methods) == 1 else 2.3, sharex=True, sharey=True)
-    top = 1.08 * max(frame["weight"].max(), frame["truth"].max(), 0.5)
-    for ax, method in zip(axes[0], methods, strict=True):
-        ax.plot([0, top], [0, top], color="#888888", linewidth=0.7)
-        ax.axhline(EVEN, **EVEN_LOOK)
-        for key, rows in frame[frame["method"] == method].groupby(["dataset", "source", "modality"], sort=False):
-            look = {"marker": markers[key[:2]], "color": MODALITY_COLOURS[key[2]]}
-            ax.scatter(rows["truth"], rows["weight"], s=16, alpha=0.7, linewidths=0, label=" ".join(key), **look)
-        ax.set(title=method_title(method), xlim=(0, top), ylim=(0, top), aspect="equal")
-        ax.set_xlabel("true importance (share)")
-    axes[0, 0].set_ylabel("learned weight, mean of A")
-    grey = {"color": "#666666", "linestyle": ""}
-    handles = [Patch(color=MODALITY_COLOURS[m], label=m) for m in MODALITIES]
-    handles += [Line2D([], [], marker=markers[d], label=dataset_title(*d), **grey) for d in datasets]
-    handles.append(Line2D([], [], color="#888888", linewidth=0.7, label="weight = importance"))
-    legend(figure, [*handles, _even_handle()], "one point a seed and modality")
-    return figure
-
-
 def weight_norm(arrays: Sequence[np.ndarray]) -> CenteredNorm:
     """The colour scale of A: centred at 1/M and as wide as the farthest weight; at least 0.001, as all may be equal."""
     centre = 1 / len(arrays[0])
     return CenteredNorm(centre, max(1e-3, *(float(np.abs(np.asarray(a) - centre).max()) for a in arrays)))
 
 
-def weight_colourbar(figure: Figure, image: AxesImage, **place) -> None:
-    """A colour bar with the centre written as 1/M and both ends as numbers; `place` as of `Figure.colorbar`."""
+def weight_colourbar(figure: Figure, image: QuadMesh, **place) -> None:
+    """A colour bar with both ends as numbers and the centre as 0 (of W) or 1/M (of A); `place` as of `colorbar`."""
     bar, norm = figure.colorbar(image, **place), image.norm
-    ticks = [max(0.0, norm.vcenter - norm.halfrange), norm.vcenter, norm.vcenter + norm.halfrange]
-    bar.set_ticks(ticks, labels=[f"{ticks[0]:.3f}", f"1/{round(1 / norm.vcenter)}", f"{ticks[2]:.3f}"])
-    bar.set_label("weight A", labelpad=1)
+    low, high, centre = norm.vcenter - norm.halfrange, norm.vcenter + norm.halfrange, "0"
+    if norm.vcenter:
+        low, centre = max(0.0, low), f"1/{round(1 / norm.vcenter)}"
+        bar.set_label("weight A", labelpad=1)
+    bar.set_ticks([low, norm.vcenter, high], labels=[f"{low:.3f}".replace("-", "−"), centre, f"{high:.3f}"])
     bar.outline.set_visible(False)
 
 
-def heat_map(ax: Axes, values: np.ndarray, norm: CenteredNorm, labels: Sequence[str]) -> AxesImage:
-    """(M, d) values as an image with a label a row, without grid, frame or tick marks."""
-    image = ax.imshow(values, aspect="auto", interpolation="nearest", cmap="PuOr_r", norm=norm)
-    ax.set_yticks(range(len(values)), labels)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    return image
+def heat_map(ax: Axes, values: np.ndarray, norm: CenteredNorm, labels: Sequence[str]) -> QuadMesh:
+    """(M, d) values as a heat map with a label a row; features count from 0."""
+    sns.heatmap(values, norm=norm, cmap="PuOr_r", cbar=False, xticklabels=False, yticklabels=labels, ax=ax)
+    places = MaxNLocator(8, integer=True).tick_values(0, values.shape[1] - 1)
+    places = places[(places >= 0) & (places < values.shape[1])].astype(int)
+    ax.set_xticks(places + 0.5, places)
+    ax.tick_params(length=0, rotation=0)
+    return ax.collections[0]
 
 
 def mean_labels(a: np.ndarray) -> list[str]:
@@ -135,5 +95,96 @@ def mean_labels(a: np.ndarray) -> list[str]:
     return [f"{m} {w:.3f}" for m, w in zip(MODALITIES, a.mean(1), strict=True)]
 
 
-def _even_handle() -> Line2D:
-    return Line2D([], [], label=f"1/{len(MODALITIES)}", **EVEN_LOOK)
+@styled
+def weights_against_truth(frame: pd.DataFrame) -> Figure:
+    """Learned weight against true importance, a point a seed and modality, a panel a method.
+
+    Columns: dataset, source, method, seed, modality, weight, truth (shares that sum to 1 over modalities).
+    """
+    frame = style.titled(frame)
+    markers = dict(zip(frame["title"].unique(), "osD^v", strict=False))
+    top = 1.08 * max(frame["weight"].max(), frame["truth"].max(), 0.5)
+    grid = style.facets(
+        frame, "method", height=2.6 if frame["method"].nunique() == 1 else 2.3, titles=style.method_title
+    )
+    for ax, rows in style.panel_rows(grid):
+        ax.plot([0, top], [0, top], **style.DIAGONAL)
+        ax.axhline(EVEN, **style.DASHED)
+        look = {"palette": style.MODALITY_COLOURS, "markers": markers, "s": 16, "alpha": 0.7, "linewidth": 0}
+        sns.scatterplot(rows, x="truth", y="weight", hue="modality", style="title", legend=False, ax=ax, **look)
+        ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    style.label_axes(grid, "true importance (share)", "learned weight, mean of A")
+    handles = style.modality_entries(marker="s") + [
+        style.entry(title, marker=marker) for title, marker in markers.items()
+    ]
+    handles += [
+        style.entry("weight = importance", marker=None, **style.DIAGONAL),
+        style.entry("1/3", marker=None, **style.DASHED),
+    ]
+    return style.legend(grid.figure, handles, "one point a seed and modality")
+
+
+@styled
+def ternary(frame: pd.DataFrame) -> Figure:
+    """Each utterance at its weights, zoomed to where they are: a column a method; coloured by its error above, and by
+    which modality is unreliable below (synthetic data only).
+
+    frame: `weights.by_utterance` of one data set and one seed. Lines of equal weight are labelled in the modality's
+    colour; three of them meet at 1/3 each.
+    """
+    methods, places = list(frame["method"].unique()), (frame[list(MODALITIES)].to_numpy() @ CORNERS).T
+    frame = style.titled(frame).assign(x=places[0], y=places[1]).sort_values("error", kind="stable")
+    several = frame["unreliable"].str.contains("+", regex=False)
+    frame = frame.assign(unreliable=frame["unreliable"].mask(several, "several"))
+    with_truth = frame["unreliable"].iloc[0] != "unknown"
+    figure, axes = style.panels(2 if with_truth else 1, max(2, len(methods)), height=2.3, extra=0.5)
+    most = float(frame["error"].quantile(0.95))
+    look = {"x": "x", "y": "y", "s": 5, "linewidth": 0, "legend": False}
+    for column, method in zip(axes.T, methods, strict=False):
+        rows = frame[frame["method"] == method]
+        sns.scatterplot(rows, hue="error", palette="viridis", hue_norm=(0, most), ax=column[0], **look)
+        column[0].set_title(f"{style.method_title(method)}\n{rows['title'].iloc[0]}", fontsize=7)
+        if with_truth:
+            order = {"hue": "unreliable", "palette": UNRELIABLE, "hue_order": list(UNRELIABLE)}
+            sns.scatterplot(rows, ax=column[1], **order, **look)
+        for ax in column:
+            _draw_triangle(ax, rows)
+    for ax in axes[:, len(methods) :].flat:
+        ax.set_visible(False)
+    scale = ScalarMappable(Normalize(0, most), "viridis")
+    figure.colorbar(scale, ax=axes[0, : len(methods)].tolist(), label="error (label units)", shrink=0.7)
+    labels = {"none": "all three reliable", "several": "several unreliable"}
+    handles = [style.entry(labels.get(name, f"{name} unreliable"), colour) for name, colour in UNRELIABLE.items()]
+    note = f"one dot a test utterance, n = {frame['utterance'].nunique()}, one seed; lines: equal weights of a modality"
+    return style.legend(figure, handles if with_truth else [], note)
+
+
+def _draw_triangle(ax: Axes, rows: pd.DataFrame) -> None:
+    """The view around the points, with lines of equal weight of each modality and a cross where all are equal."""
+    low, high = rows[["x", "y"]].min().to_numpy(), rows[["x", "y"]].max().to_numpy()
+    half = max(0.005, 0.55 * float((high - low).max()))
+    (left, bottom), (right, top) = (low + high) / 2 - half, (low + high) / 2 + half
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], xlabel="", ylabel="")
+    ax.grid(False)
+    x, y = np.meshgrid(np.linspace(left, right, 50), np.linspace(bottom, top, 50))
+    weights = _weights_at(x, y)
+    step = next((s for s in STEPS if 2 * half / s < 7), STEPS[-1])
+    levels = np.arange(0, 1 + step / 2, step)
+    for m, weight in zip(MODALITIES, weights, strict=True):
+        inside = np.where((weights > -1e-9).all(0), weight, np.nan)
+        look = {"colors": style.MODALITY_COLOURS[m], "linewidths": 0.4, "alpha": 0.7, "zorder": 0}
+        ax.contour(x, y, inside, levels=levels, **look)
+    edge, slope = 0.09 * half, 3**0.5  # text is labelled at the top, audio at the bottom, vision at the left
+    for level in levels:
+        top_x, bottom_x = 1 - level - (top - edge) / slope, level + (bottom + edge) / slope
+        places = ((top_x, top - edge), (bottom_x, bottom + edge), (left + 2 * edge, level * slope / 2))
+        for m, (x, y), spare in zip(MODALITIES, places, (0, 0, 2 * edge), strict=True):
+            within = left + edge < x < right - edge and bottom + spare < y < top - spare
+            if within and (_weights_at(x, y) > -1e-9).all():
+                ax.text(x, y, f"{level:.3g}", color=style.MODALITY_COLOURS[m], fontsize=5, ha="center", va="center")
+    ax.plot(*np.full(3, EVEN) @ CORNERS, "+", color=style.NEUTRAL, markersize=7)
+
+
+def _weights_at(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
+    """(M, ...): the weights of text, audio and vision that stand at places of the triangle's plane."""
+    return np.stack([1 - x - y / 3**0.5, x - y / 3**0.5, 2 * y / 3**0.5])

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tmtlib.analysis.falsification import combined
 from tmtlib.analysis.truth import readable
-from tmtlib.figures.worlds import TITLES as MEASURES
+from tmtlib.figures.measures import TITLES as MEASURES
 from tmtlib.study.methods import method_title
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import product
 from math import ceil, exp, floor
 from typing import NamedTuple
 
@@ -25,9 +26,6 @@ class AdamBound(NamedTuple):
     move: float
     lowest_weight: float
     highest_weight: float
-
-
-# --- Printed accuracies as whole numbers of test utterances -----------------------------------------------------------
 
 
 def counts(printed: str, n: int, truncated: bool = False) -> tuple[int, int] | None:
@@ -113,9 +111,6 @@ def mcnemar_bound() -> pd.DataFrame:
     return frame.assign(share=frame["discordant_high"].astype("Float64") / frame["n"])
 
 
-# --- Table 1 beside itself and beside published numbers ---------------------------------------------------------------
-
-
 def improvement(dataset: str, metric: str) -> float:
     """Table 1's change from TMT to TMT+AMW, positive for better (fractions; mae as printed)."""
     before, after = (table1_value(dataset, method, metric) for method in METHODS)
@@ -124,9 +119,8 @@ def improvement(dataset: str, metric: str) -> float:
 
 def column_coincidence() -> pd.DataFrame:
     """Per row of Table 1, whether MAE and Acc-5 are printed with the same digits."""
-    printed = {(c.dataset, c.method, c.metric): c.printed for c in facts.TABLE1}
-    rows = [(d, m, printed[d, m, "acc5"], printed[d, m, "mae"]) for d in DATASETS for m in METHODS]
-    frame = pd.DataFrame(rows, columns=["dataset", "method", "acc5", "mae"])
+    table = pd.DataFrame(facts.TABLE1).pivot(index=["dataset", "method"], columns="metric", values="printed")
+    frame = table.loc[list(product(DATASETS, METHODS)), ["acc5", "mae"]].rename_axis(columns=None).reset_index()
     return frame.assign(coincide=frame["acc5"] == frame["mae"])
 
 
@@ -177,9 +171,6 @@ def f1_above_accuracy() -> pd.DataFrame:
     return frame.assign(excess_pp=excess, f1_if_swapped=2 * frame["acc5"] - frame["f1"])
 
 
-# --- What the training budget and the number of runs allow ------------------------------------------------------------
-
-
 def adam_bound(learning_rate: float, steps: int, modalities: int = 3) -> AdamBound:
     """How far Adam moves a weight from 0 in `steps` steps, and the softmax range over modalities then.
 
@@ -217,9 +208,6 @@ def seed_budget() -> pd.DataFrame:
         gain = improvement(noise["dataset"], noise["metric"])
         rows.append((noise["dataset"], noise["metric"], gain, sd, seeds_needed(sd, gain), noise["source"]))
     return pd.DataFrame(rows, columns=["dataset", "metric", "gain", "seed_sd", "seeds", "source"])
-
-
-# --- What reading settles, and verdicts without training --------------------------------------------------------------
 
 
 def text_checks() -> pd.DataFrame:

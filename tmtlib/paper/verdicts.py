@@ -26,15 +26,12 @@ RULES = f"v{RULES_VERSION}, {RULES_DATE}"  # as verdict tables state it
 CONFIDENCE = 0.95  # of the t interval of paired seed differences
 ALPHA = 0.05  # a difference counts where its Benjamini-Hochberg adjusted p, over all (data set, metric) cells, is below
 EQUIVALENCE = 0.5  # an interval within +- this share of the printed change has no gain as large as half of it
-CONTROLS = {  # weightings without learning: what they gain too is no merit of learned weights
-    "tmt_uniform": "uniform weights",
-    "tmt_random": "random weights",
-}
+# Weightings without learning: what they gain too is no merit of learned weights
+CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random weights"}
 
 COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source", "rules"]
 GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict".split()
 OUR_METRICS = {"acc5": "acc5", "f1": "f1_5class", "mae": "mae"}  # by the paper's name
-TEXT_RULES = ("arithmetic", "weights_static")
 MUTUAL_BLOCKS = ("specific_from_shared", "shared_from_specific")  # the attention that the paper calls sharper
 
 
@@ -48,9 +45,6 @@ class PairedTest(NamedTuple):
     p: float = math.nan
     d_z: float = math.nan
     mde: float = math.nan
-
-
-# --- Rules ------------------------------------------------------------------------------------------------------------
 
 
 def margin(dataset: str, metric: str) -> float:
@@ -95,9 +89,6 @@ def combined_verdict(verdicts: Iterable[str]) -> str:
     return "supported" if distinct == {"supported"} else "cannot tell"
 
 
-# --- Claims -----------------------------------------------------------------------------------------------------------
-
-
 def claims(
     rows: pd.DataFrame,
     areas: pd.DataFrame,
@@ -114,18 +105,17 @@ def claims(
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.analysis.costs`.
         attention: attention entropy of the same runs, see `attention.table`; without it that claim cannot be told.
     """
-    source = rows["source"].iloc[0]
     read = audit.arithmetic_verdicts().set_index("claim")
     by_rule = {"sharpness": sharpness_verdict(attention), "parameters": _overhead(extra_parameters, extra_time)}
     from_runs = gain_verdicts(rows) | noise_verdicts(areas)
     judgements = []
     for claim in facts.CLAIMS:
-        if claim.rule in TEXT_RULES:
-            verdict, evidence, where = read.at[claim.key, "verdict"], read.at[claim.key, "evidence"], "paper"
+        if claim.key in read.index:
+            verdict, evidence, source = *read.loc[claim.key, ["verdict", "evidence"]], "paper"
         else:
             verdict, evidence = by_rule.get(claim.rule) or from_runs[claim.key]
-            where = source
-        judgements.append((claim.key, claim.quote, claim.place, verdict, evidence, where, RULES))
+            source = rows["source"].iloc[0]
+        judgements.append((claim.key, claim.quote, claim.place, verdict, evidence, source, RULES))
     return pd.DataFrame(judgements, columns=COLUMNS)
 
 
@@ -201,10 +191,9 @@ def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
     return combined_verdict(verdicts)
 
 
-# --- Paired differences over seeds ------------------------------------------------------------------------------------
-
-
-def gains(rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt", after: str = "tmt_amw"):
+def gains(
+    rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt", after: str = "tmt_amw"
+) -> pd.DataFrame:
     """Paired differences `after` minus `before` over seeds for the cells that a rule names.
 
     "all" data sets means those in `rows`; a data set without runs of both methods has no cells. Columns: dataset,
@@ -213,8 +202,7 @@ def gains(rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt
     over the sd of differences), mde (smallest difference that n such seeds find with power .8), margin (below which a
     difference counts as none, see `margin`) and verdict (of "better").
     """
-    frame = _compared(rows, {ours: (ours, name) for name, ours in OUR_METRICS.items()}, before, after)
-    return _within(frame, rule)
+    return _within(_compared(rows, OUR_METRICS, before, after), rule)
 
 
 def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
@@ -222,41 +210,40 @@ def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw"
 
     The family is the data sets. An area is a mean MAE, so the margin is that of MAE.
     """
-    return _compared(areas[areas["modality"] == "all"], {"area": ("mae", "mae")}, before, after)
+    rows = areas[areas["modality"] == "all"]
+    return _compared(rows.assign(mae=rows["area"]), {"mae": "mae"}, before, after)
 
 
-def _compared(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]], before: str, after: str) -> pd.DataFrame:
-    """All cells of one comparison: for each column of `rows` its (name in the result, paper's name)."""
+def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after: str) -> pd.DataFrame:
+    """All cells of one comparison; metrics: columns of `rows` by the paper's name."""
     cells = []
     both = rows[rows["method"].isin((before, after))]
     for (dataset, source), of_data in both.groupby(["dataset", "source"], sort=False):
         if set(of_data["method"]) == {before, after}:
-            by_seed = of_data.pivot(index="seed", columns="method", values=list(columns))
-            for column, (shown, name) in columns.items():
+            by_seed = of_data.pivot(index="seed", columns="method", values=list(metrics.values()))
+            for name, column in metrics.items():
                 test = _paired(*(by_seed[column, method].to_numpy(np.float64) for method in (after, before)))
-                names = {"dataset": dataset, "source": source, "metric": shown}
-                cells.append(names | test._asdict() | {"margin": margin(dataset, name)})
-    frame = pd.DataFrame(cells, columns=[c for c in GAIN_COLUMNS if c not in ("p_adjusted", "verdict")])
+                names = {"dataset": dataset, "source": source, "metric": column, "margin": margin(dataset, name)}
+                cells.append(names | test._asdict())
+    frame = pd.DataFrame(cells, columns=GAIN_COLUMNS)
     frame["p_adjusted"] = statistics.adjusted_p(frame["p"])
-    better = {shown: facts.BETTER[name] for shown, name in columns.values()}
+    better = {column: facts.BETTER[name] for name, column in metrics.items()}
     frame["verdict"] = [
         interval_verdict(c.low, c.high, better[c.metric], c.p_adjusted, c.margin) for c in frame.itertuples()
     ]
-    return frame[GAIN_COLUMNS]
+    return frame
 
 
 def _paired(after: np.ndarray, before: np.ndarray) -> PairedTest:
     """The comparison over seeds (n,); NaN, so no verdict, where a seed is missing or has failed."""
-    n = len(after)
-    if np.isnan(after).any() or np.isnan(before).any():
-        return PairedTest(*UNDEFINED._replace(n=n))
+    change = pd.Series(after - before)
+    if change.isna().any():
+        return PairedTest(*UNDEFINED._replace(n=len(change)))
     return PairedTest(
         *paired_interval(after, before, CONFIDENCE),
         p=statistics.paired_p(after, before),
         d_z=statistics.cohen_dz(after, before),
-        mde=statistics.minimum_detectable_effect(n, float(np.std(after - before, ddof=1)), alpha=ALPHA)
-        if n > 1
-        else math.nan,
+        mde=statistics.minimum_detectable_effect(len(change), change.std(), alpha=ALPHA),
     )
 
 
@@ -269,9 +256,6 @@ def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
     return frame.loc[np.array(kept, dtype=bool)].reset_index(drop=True)
 
 
-# --- Evidence in words ------------------------------------------------------------------------------------------------
-
-
 def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
     """In words: every cell's difference from TMT, gains too small to count, and how it goes with the controls."""
     cells = compared["tmt"]
@@ -280,8 +264,10 @@ def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
     source, real = cells["source"].iloc[0], set(cells["dataset"]) <= set(facts.DATASETS)
     whose = "Synthetic data. " if source == "synthetic" else "" if real else "Other data than the paper's. "
     parts = [f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {_in_words(cells)}."]
-    if small := _without_gain(cells):
-        parts.append(f"No gain as large as half the printed one: {small}.")
+    small = [c for c in cells.itertuples() if within_margin(c.low, c.high, c.margin)]
+    if small:
+        names = ", ".join(f"{dataset_title(c.dataset, c.source)} {_label(c.metric)}" for c in small)
+        parts.append(f"No gain as large as half the printed one: {names}.")
     tallies = (_tally(title, compared[method]) for method, title in CONTROLS.items())
     return " ".join([*parts, f"AMW against {', against '.join(tallies)}."])
 
@@ -297,12 +283,6 @@ def _in_words(cells: pd.DataFrame) -> str:
         ]
         parts.append(f"{dataset_title(dataset, source)} {', '.join(changes)}")
     return "; ".join(parts)
-
-
-def _without_gain(cells: pd.DataFrame) -> str:
-    """The cells whose interval lies within the margin, as words."""
-    small = [c for c in cells.itertuples() if within_margin(c.low, c.high, c.margin)]
-    return ", ".join(f"{dataset_title(c.dataset, c.source)} {_label(c.metric)}" for c in small)
 
 
 def _tally(title: str, cells: pd.DataFrame) -> str:

@@ -43,9 +43,6 @@ class McNemar(NamedTuple):
     p: float
 
 
-# --- Intervals of means -----------------------------------------------------------------------------------------------
-
-
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Student's t interval of a mean: mean +- t_{n-1} sd / sqrt(n), with sd of ddof 1.
 
@@ -132,9 +129,6 @@ def over_seeds(
     return pd.DataFrame(rows, columns=columns)
 
 
-# --- Bootstraps -------------------------------------------------------------------------------------------------------
-
-
 def hierarchical_bootstrap(
     after: ArrayLike, before: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
@@ -191,9 +185,6 @@ def _percentiles(values: np.ndarray, confidence: float, resamples: int, seed: in
         means.append(np.einsum("rn,rn->r", rows @ values, columns))
     low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values.mean()), float(low), float(high), n_rows)
-
-
-# --- p values ---------------------------------------------------------------------------------------------------------
 
 
 def paired_p(after: ArrayLike, before: ArrayLike) -> float:
@@ -263,9 +254,6 @@ def adjusted_p(p: ArrayLike) -> np.ndarray:
     if defined.any():
         values[defined] = stats.false_discovery_control(values[defined], method="bh")
     return values
-
-
-# --- Effect sizes and power -------------------------------------------------------------------------------------------
 
 
 def cohen_dz(after: ArrayLike, before: ArrayLike) -> float:

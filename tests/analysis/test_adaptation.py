@@ -16,7 +16,7 @@ from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.models import build_model
-from tmtlib.paper import facts, verdicts
+from tmtlib.paper import verdicts
 from tmtlib.stats.statistics import Interval
 from tmtlib.study import runs
 from tmtlib.training.batches import OnDevice
@@ -347,7 +347,7 @@ def entropies(mutual, other=0.0, method="tmt_amw", dataset="mosi", width=0.005):
     """A row a block, as `attention.table` gives them."""
     frame = pd.DataFrame({"block": attention.BLOCKS, "difference": [other, mutual, mutual]})
     frame = frame.assign(low=frame["difference"] - width, high=frame["difference"] + width, method=method, n=3)
-    judged = [facts.interval_verdict(c.low, c.high, -1, equivalence=0.01) for c in frame.itertuples()]
+    judged = [verdicts.interval_verdict(c.low, c.high, -1, equivalence=0.01) for c in frame.itertuples()]
     return frame.assign(verdict=judged, dataset=dataset, source="synthetic", regime="clean", entropy=0.9)
 
 

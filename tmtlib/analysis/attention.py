@@ -20,7 +20,7 @@ from tmtlib.analysis.falsification import LEAST
 from tmtlib.common import MODALITIES, one_thread, pick_device
 from tmtlib.data.schema import Dataset
 from tmtlib.models.tmt import TMT, TMTConfig
-from tmtlib.paper import facts
+from tmtlib.paper import verdicts
 from tmtlib.stats.statistics import paired_interval, t_interval
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
@@ -54,7 +54,7 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
             if len(pair):
                 mean, low, high, _ = paired_interval(pair[method], pair[before])
                 row |= {"difference": mean, "low": low, "high": high}
-                row["verdict"] = facts.interval_verdict(low, high, better=-1, equivalence=LEAST)
+                row["verdict"] = verdicts.interval_verdict(low, high, better=-1, equivalence=LEAST)
             found.append(row)
     return pd.DataFrame(found, columns=COLUMNS)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from tmtlib.paper.facts import combined_verdict
+from tmtlib.paper.verdicts import combined_verdict
 from tmtlib.stats.statistics import Interval, paired_interval, t_interval
 
 UNIFORM = "tmt_uniform"

@@ -12,11 +12,11 @@ from joblib import cpu_count
 
 from benchmarks import machine, scaling, startup
 from benchmarks import training as speed
-from tmtlib.common import pick_device
+from tmtlib.common import pick_device, write_atomic
 from tmtlib.data.recipes import RECIPES
-from tmtlib.study import runs
 from tmtlib.study.methods import family
 from tmtlib.study.profiles import PROFILES
+from tmtlib.study.provenance import provenance
 from tmtlib.training.fit import Training
 
 COMPARED = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random")  # what the projection trains on every data set
@@ -46,13 +46,13 @@ def run(quick: bool, device: str, path: str | None) -> None:
     text = json.dumps(found, indent=1)
     print(text)
     if path is not None:
-        runs.write_atomic(Path(path), lambda file: file.write(text.encode()))
+        write_atomic(Path(path), lambda file: file.write(text.encode()))
 
 
 def measure(quick: bool, device: str) -> dict:
     """Every benchmark, a few minutes in full; what it is doing is said on stderr. Returns JSON types."""
     size, where = QUICK if quick else FULL, torch.device(device)
-    found = {"machine": machine.describe(where), "quick": quick} | runs.provenance()
+    found = {"machine": machine.describe(where), "quick": quick} | provenance()
     training = [_said(f"training, {case.name}", _case, case, size, device) for case in size["cases"]]
     found["training"] = training
     found["train_speedup_vs_eager"] = training[0]["speedup"]

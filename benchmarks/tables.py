@@ -1,8 +1,15 @@
-"""What `tmt bench` measured, as Markdown for the README."""
+"""What `tmt bench` measured, as Markdown for the README, and into it."""
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
+
+from benchmarks.figure import throughput
+from tmtlib import common
+from tmtlib.study import report
+from tmtlib.study.study import save_figure
 
 
 def speed_table(found: dict) -> str:
@@ -44,3 +51,15 @@ def speed_sentences(found: dict) -> str:
         f"{paper['hours_here']:.0f} hours here: a projection from these rates, not a run.",
     )
     return "\n".join(f"- {line}" for line in lines)
+
+
+def update_readme() -> None:
+    """Puts the committed measurements (`results/benchmarks/cpu.json`) into README.md, and draws their picture."""
+    path = common.ROOT / "README.md"
+    measured = json.loads((common.ROOT / "results" / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
+    text = report.between(path.read_text(encoding="utf-8"), "speed", speed_table(measured))
+    common.write_atomic(path, lambda file: file.write(text.encode()))
+    machine = measured["machine"]
+    cores = f"{machine['cores']} CPU cores" if machine["device"] == "cpu" else "one GPU"
+    figure = throughput(pd.DataFrame(measured["throughput"]), cores)
+    save_figure(figure, common.ROOT / "figures" / "benchmarks", "throughput")

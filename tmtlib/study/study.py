@@ -18,7 +18,7 @@ from tmtlib.data.loading import load, resolve_all
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
 from tmtlib.study.methods import METHODS, family, method_config
-from tmtlib.study.profiles import PROFILES, Profile, resized
+from tmtlib.study.profiles import PROFILES, Profile, resized, split_names
 from tmtlib.study.provenance import provenance
 from tmtlib.study.runs import Run
 
@@ -38,7 +38,8 @@ class Study:
     @property
     def source(self) -> str:
         """What the data say of themselves, "synthetic" or "real"; a study never mixes the two."""
-        return load(self.refs[0]).card.source
+        first = self.refs[0]  # a file may say of itself that its data are synthetic
+        return first.source if first.source == "synthetic" else load(first).card.source
 
     @property
     def results(self) -> Path:
@@ -118,8 +119,8 @@ class Study:
         the commits, devices and versions of PyTorch that the runs in `rows` were trained with."""
         trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
         cards = [asdict(dataset.card) for dataset in self.datasets()]
-        found = {"written": provenance()} | trained | {"profile": as_json(self.profile), "data": cards}
-        return json.dumps(found, indent=2) + "\n"
+        whole = {"written": provenance()} | trained | {"profile": as_json(self.profile), "data": cards}
+        return json.dumps(whole, indent=2) + "\n"
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -152,8 +153,7 @@ def open_study(
     """
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)
-    datasets, methods = (tuple(filter(None, x.split(","))) if isinstance(x, str) else x for x in (datasets, methods))
-    chosen = resized(PROFILES[profile], seeds or None, datasets, methods)
+    chosen = resized(PROFILES[profile], seeds or None, split_names(datasets), split_names(methods))
     refs, missing = resolve_all(
         chosen.datasets, data=data or None, normalize=chosen.normalize, sizes=dict(chosen.synthetic)
     )

@@ -10,8 +10,7 @@ import pytest
 from benchmarks.tables import speed_table
 from tmtlib import common
 from tmtlib.__main__ import main
-from tmtlib.study import notebooks
-from tmtlib.study import report
+from tmtlib.study import notebooks, report
 
 README = (common.ROOT / "README.md").read_text(encoding="utf-8")
 

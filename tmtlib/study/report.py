@@ -12,6 +12,7 @@ from tmtlib.data.schema import dataset_title
 from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
 from tmtlib.study import tables
 from tmtlib.study.methods import method_title, method_titles
+from tmtlib.study.tables import intervals
 
 NAME = "report.md"
 EVIDENCE = "## Evidence"
@@ -68,7 +69,7 @@ def _family(table1: pd.DataFrame) -> str:
     cells = table1[(table1["dataset"] == table1["dataset"].iloc[0]) & (table1["metric"] == "mae") & (table1["n"] > 1)]
     cells = cells.sort_values("mean", kind="stable").replace({"method": method_titles()})
     p = cells["p_adjusted"].map("{:.2g}".format, na_action="ignore")
-    return _markdown(cells.assign(MAE=_intervals(cells, "mean"), p=p)[["method", "MAE", "p", "n"]])
+    return _markdown(cells.assign(MAE=intervals(cells, "mean"), p=p)[["method", "MAE", "p", "n"]])
 
 
 def _robustness(auilc: pd.DataFrame) -> str:
@@ -76,7 +77,7 @@ def _robustness(auilc: pd.DataFrame) -> str:
     kept = (auilc["dataset"] == auilc["dataset"].iloc[0]) & (auilc["metric"] == "mae") & (auilc["modality"] == "all")
     areas = auilc[kept & auilc["kind"].isin(("missing_frames", "noise", "missing_block"))]
     column = areas["kind"].str.replace("_", " ") + " (" + areas["protocol"] + "), trained " + areas["regime"]
-    areas = areas.assign(column=column, area=_intervals(areas, "auilc_normalised"))
+    areas = areas.assign(column=column, area=intervals(areas, "auilc_normalised"))
     wide = areas.pivot(index="method", columns="column", values="area")[column.unique()]
     by_method = areas.drop_duplicates("method").set_index("method")
     shown = by_method[["clean"]].map("{:.3f}".format).join(wide).join(by_method["n"])
@@ -86,9 +87,9 @@ def _robustness(auilc: pd.DataFrame) -> str:
 def _adaptation(combined: pd.DataFrame) -> str:
     """The verdict on "the weight falls with noise" of each variant and time, and the largest fall."""
     shown = tables.titled(combined).rename(columns={"dataset": "data", "method": "weights", "when": "corrupted at"})
-    shown["largest fall"] = _intervals(combined, "change", "+.4f", "change_low", "change_high")
+    shown["largest fall"] = intervals(combined, "change", "+.4f", "change_low", "change_high")
     shown["of"] = combined["modality"] + ", " + combined["kind"].str.replace("_", " ")
-    shown["MAE minus uniform's there"] = _intervals(combined, "gain", "+.3f", "gain_low", "gain_high")
+    shown["MAE minus uniform's there"] = intervals(combined, "gain", "+.3f", "gain_low", "gain_high")
     columns = ["data", "weights", "corrupted at", "verdict", "cells", "largest fall", "of", "MAE minus uniform's there"]
     return _markdown(shown[[*columns, "n"]])
 
@@ -96,7 +97,7 @@ def _adaptation(combined: pd.DataFrame) -> str:
 def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
     """How each measure of importance follows the ground truth over worlds, and what it may be read as."""
     rows = readable.sort_values("spearman", ascending=False, na_position="last").set_index("measure")
-    texts = agreement.assign(text=_intervals(agreement, "value", ".3g")).set_index(["statistic", "measure"])["text"]
+    texts = agreement.assign(text=intervals(agreement, "value", ".3g")).set_index(["statistic", "measure"])["text"]
     columns = {
         "rank correlation": texts["spearman"],
         "slope": texts["slope"],
@@ -111,18 +112,9 @@ def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
 def _held(held: pd.DataFrame) -> str:
     """MAE minus that of learned weights, and the Shapley share of the text, for each modality that was held."""
     text = held[held["modality"] == "text"]
-    difference = _intervals(text, "mae_difference", "+.3f", "difference_low", "difference_high")
+    difference = intervals(text, "mae_difference", "+.3f", "difference_low", "difference_high")
     shown = {"method": text["method"].replace(method_titles()), "MAE minus learned weights'": difference}
     return _markdown(pd.DataFrame(shown | {"Shapley share of text": text["shapley"].map("{:.2f}".format), "n": text.n}))
-
-
-def _intervals(frame: pd.DataFrame, mean: str, form: str = ".3f", low: str = "low", high: str = "high") -> pd.Series:
-    """ "mean [low, high]" of each row; the mean alone without an interval, nothing without a mean."""
-    texts = [
-        "" if pd.isna(m) else f"{m:{form}}" + ("" if pd.isna(a) else f" [{a:{form}}, {b:{form}}]")
-        for m, a, b in frame[[mean, low, high]].itertuples(index=False)
-    ]
-    return pd.Series(texts, index=frame.index, dtype=object)
 
 
 def _markdown(frame: pd.DataFrame) -> str:
@@ -174,7 +166,7 @@ def findings(results: Path) -> str:
     mae = over["tmt"][over["tmt"]["metric"] == "mae"]
     changes = [
         f"{dataset_title(dataset, 'synthetic')} {change}"
-        for dataset, change in zip(mae["dataset"], _intervals(mae, "difference", "+.3f"), strict=True)
+        for dataset, change in zip(mae["dataset"], intervals(mae, "difference", "+.3f"), strict=True)
     ]
     acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
     printed = max(table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS)
@@ -193,7 +185,7 @@ def findings(results: Path) -> str:
         f"{_range(reach, 'tmt_amw_fast')} at one of their own; but they are the same for every utterance: claims about "
         "single samples are impossible as written.",
         "Picking epochs on test, as the original TMT's code does, would have added "
-        f"{_intervals(acc5, 'bonus', '+.3f').item()} to TMT's Acc-5 on "
+        f"{intervals(acc5, 'bonus', '+.3f').item()} to TMT's Acc-5 on "
         f"{dataset_title(*acc5[['dataset', 'source']].iloc[0])} (n = {acc5['n'].item()}), where the largest gain the "
         f"paper prints is {printed:+.3f}.",
         f"On real files, of {len(real)} comparisons with TMT {_tally(real)}; of the paper's {len(claims)} claims "

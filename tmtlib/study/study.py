@@ -100,13 +100,9 @@ class Study:
         """Writes text to `<results>/<profile>/<name>`, whole or not at all."""
         return self._write(name, text)
 
-    def save_figure(self, figure: Figure, name: str) -> list[Path]:
-        """Writes a figure as PDF and PNG to `figures/<profile>/`."""
-        return save_figure(figure, self.figures, name)
-
     def show(self, figure: Figure, name: str) -> Figure:
-        """Writes a figure as `save_figure` does and returns it, as a notebook cell wants it."""
-        self.save_figure(figure, name)
+        """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it, for the notebook cell to display."""
+        save_figure(figure, self.figures, name)
         return figure
 
     def _write(self, name: str, text: str) -> Path:

@@ -62,7 +62,7 @@ def test_seeds_data_sets_and_methods_of_a_profile_can_be_others(own_results):
     assert len(some.runs("misa")) == 9, "on every data set"
     every = open_study("quick", methods=("all",)).profile
     assert set(PROFILES["full"].methods) | set(PROFILES["full"].ablations) == set(every.methods)
-    assert open_study("quick", seeds=0).profile is PROFILES["quick"]
+    assert open_study("quick", seeds=0).profile == PROFILES["quick"]
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,10 @@ class Study:
 
         `regime` "masked" trains on the first data set with frames missing, see `corruption.REGIMES`. A 5-class method
         has runs only on the data sets that the profile names for it, one of emotions only where there are emotion
-        labels, an ablation on the first. Raises DataError where no data set has emotion labels.
+        labels, an ablation on the first. Raises ValueError for an unknown method, DataError where no data set has
+        emotion labels.
         """
-        model, training = self.profile.model, self.profile.training
+        configs = {method: method_config(method, self.profile.model) for method in methods}
         check_choice("regime", regime, tuple(REGIMES))
         refs = self.refs if regime == "clean" else (replace(self.refs[0], training_corruption=REGIMES[regime]),)
         for method in methods:
@@ -68,7 +69,7 @@ class Study:
                 names = ", ".join(ref.name for ref in self.refs)
                 raise DataError(f"{method} needs emotion labels, which none of the study's data sets has ({names})")
         return [
-            Run(ref, method, method_config(method, model), training, seed)
+            Run(ref, method, configs[method], self.profile.training, seed)
             for ref in refs
             for method in methods
             if self._suits(method, ref)

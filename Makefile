@@ -4,11 +4,14 @@
 #   make test PYTHON=/path/to/python        # no set-up: this Python, as it is
 
 # Given on the command line only: a variable of the same name in the shell may mean something else.
-PROFILE = quick
-DATA    =
-DEVICE  =
-RESULTS =
-PYTHON  =
+PROFILE  = quick
+SEEDS    =
+DATASETS =
+METHODS  =
+DATA     =
+DEVICE   =
+RESULTS  =
+PYTHON   =
 
 # Any Python 3 can run the set-up. Each is tried, because one on the PATH may still not run (a pyenv shim).
 STARTER = $(firstword $(foreach p,python3 python python3.12 python3.11,\
@@ -28,9 +31,10 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-study: ## run all notebooks: PROFILE=smoke|quick|full|ten|paper (quick), DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
-	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" $(if $(DATA),--data "$(DATA)") \
-	    $(if $(DEVICE),--device "$(DEVICE)") \
+study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
+	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") \
+	    $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(METHODS),--methods "$(METHODS)") \
+	    $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
 	    $(if $(RESULTS),--results "$(RESULTS)")
 
 # Tests use synthetic data and write to a folder of their own, emptied first: a result of older code would be taken

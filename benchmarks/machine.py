@@ -16,7 +16,7 @@ from tmtlib.study.runs import in_parallel
 
 def describe(device: torch.device) -> dict:
     """Processor or GPU, cores, memory, versions; nothing that names this one machine."""
-    found = {
+    facts = {
         "device": device.type,
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cores": cpu_count(),
@@ -27,8 +27,8 @@ def describe(device: torch.device) -> dict:
         "system": f"{platform.system()} {platform.machine()}",
     }
     if hasattr(os, "sysconf"):
-        found["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    return found
+        facts["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    return facts
 
 
 def _processor() -> str:

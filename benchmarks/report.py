@@ -12,11 +12,11 @@ from joblib import cpu_count
 
 from benchmarks import machine, scaling, startup
 from benchmarks import training as speed
-from tmtlib.common import pick_device
+from tmtlib.common import pick_device, write_atomic
 from tmtlib.data.recipes import RECIPES
-from tmtlib.study import runs
 from tmtlib.study.methods import family
 from tmtlib.study.profiles import PROFILES
+from tmtlib.study.provenance import provenance
 from tmtlib.training.fit import Training
 
 COMPARED = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random")  # what the projection trains on every data set
@@ -42,43 +42,43 @@ QUICK = {
 
 def run(quick: bool, device: str, path: str | None) -> None:
     """Measures, prints what was found and, with a path, writes it there as JSON."""
-    found = measure(quick, pick_device(device).type)
-    text = json.dumps(found, indent=1)
+    measured = measure(quick, pick_device(device).type)
+    text = json.dumps(measured, indent=1)
     print(text)
     if path is not None:
-        runs.write_atomic(Path(path), lambda file: file.write(text.encode()))
+        write_atomic(Path(path), lambda file: file.write(text.encode()))
 
 
 def measure(quick: bool, device: str) -> dict:
     """Every benchmark, a few minutes in full; what it is doing is said on stderr. Returns JSON types."""
     size, where = QUICK if quick else FULL, torch.device(device)
-    found = {"machine": machine.describe(where), "quick": quick} | runs.provenance()
-    training = [_said(f"training, {case.name}", _case, case, size, device) for case in size["cases"]]
-    found["training"] = training
-    found["train_speedup_vs_eager"] = training[0]["speedup"]
-    found["share_of_peak"] = training[0]["share_of_peak"]
-    found["layouts"] = [] if device == "cuda" else _said("processes and threads", _layouts, size)
-    found["latency"] = _said("latency", _latencies, size, device)
-    found["throughput"] = _said("throughput", scaling.throughput, size["throughput"], device).to_dict("records")
+    measured = {"machine": machine.describe(where), "quick": quick} | provenance()
+    training = [_announced(f"training, {case.name}", _case, case, size, device) for case in size["cases"]]
+    measured["training"] = training
+    measured["train_speedup_vs_eager"] = training[0]["speedup"]
+    measured["share_of_peak"] = training[0]["share_of_peak"]
+    measured["layouts"] = [] if device == "cuda" else _announced("processes and threads", _layouts, size)
+    measured["latency"] = _announced("latency", _latencies, size, device)
+    measured["throughput"] = _announced("throughput", scaling.throughput, size["throughput"], device).to_dict("records")
     scaled = {
-        "T": _said("scaling in frames", scaling.over_frames, size["frames"], device),
-        "S": _said("scaling in seeds", scaling.over_seeds, size["seeds"], device),
-        "N": _said("scaling in utterances", scaling.over_utterances, size["n"], device),
+        "T": _announced("scaling in frames", scaling.over_frames, size["frames"], device),
+        "S": _announced("scaling in seeds", scaling.over_seeds, size["seeds"], device),
+        "N": _announced("scaling in utterances", scaling.over_utterances, size["n"], device),
     }
-    found["scaling"] = {axis: frame.to_dict("records") for axis, frame in scaled.items()}
-    found["scaling_exponents"] = {
-        f"{what}_{axis}": scaling.exponent(frame[axis], frame[what])
+    measured["scaling"] = {axis: frame.to_dict("records") for axis, frame in scaled.items()}
+    measured["scaling_exponents"] = {
+        f"{cost}_{axis}": scaling.exponent(frame[axis], frame[cost])
         for axis, frame in scaled.items()
-        for what in ("seconds", "mb")
+        for cost in ("seconds", "mb")
     }
-    found["startup"] = _said("start-up", startup.seconds, size["rounds"])
+    measured["startup"] = _announced("start-up", startup.seconds, size["rounds"])
     if not quick:
-        found["paper_profile"] = _projection(training)
-    return found
+        measured["paper_profile"] = _projection(training)
+    return measured
 
 
-def _said(what: str, function, *arguments):
-    print(f"tmt bench: {what} ...", file=sys.stderr, flush=True)
+def _announced(title: str, function, *arguments):
+    print(f"tmt bench: {title} ...", file=sys.stderr, flush=True)
     return function(*arguments)
 
 

@@ -97,8 +97,8 @@ def over_utterances(counts: tuple[int, ...], device: str) -> pd.DataFrame:
     for count in counts:
         data = generate("mosi", SyntheticSize((count, 8, 8), (4, 4, 4)))
         work = (data.train, data.shape, device)
-        (found,) = in_parallel(_epoch, [work], 2)  # 2: in another process, which maps the data
-        rows.append({"N": count} | found)
+        (costs,) = in_parallel(_epoch, [work], 2)  # 2: in another process, which maps the data
+        rows.append({"N": count} | costs)
     return pd.DataFrame(rows)
 
 

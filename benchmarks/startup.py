@@ -18,10 +18,10 @@ COMMANDS = {
 
 def seconds(rounds: int) -> dict[str, float]:
     """Median seconds of each command over `rounds` rounds."""
-    found = {name: [] for name in COMMANDS}
+    times = {name: [] for name in COMMANDS}
     for _ in range(rounds + 1):
         for name, arguments in COMMANDS.items():
             started = time.perf_counter()
             subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-            found[name].append(time.perf_counter() - started)
-    return {name: float(np.median(values[1:])) for name, values in found.items()}
+            times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values[1:])) for name, values in times.items()}

@@ -107,10 +107,10 @@ class Eager:
 def flops(case: Case, data: Dataset, training: Training) -> float:
     """Floating point operations of one training step of ours, by the utterance, counted as they are done."""
     learner = new_learner(case.config, data.shape, (0,), torch.device("cpu"))
-    some = OnDevice(data.train, torch.device("cpu"), case.config, data.family)
+    on_device = OnDevice(data.train, torch.device("cpu"), case.config, data.family)
     optimiser = torch.optim.SGD(learner.parameter_groups(0.0))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the counter knows its products
-        train_epoch(learner, some, optimiser, training, [torch.Generator()])
+        train_epoch(learner, on_device, optimiser, training, [torch.Generator()])
     return counter.get_total_flops() / len(data.train)
 
 

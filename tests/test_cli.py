@@ -28,7 +28,9 @@ def wrong_use(arguments: list[str]) -> int:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["rum"], ["run", "--profile", "fast"], ["run", "--device", "tpu"], ["data"], ["data", "check"], ["run", "x"]],
+    [[], ["rum"], ["run", "--profile", "fast"], ["run", "--device", "tpu"], ["data"], ["data", "check"], ["run", "x"]]
+    + [["run", "--seeds", n] for n in ("0", "-1", "two")]
+    + [["report", "--profile", "ten"], ["compare", "results"]],
     ids=" ".join,
 )
 def test_wrong_use_exits_with_2(arguments, capsys):
@@ -41,12 +43,41 @@ def test_unknown_notebook_exits_with_2(capsys):
     assert "no notebook 99; there are 00, 01, 02, 03, 04, 05, 06" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--datasets", "mosi,simsv2", "data set is 'simsv2'; wanted one of 'mosi', 'mosei', 'sims'"),
+        ("--methods", "tmt_awm", "method is 'tmt_awm'; wanted one of 'tmt'"),
+    ],
+)
+def test_unknown_data_set_or_method_is_a_message_and_1(option, value, message, own_results, capsys):
+    assert main(["run", "--profile", "smoke", option, value]) == 1
+    assert capsys.readouterr().err.startswith(f"tmt: {message}")
+    assert not own_results.exists()
+
+
+def test_make_hands_every_option_on():
+    makefile = (common.ROOT / "Makefile").read_text(encoding="utf-8")
+    for option in ("profile", "seeds", "datasets", "methods", "data", "device", "results"):
+        assert f'--{option} "$({option.upper()})"' in makefile
+
+
+def test_compare_prints_and_says_by_its_exit_code(tmp_path, capsys):
+    for name, mae in (("a", 0.5), ("b", 0.5000001), ("c", 0.6)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table.csv").write_text(f"method,mae\ntmt,{mae}\n", encoding="utf-8")
+    a, b, c, none = (str(tmp_path / name) for name in "abcd")
+    assert main(["compare", a, b]) == 0 and capsys.readouterr().out.startswith("All 1 rows agree")
+    assert main(["compare", a, c]) == 1 and "table.csv: tmt, mae 0.5 -> 0.6" in capsys.readouterr().out
+    assert main(["compare", a, none]) == 1 and "no tables (*.csv) in" in capsys.readouterr().err
+
+
 def test_module_and_command_are_one_program():
     script = tomllib.loads((common.ROOT / "pyproject.toml").read_text())["project"]["scripts"]["tmt"]
     assert script == "tmtlib.__main__:main"
     done = subprocess.run([sys.executable, "-m", "tmtlib", "--help"], capture_output=True, text=True, cwd=common.ROOT)
     assert done.returncode == 0
-    for command in ("run", "data", "report", "clean"):
+    for command in ("run", "data", "report", "compare", "clean"):
         assert f"\n    {command} " in done.stdout
 
 

@@ -103,7 +103,7 @@ def undeclared(names: set[str], pyproject: str) -> set[str]:
     optional = [line for extra in project.get("optional-dependencies", {}).values() for line in extra]
     declared = {canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *optional]}
     importable = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared}
-    helpers = {path.stem for path in (ROOT / "tests").glob("*.py")}
+    helpers = {path.stem for path in (ROOT / "tests").rglob("*.py")}
     return names - importable - helpers - OUR_OWN - set(sys.stdlib_module_names)
 
 

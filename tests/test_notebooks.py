@@ -57,7 +57,8 @@ def test_one_parameters_cell_with_explained_defaults(notebook):
     found = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
     number = notebook.cells[0].source.split()[1]
     own = {"04": {"encoder": ""}, "07": {"own": ""}}.get(number, {})
-    assert found == {"profile": "smoke", "data": "", "device": "auto"} | own
+    size = {"seeds": 0, "datasets": "", "methods": ""}
+    assert found == {"profile": "smoke", "data": "", "device": "auto"} | size | own
     assert all("  # " in line for line in cell.source.splitlines())
     first_code = code_cells(notebook)[0]
     assert first_code is cell, "nothing may run before the parameters are known"

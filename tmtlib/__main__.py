@@ -26,13 +26,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tmt", description="A reproducible study of AMW in TMT.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="execute the notebook series", description="Executes the notebook series.")
-    run.add_argument("--profile", choices=PROFILES, default="quick", help="size of the study (default: quick)")
+    size = argparse.ArgumentParser(add_help=False)
+    size.add_argument("--profile", choices=PROFILES, default="quick", help="size of the study (default: quick)")
+    size.add_argument("--seeds", type=_seeds, metavar="N", help="train with N seeds (default: as the profile says)")
+    size.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
+    size.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
+
+    run = commands.add_parser(
+        "run",
+        parents=[size],
+        help="execute the notebook series",
+        description="Executes the notebook series and compares its tables with the committed ones. Results of other "
+        "seeds, data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds.",
+    )
     run.add_argument("--data", metavar="X", help="feature file, or folder of standard files (default: TMT_DATA)")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    run.add_argument("--seeds", type=int, metavar="N", help="train with N seeds (default: as the profile says)")
-    run.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
-    run.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
     run.add_argument("--only", metavar="02,03", help="only the notebooks with these numbers")
     run.add_argument("--results", metavar="FOLDER", help="where results go (default: TMT_RESULTS, else results/)")
     run.set_defaults(command=_run)
@@ -46,10 +54,18 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(command=_check)
 
-    report = commands.add_parser("report", help="print Table 1 and the verdicts of a finished study")
-    report.add_argument("--profile", choices=PROFILES, default="quick")
+    report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
     report.add_argument("--readme", action="store_true", help="instead, put the committed results into README.md")
     report.set_defaults(command=_report)
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare the tables of two results folders",
+        description="Compares two folders' CSV files row by row. Exit code 1 when they differ.",
+    )
+    compare.add_argument("before", metavar="FOLDER_A")
+    compare.add_argument("after", metavar="FOLDER_B")
+    compare.set_defaults(command=_compare)
 
     clean = commands.add_parser(
         "clean",
@@ -67,8 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="fewer cases and rounds: about a minute")
     bench.add_argument("--json", metavar="FILE", help="write what was measured to this file")
     bench.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    bench.add_argument("--readme", action="store_true", help="instead, put the committed measurements into README.md")
     bench.set_defaults(command=_bench)
     return parser
+
+
+def _seeds(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seeds; wanted at least 1")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -94,22 +117,39 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tmtlib.study import readme, report
+    from tmtlib.study import report
+    from tmtlib.study.profiles import PROFILES, resized, split_names
 
     if options.readme:
-        readme.update()
-    else:
-        print(report.read(options.profile))
+        report.update_readme()
+        return 0
+    o = options
+    sized = resized(PROFILES[o.profile], o.seeds, split_names(o.datasets), split_names(o.methods))
+    print(report.read(sized.name))
     return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from tmtlib.study import compare
+
+    before, after = (compare.read_tables(Path(folder)) for folder in (options.before, options.after))
+    differences, equal = compare.compare(before, after)
+    print(compare.summary(differences, equal, options.before, most=40))
+    return 1 if differences else 0
 
 
 def _bench(options: argparse.Namespace) -> int:
     from tmtlib import common
 
     sys.path.insert(0, str(common.ROOT))  # benchmarks/ is beside the package, not in it
-    from benchmarks.report import run
+    from benchmarks import report, tables
 
-    run(options.quick, options.device, options.json)
+    if options.readme:
+        tables.update_readme()
+    else:
+        report.run(options.quick, options.device, options.json)
     return 0
 
 

@@ -1,40 +1,52 @@
-"""A weighting of one's own, as the README shows it: from a file to a row of results."""
+"""A weighting and a model of one's own, as the README shows them: from a file to a row of results."""
 
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import tmtlib
 from tmtlib import common
+from tmtlib.data.schema import SyntheticSize
 from tmtlib.models import amw
-from tmtlib.study import runs
-from tmtlib.study.methods import METHODS, method_titles, methods_from
+from tmtlib.study import notebooks, runs
+from tmtlib.study.methods import METHODS, methods_from
 
 
 @pytest.fixture
-def registries(monkeypatch):
-    monkeypatch.setattr(amw, "WEIGHTINGS", amw.WEIGHTINGS)
-    before = [dict(d) for d in (amw.WEIGHTINGS, METHODS, method_titles())]
+def registries():
+    before = [(registry, dict(registry)) for registry in (amw.WEIGHTINGS, METHODS)]
     yield
-    for registry, was in zip((amw.WEIGHTINGS, METHODS, method_titles()), before, strict=True):
+    for registry, was in before:
         registry.clear()
         registry.update(was)
 
 
-def readme_example() -> str:
+def readme_example(mark: str) -> str:
     text = (common.ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "@register" in block]
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if mark in block]
     return code
 
 
-def test_the_readme_shows_it_in_at_most_fifteen_lines():
-    assert len(readme_example().splitlines()) <= 15
+@pytest.mark.parametrize(("mark", "lines"), [("@register", 15), ("add_method", 25), ("tmtlib.fit(", 5)])
+def test_the_readme_s_examples_are_short(mark, lines):
+    assert len([line for line in readme_example(mark).splitlines() if line]) <= lines
+
+
+def test_the_readme_s_training_runs(capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    small = tmtlib.load_dataset("mosi", normalize=True, synthetic_size=SyntheticSize((64, 24, 24), (4, 4, 4)))
+    monkeypatch.setattr("tmtlib.data.loading.load_dataset", lambda name: small)  # published sizes take minutes
+    code = readme_example("tmtlib.fit(")
+    exec(code.replace("epochs=10", "epochs=2").replace("TMTConfig(", "TMTConfig(width=16, heads=2, head_width=8, "))
+    accuracies, weights = capsys.readouterr().out.split("] [")
+    assert accuracies.count(",") == 2 and "0.33" in weights
 
 
 def test_the_readme_s_weighting_is_trained_in_worker_processes(own_results, tmp_path, registries):
     path = tmp_path / "mine.py"
-    path.write_text(readme_example(), encoding="utf-8")
+    path.write_text(readme_example("@register"), encoding="utf-8")
     (method,) = methods_from(path)
     assert methods_from(path) == [method], "a second look replaces the first"
     study = tmtlib.open_study("smoke")
@@ -46,9 +58,22 @@ def test_the_readme_s_weighting_is_trained_in_worker_processes(own_results, tmp_
     assert np.abs(weights[-1] - weights[0]).max() > 1e-4, "it has learned"
 
 
+def test_the_readme_s_model_is_trained_by_notebook_07_and_in_worker_processes(own_results, tmp_path, registries):
+    path = tmp_path / "mine.py"
+    path.write_text(readme_example("add_method"), encoding="utf-8")
+    assert methods_from(path) == ["loudest"]
+    study = tmtlib.open_study("smoke", seeds=2, datasets="mosi")
+    rows = runs.ensure(study.runs("tmt", "loudest"), "cpu", jobs=2, progress=False)
+    assert rows["method"].tolist() == ["tmt", "tmt", "loudest", "loudest"] and rows["mae"].notna().all()
+    size = {"profile": "smoke", "seeds": 2, "datasets": "mosi"}
+    notebooks.execute(common.NOTEBOOKS / "07_beyond.ipynb", tmp_path / "done.ipynb", size | {"own": str(path)})
+    beyond = pd.read_csv(study.results / "beyond.csv")
+    assert {"tmt_amw", "tmt_uniform"} <= set(beyond.loc[beyond["after"] == "loudest", "before"])
+
+
 def test_files_that_are_not_there_or_register_nothing_are_refused(tmp_path, registries):
-    with pytest.raises(FileNotFoundError, match="no file .*mine.py with weightings of your own"):
+    with pytest.raises(FileNotFoundError, match="no file .*mine.py with weightings or methods of your own"):
         methods_from(tmp_path / "mine.py")
     (tmp_path / "empty.py").write_text("x = 1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"empty.py registers no weighting; decorate a module in it with @register"):
+    with pytest.raises(ValueError, match=r"empty.py brings no method; decorate a weighting with @register"):
         methods_from(tmp_path / "empty.py")

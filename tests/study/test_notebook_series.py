@@ -48,6 +48,7 @@ def test_whole_series_on_synthetic_data_twice(own_results, capsys):
     assert main(["run", "--profile", "smoke", "--device", "cpu", "--only", "02,6"]) == 0
     assert {path.name: path.stat().st_mtime_ns for path in (own_results / "runs").iterdir()} == runs
     assert capsys.readouterr().out.count("  ok  ") == 2
+    assert "agree" not in printed, "nothing is committed for profile smoke"
 
 
 def test_whole_series_on_a_file_of_one_s_own(own_results, tmp_path, monkeypatch, capsys):
@@ -79,7 +80,8 @@ def test_tables_of_other_data_make_room(own_results, tmp_path, capsys):
 @pytest.fixture
 def broken_series(tmp_path, monkeypatch):
     """Two notebooks, of which the first fails in its third cell."""
-    parameters = new_code_cell('profile: str = "smoke"\ndata: str = ""\ndevice: str = "auto"')
+    size = 'seeds: int = 0\ndatasets: str = ""\nmethods: str = ""'
+    parameters = new_code_cell(f'profile: str = "smoke"\ndata: str = ""\ndevice: str = "auto"\n{size}')
     parameters.metadata["tags"] = ["parameters"]
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -105,6 +107,28 @@ def test_dead_kernel_is_named(broken_series, own_results, capsys):
     path.write_text(path.read_text().replace("1 / 0", "import os; os._exit(1)"))
     assert main(["run", "--profile", "smoke"]) == 1
     assert "the kernel of 00_bad.ipynb died" in capsys.readouterr().err
+
+
+def test_a_finished_series_is_compared_with_what_is_committed(broken_series, own_results, monkeypatch, capsys):
+    path, committed = broken_series / "00_bad.ipynb", {"a.csv": "method,mae\ntmt,0.5\n", "b.csv": "method,mae\ntmt,1\n"}
+    write = "open_study(profile).save_table(pd.DataFrame({'method': ['tmt'], 'mae': [0.5000001]}), 'a')"
+    path.write_text(path.read_text().replace("1 / 0", f"import pandas as pd; from tmtlib import open_study; {write}"))
+    monkeypatch.setattr(notebooks.compare, "reference_tables", lambda folder, data: committed)
+    assert main(["run", "--profile", "smoke"]) == 0
+    assert "1 differences from the committed tables in 1 files" in (printed := capsys.readouterr().out)
+    assert "b.csv: file there -> missing" in printed
+    assert main(["run", "--profile", "smoke", "--only", "00"]) == 0
+    assert "All 1 rows agree with the committed tables" in capsys.readouterr().out, "a file of another notebook"
+
+
+def test_other_seeds_and_data_sets_have_a_folder_of_their_own(own_results, capsys):
+    size = ["--profile", "smoke", "--seeds", "1", "--datasets", "sims,mosi"]
+    assert main(["run", *size, "--only", "00"]) == 0
+    assert "Profile smoke_1seeds_sims+mosi, synthetic data" in capsys.readouterr().out
+    assert (own_results / "smoke_1seeds_sims+mosi" / "audit_verdicts.csv").exists()
+    assert not (own_results / "smoke").exists()
+    (own_results / "smoke_1seeds_sims+mosi" / "report.md").write_text("the report", encoding="utf-8")
+    assert main(["report", *size]) == 0 and capsys.readouterr().out == "the report\n"
 
 
 def test_no_notebooks_is_said(tmp_path, monkeypatch, capsys):

@@ -1,43 +1,69 @@
 """The README tells the truth: its numbers are those in results/, and what it points to is there."""
 
+import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
 
+from benchmarks.tables import speed_table
 from tmtlib import common
 from tmtlib.__main__ import main
-from tmtlib.study import notebooks
-from tmtlib.study import readme as page
+from tmtlib.study import notebooks, report
 
 README = (common.ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_tables_are_those_of_the_committed_results(committed):
     readme = (committed / "README.md").read_text(encoding="utf-8")
-    assert page.readme(readme, page.shown(committed / "results")) == readme, "run: tmt report --readme"
+    assert report.readme(readme, committed / "results") == readme, "run: tmt report --readme"
+    speed = json.loads((committed / "results" / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
+    assert report.between(readme, "speed", speed_table(speed)) == readme, "run: tmt bench --readme"
 
 
-def test_a_changed_result_would_change_the_readme(committed):
-    found = page.shown(committed / "results")
-    assert found.claims.loc[0, "verdict"] in README
-    table = found.synthetic
-    table.loc[(table["method"] == "tmt") & (table["metric"] == "mae"), "mean"] += 0.01
-    assert page.readme(README, found) != README
+@pytest.mark.parametrize("study", ["quick", "full", "mosi_dev229_aligned/quick", "simsv2_expert_scores/quick"])
+def test_reports_are_those_of_the_committed_tables(committed, study):
+    folder = committed / "results" / study
+    assert report.write(folder) == (folder / report.NAME).read_text(encoding="utf-8"), "run: tmt report --readme"
 
 
-def test_floor_sentences_follow_the_numbers():
+def test_report_of_profile_full_has_what_the_readme_points_to(committed):
+    text = report.write(committed / "results" / "full")
+    for line in (
+        r"\| TMT, text and audio +\| 0.845 \[0.776, 0.914\] \| 0.1 +\| 3 +\|",
+        r"\| TMT\+AMW +\| 0.898 +\| 1.155 \[1.103, 1.206\] .*\| 3 +\|",
+        r"\| CMU-MOSI \(synthetic\) \| TMT, gated by the input, fast \| training +\| cannot tell .*text, noise",
+        r"\| occlusion +\| 0.923 \[0.819, 0.96\] .*\| 83% \(chance 50%\) +\| size +\| 12 +\|",
+        r"\| TMT, mostly text \(.8\) +\| -0.026 \[-0.076, \+0.024\] +\| 0.65 +\| 3 +\|",
+    ):
+        assert re.search(line, text), line
+
+
+def test_a_changed_result_would_change_the_readme(committed, tmp_path):
+    results = shutil.copytree(committed / "results", tmp_path / "results")
+    for name, column in (("table1", "mean"), ("amw_differences", "difference")):
+        path = results / "quick" / f"{name}.csv"
+        table = pd.read_csv(path)
+        table.assign(**{column: table[column] + 0.01}).to_csv(path, index=False)
+        assert report.readme(README, results) != README
+        table.to_csv(path, index=False)
+    assert report.readme(README, results) == README
+
+
+def test_baseline_sentences_follow_the_numbers():
     row = {"dataset": "a", "source": "real", "metric": "mae", "sd": 0.01, "n": 3}
     table = pd.DataFrame([row | {"method": m, "mean": v} for m, v in [("tmt", 0.5), ("linear_text", 0.6)]])
-    assert "`a`: TMT beats the best linear model (linear, text only): MAE 0.500" in page.floor_sentence(table)
+    assert "`a`: TMT beats the best linear model (linear, text only): MAE 0.500" in report.baseline_sentences(table)
     table.loc[0, "mean"] = 0.75
-    assert "TMT does **not** beat" in page.floor_sentence(table) and "0.150 more" in page.floor_sentence(table)
+    assert "TMT does **not** beat" in report.baseline_sentences(table) and "0.150 more" in report.baseline_sentences(
+        table
+    )
 
 
 def test_readme_without_marks_is_refused(committed):
-    found = page.shown(committed / "results")
     with pytest.raises(ValueError, match="no pair of lines <!-- begin real -->"):
-        page.readme(README.replace("<!-- end real -->", ""), found)
+        report.readme(README.replace("<!-- end real -->", ""), committed / "results")
 
 
 def test_links_and_pictures_exist():

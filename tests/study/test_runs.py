@@ -126,11 +126,11 @@ def test_failed_write_leaves_nothing(tmp_path):
 def test_killed_study_keeps_finished_runs(own_results):
     """A process is killed in the middle of many runs; the next call trains the rest only."""
     code = textwrap.dedent("""
-        import sys; sys.path.insert(0, "tests")
+        import sys; sys.path[:0] = ["tests/study"]
         from test_runs import a_run, runs
         runs.ensure([a_run(seed=s) for s in range(200)], "cpu", jobs=1, progress=False)
     """)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=runs.paths.ROOT)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=runs.common.ROOT)
     deadline = time.monotonic() + 120
     while len(list(own_results.glob("runs/*.npz"))) < 2 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

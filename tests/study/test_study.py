@@ -10,7 +10,7 @@ from tmtlib.data.mmsa import write_mmsa
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.data.synthetic import generate
 from tmtlib.models.tmt import TMTConfig
-from tmtlib.study.methods import METHODS, method_config, method_titles
+from tmtlib.study.methods import METHODS, family, method_config, method_titles
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
 
@@ -34,23 +34,48 @@ def test_runs_are_every_seed_of_every_method_on_every_data_set(smoke):
 def test_methods_of_tmt_differ_in_what_they_name_alone():
     base = TMTConfig()
     own = ("weighting", "weighting_lr", "placement", "task", "modalities")
-    for method, change in METHODS.items():
-        changed = method_config(method, base)
+    for name, method in METHODS.items():
+        changed = method_config(name, base)
         if isinstance(changed, TMTConfig):
-            assert set(change) <= set(own)
-            assert replace(changed, **{name: getattr(base, name) for name in own}) == base
+            assert set(method.change) <= set(own)
+            assert replace(changed, **{field: getattr(base, field) for field in own}) == base
         else:
-            assert type(changed) is getattr(change, "func", change) and changed.schedule == base.schedule
+            assert type(changed) is method.model and changed.schedule == base.schedule
     assert set(METHODS) <= set(method_titles())
 
 
 def test_unknown_names_are_refused(own_results):
-    with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper', 'full', 'ten'"):
+    with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper', 'full'"):
         open_study("fast")
     with pytest.raises(ValueError, match="no method 'tmt_awm'; there are tmt, tmt_amw"):
         open_study("smoke").runs("tmt_awm")
     with pytest.raises(ValueError, match="wanted auto, cpu or cuda"):
         open_study("smoke", device="tpu")
+
+
+def test_seeds_data_sets_and_methods_of_a_profile_can_be_others(own_results):
+    study = open_study("quick", seeds=5, datasets="sims, mosi")
+    assert study.profile.seeds == (0, 1, 2, 3, 4) and [ref.name for ref in study.refs] == ["sims", "mosi"]
+    assert study.results == own_results / "quick_5seeds_sims+mosi"
+    some = open_study("quick", methods="misa,tmt_gated")
+    assert some.profile.methods == (*family("main"), "misa", "tmt_gated") and not some.profile.ablations
+    assert len(some.runs("misa")) == 9, "on every data set"
+    every = open_study("quick", methods=("all",)).profile
+    assert set(PROFILES["full"].methods) | set(PROFILES["full"].ablations) == set(every.methods)
+    assert open_study("quick", seeds=0).profile == PROFILES["quick"]
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"seeds": -1}, "seeds is -1; wanted at least 1"),
+        ({"datasets": "mosi,simsv2"}, "data set is 'simsv2'; wanted one of 'mosi', 'mosei', 'sims'"),
+        ({"methods": "tmt_awm"}, "method is 'tmt_awm'; wanted one of 'tmt', 'tmt_amw'"),
+    ],
+)
+def test_other_sizes_that_cannot_be_are_refused(size, message):
+    with pytest.raises(ValueError, match=message):
+        open_study("quick", **size)
 
 
 def test_results_go_where_they_are_asked_to(smoke, own_results):

@@ -248,11 +248,14 @@ def test_gains_pair_seeds_whatever_the_order_of_rows():
 def test_report_reads_back_brief_and_whole(own_results):
     rows = world(0.03, 0.001)
     claims = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15))
-    text = report.write(tables.table1(rows), claims, rows.assign(commit="abc"), "smoke")
-    assert "Trained at commit abc." in text
     with pytest.raises(FileNotFoundError, match="run the study first: tmt run --profile smoke"):
         report.read("smoke")
     (own_results / "smoke").mkdir(parents=True)
+    parts = {"table1": tables.table1(rows), "claims": claims, "runs": rows.assign(commit="abc")}
+    for name, frame in parts.items():
+        frame.to_csv(own_results / "smoke" / f"{name}.csv", index=False)
+    text = report.write(own_results / "smoke")
+    assert "Trained at commit abc." in text and "## Is a weight" not in text, "its tables are not there"
     (own_results / "smoke" / report.NAME).write_text(text, encoding="utf-8")
     assert report.read("smoke") == text and "SYNTHETIC" in text and "n = 5 seeds" in text
     brief = report.read("smoke", brief=True)

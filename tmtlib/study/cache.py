@@ -34,7 +34,7 @@ def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finis
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def per_run(what: str, finished: bool = True) -> Callable:
+def per_run(name: str, finished: bool = True) -> Callable:
     """Decorator of `function(run, *options, device, data) -> rows`: rows are `stored` by run and options.
 
     `finished` False is for functions that train models of their own, whatever the run's training left.
@@ -44,25 +44,25 @@ def per_run(what: str, finished: bool = True) -> Callable:
         @wraps(function)
         def kept(run: Run, *arguments) -> Rows:
             options = arguments[:-2]  # without device and data
-            return stored(run, function.__module__, (what, *options), lambda: function(run, *arguments), finished)
+            return stored(run, function.__module__, (name, *options), lambda: function(run, *arguments), finished)
 
         return kept
 
     return decorate
 
 
-def map_runs(function: Callable[..., Rows], tasks: list[tuple], device: str, jobs: int | None, what: str):
+def map_runs(function: Callable[..., Rows], tasks: list[tuple], device: str, jobs: int | None, name: str):
     """Rows of every task in order, each begun with dataset, source, method and seed of its run, as a DataFrame.
 
-    A task is a run and what else `function(run, ..., device, data) -> rows` wants. `data` are the run's, with nothing
-    done to train and valid, whatever the run was trained on. On a CPU `jobs` processes (default: one a core) do a task
-    each; `what` names the progress bar.
+    A task is a run with the other arguments of `function(run, ..., device, data) -> rows`. `data` are the run's, with
+    nothing done to train and valid, whatever the run was trained on. On a CPU `jobs` processes (default: one a core)
+    do a task each. `name` is the progress bar's.
     """
     cpu = pick_device(device).type == "cpu"
     jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
     arguments = ((i, function, task, device, load(task[0].data.clean)) for i, task in enumerate(tasks))
     rows_of: dict[int, Rows] = {}
-    with tqdm(total=len(tasks), desc=what, unit="run") as bar:
+    with tqdm(total=len(tasks), desc=name, unit="run") as bar:
         for i, rows in runs.in_parallel(_numbered, arguments, jobs):
             rows_of[i] = rows
             bar.update()

@@ -6,15 +6,16 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
+from tqdm import tqdm
 
 from tmtlib import common
+from tmtlib.common import write_atomic
+from tmtlib.study import compare, report
 from tmtlib.study.study import Study, open_study
 
 NOISE = ("running over TCP without encryption",)  # what a kernel says of itself, no part of any result
@@ -71,27 +72,46 @@ def run(
     study = open_study(profile, data, device, seeds, datasets, methods)
     print(f"Profile {study.profile.name}, {place or 'synthetic data'}, results in {_short(study.results)}", flush=True)
     _make_room(study)
+    before = compare.reference_tables(study.results, {ref.sha256 for ref in study.refs})
     copies = study.results / "notebooks"
     copies.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    for path in todo:
-        with _progress(path.name) as line:
-            try:
-                execute(path, copies / path.name, parameters)
-            except (PapermillExecutionError, DeadKernelError) as error:
-                line.end("FAILED")
-                print(f"\n{_failure(path, error)}", file=sys.stderr)
-                print(f"The executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
-                return 1
-            line.end("ok")
+    bar = tqdm(todo, unit="notebook", disable=None)  # None: only on a terminal
+    for path in bar:
+        bar.set_postfix_str(path.name)
+        begun, trained = time.monotonic(), _finished_runs()
+        try:
+            execute(path, copies / path.name, parameters)
+        except (PapermillExecutionError, DeadKernelError) as error:
+            bar.close()
+            _print_line(path, "FAILED", begun, trained)
+            print(f"\n{_failure(path, error)}", file=sys.stderr)
+            print(f"The executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
+            return 1
+        _print_line(path, "ok", begun, trained)
     print(f"{len(todo)} notebooks in {_clock(time.monotonic() - started)}\n")
     if any(path.name.startswith("06") for path in todo):
-        from tmtlib.study import report
-
         print(report.read(study.profile.name, brief=True))
+    if before:
+        paths = [study.results / name for name in before]  # tables that only this study has differ from nothing
+        after = {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+        before = {name: text for name, text in before.items() if not only or name in after}
+        print(compare.summary(*compare.compare(before, after)) + "\n")
     print(f"Tables       {_short(study.results)}/\nFigures      {_short(study.figures)}/")
     print(f"Notebooks    {_short(copies)}/  (executed; open them with: make lab)")
     return 0
+
+
+def _finished_runs() -> int:
+    return sum(1 for _ in (common.results_folder() / "runs").glob("*.npz"))
+
+
+def _print_line(path: Path, state: str, begun: float, runs_before: int) -> None:
+    """One line a finished notebook, above the progress bar where there is one."""
+    trained = _finished_runs() - runs_before
+    runs = f"  {trained} runs trained" if trained else ""
+    tqdm.write(f"{path.name:<32}{state:<8}{_clock(time.monotonic() - begun):>6}{runs}")
+    sys.stdout.flush()
 
 
 def _failure(path: Path, error: Exception) -> str:
@@ -105,14 +125,11 @@ def _make_room(study: Study) -> None:
 
     Finished runs stay, so the tables can be had again at once.
     """
-    try:
-        found = json.loads((study.results / "provenance.json").read_text(encoding="utf-8"))
-        before = {card["sha256"] for card in found["data"]}
-    except (OSError, ValueError, KeyError):
+    path = study.results / "provenance.json"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if compare.data_hashes(text) in (set(), {ref.sha256 for ref in study.refs}):
         return
-    if before == {ref.sha256 for ref in study.refs}:
-        return
-    names = ", ".join(card["name"] for card in found["data"])
+    names = ", ".join(card["name"] for card in json.loads(text)["data"])
     print(f"Replacing the tables and figures of other data ({names}); RESULTS=folder or --results keeps both apart")
     for folder, kinds in ((study.results, ("*.csv", "*.json", "*.md")), (study.figures, ("*.pdf", "*.png"))):
         for path in (p for kind in kinds for p in folder.glob(kind)):
@@ -129,16 +146,15 @@ def execute(path: Path, copy: Path, parameters: dict[str, str] | None = None) ->
 
 def clean(only: str | None = None) -> int:
     """Re-executes the saved notebooks in place at profile smoke and strips what changes from run to run."""
-    with tempfile.TemporaryDirectory() as folder, _environment(TMT_RESULTS=folder, TMT_DATA=None):
-        for path in notebooks(only):
-            with _progress(path.name) as line:
-                done = Path(folder) / path.name
-                execute(path, done)
-                notebook = strip(nbformat.read(done, as_version=4))
-                aside = path.with_suffix(".part")
-                nbformat.write(notebook, aside)
-                os.replace(aside, path)
-                line.end("ok")
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TMT_RESULTS=folder):
+        os.environ.pop("TMT_DATA", None)
+        for path in tqdm(notebooks(only), unit="notebook", disable=None):
+            begun, trained = time.monotonic(), _finished_runs()
+            done = Path(folder) / path.name
+            execute(path, done)
+            text = nbformat.writes(strip(nbformat.read(done, as_version=4))) + "\n"
+            write_atomic(path, lambda file, text=text: file.write(text.encode()))
+            _print_line(path, "ok", begun, trained)
     return 0
 
 
@@ -167,62 +183,6 @@ def _check_parameters(path: Path, parameters: dict[str, str]) -> None:
     unknown = set(parameters) - set(papermill.inspect_notebook(path))
     if unknown:
         raise WrongUse(f"{path.name} has no parameter {', '.join(sorted(unknown))} in its cell tagged `parameters`")
-
-
-class _Line:
-    """One line a notebook: rewritten every second on a terminal, else printed now and then."""
-
-    def __init__(self, name: str):
-        self.name, self.start, self.done = name, time.monotonic(), threading.Event()
-        self.before = self._finished_runs()
-        self.terminal = sys.stdout.isatty()
-
-    def _finished_runs(self) -> int:
-        return sum(1 for _ in (common.results_folder() / "runs").glob("*.npz"))
-
-    def text(self, state: str) -> str:
-        trained = self._finished_runs() - self.before
-        runs = f"  {trained} runs trained" if trained else ""
-        return f"{self.name:<32}{state:<8}{_clock(time.monotonic() - self.start):>6}{runs}"
-
-    def watch(self) -> None:
-        while not self.done.wait(1 if self.terminal else 30):
-            start, end = ("\r", "") if self.terminal else ("", "\n")
-            print(start + self.text("running"), end=end, flush=True)
-
-    def end(self, state: str) -> None:
-        self.done.set()
-        print(("\r" if self.terminal else "") + self.text(state), flush=True)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[_Line]:
-    line = _Line(name)
-    watcher = threading.Thread(target=line.watch, daemon=True)
-    watcher.start()
-    try:
-        yield line
-    finally:
-        line.done.set()
-        watcher.join()
-
-
-@contextmanager
-def _environment(**values: str | None) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _clock(seconds: float) -> str:

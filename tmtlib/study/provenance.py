@@ -65,10 +65,10 @@ def code_sha256(module: str | None = None, package: Path = PACKAGE) -> str:
     files: set[Path] = set()
     for room in RESULT_ROOMS:
         place = package / room
-        found = [p for p in place.rglob("*") if p.suffix in SOURCES] if place.is_dir() else [place.with_suffix(".py")]
-        if not any(p.is_file() for p in found):
+        sources = [p for p in place.rglob("*") if p.suffix in SOURCES] if place.is_dir() else [place.with_suffix(".py")]
+        if not any(p.is_file() for p in sources):
             raise FileNotFoundError(f"no code in {place}, which every trained result depends on")
-        files.update(found)
+        files.update(sources)
     if module is not None:
         files.update(_with_imports(module, package))
     parts = (f"{path.relative_to(package).as_posix()}\n{_statements(path)}\n" for path in sorted(files))
@@ -77,20 +77,20 @@ def code_sha256(module: str | None = None, package: Path = PACKAGE) -> str:
 
 def _with_imports(module: str, package: Path) -> set[Path]:
     """A module's file and, one from another, those of the modules of its room that it imports."""
-    found, waiting = set(), [package.joinpath(*module.split(".")[1:]).with_suffix(".py")]
+    files, waiting = set(), [package.joinpath(*module.split(".")[1:]).with_suffix(".py")]
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in files:
             continue
         if not path.is_file():
             raise FileNotFoundError(f"no module at {path}")
-        found.add(path)
+        files.add(path)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tmtlib."):
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
                 places = (package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names)
                 waiting += [p for p in places if p.parent == path.parent and p.is_file()]
-    return found
+    return files
 
 
 def _statements(path: Path) -> str:

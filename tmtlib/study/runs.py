@@ -30,6 +30,10 @@ from tmtlib.stats.metrics import scores_of
 from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.training.fit import Fit, Training, fit, precision_on, predict
 
+# joblib restarts a worker process whose memory grows, as it does with each data set that `load` caches, and warns
+# that the worker stopped. No run is lost; without this filter every study would end in such warnings.
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -45,10 +49,6 @@ class Run:
     def id(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the run's canonical JSON."""
         return digest(self)[:12]
-
-
-# Workers keep the data they have loaded, which joblib takes for a leak: it replaces such a worker, and no run is lost
-warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
 
 
 JUDGED = ("valid", "test")  # the splits whose predictions a record keeps
@@ -105,8 +105,8 @@ def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> It
     Worker processes may have been started for an earlier call, so they are told where results are and which
     weightings the caller has registered.
     """
-    own = {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
-    setting = str(common.results_folder()), own
+    registered = {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
+    setting = str(common.results_folder()), registered
     calls = (delayed(_call)(setting if jobs > 1 else None, function, a) for a in arguments)
     return Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c")(calls)
 

@@ -18,7 +18,7 @@ from tmtlib.data.loading import load, resolve_all, stated
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
 from tmtlib.study.methods import METHODS, family, method_config
-from tmtlib.study.profiles import PROFILES, Profile, resized
+from tmtlib.study.profiles import PROFILES, Profile, resized, split_names
 from tmtlib.study.provenance import provenance
 from tmtlib.study.runs import Run
 
@@ -57,9 +57,10 @@ class Study:
 
         `regime` "masked" trains on the first data set with frames missing, see `corruption.REGIMES`. A 5-class method
         has runs only on the data sets that the profile names for it, one of emotions only where there are emotion
-        labels, an ablation on the first. Raises DataError where no data set has emotion labels.
+        labels, an ablation on the first. Raises ValueError for an unknown method, DataError where no data set has
+        emotion labels.
         """
-        model, training = self.profile.model, self.profile.training
+        configs = {method: method_config(method, self.profile.model) for method in methods}
         check_choice("regime", regime, tuple(REGIMES))
         refs = self.refs if regime == "clean" else (replace(self.refs[0], training_corruption=REGIMES[regime]),)
         for method in methods:
@@ -67,7 +68,7 @@ class Study:
                 names = ", ".join(ref.name for ref in self.refs)
                 raise DataError(f"{method} needs emotion labels, which none of the study's data sets has ({names})")
         return [
-            Run(ref, method, method_config(method, model), training, seed)
+            Run(ref, method, configs[method], self.profile.training, seed)
             for ref in refs
             for method in methods
             if self._suits(method, ref)
@@ -99,13 +100,9 @@ class Study:
         """Writes text to `<results>/<profile>/<name>`, whole or not at all."""
         return self._write(name, text)
 
-    def save_figure(self, figure: Figure, name: str) -> list[Path]:
-        """Writes a figure as PDF and PNG to `figures/<profile>/`."""
-        return save_figure(figure, self.figures, name)
-
     def show(self, figure: Figure, name: str) -> Figure:
-        """Writes a figure as `save_figure` does and returns it, as a notebook cell wants it."""
-        self.save_figure(figure, name)
+        """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it, for the notebook cell to display."""
+        save_figure(figure, self.figures, name)
         return figure
 
     def _write(self, name: str, text: str) -> Path:
@@ -118,8 +115,8 @@ class Study:
         the commits, devices and versions of PyTorch that the runs in `rows` were trained with."""
         trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
         cards = [asdict(dataset.card) for dataset in self.datasets()]
-        found = {"written": provenance()} | trained | {"profile": as_json(self.profile), "data": cards}
-        return json.dumps(found, indent=2) + "\n"
+        whole = {"written": provenance()} | trained | {"profile": as_json(self.profile), "data": cards}
+        return json.dumps(whole, indent=2) + "\n"
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -152,8 +149,7 @@ def open_study(
     """
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)
-    datasets, methods = (tuple(filter(None, x.split(","))) if isinstance(x, str) else x for x in (datasets, methods))
-    chosen = resized(PROFILES[profile], seeds or None, datasets, methods)
+    chosen = resized(PROFILES[profile], seeds or None, split_names(datasets), split_names(methods))
     refs, missing = resolve_all(
         chosen.datasets, data=data or None, normalize=chosen.normalize, sizes=dict(chosen.synthetic)
     )

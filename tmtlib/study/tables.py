@@ -1,21 +1,19 @@
 """Tables from rows of runs: pure functions of DataFrames.
 
-`rows` below means what `ensure` and `floors.rows` return: one row a run (or floor) with dataset, source, alignment,
-method and a column for each metric that is defined for the data set.
+`rows` below means what `ensure` and `trivial_baselines.rows` return: one row a run (or trivial baseline) with dataset,
+source, alignment, method and a column for each metric that is defined for the data set.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 
 import pandas as pd
 
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper.facts import PAPER_METRICS, printed
-from tmtlib.paper.verdicts import CONFIDENCE
 from tmtlib.stats import metrics
-from tmtlib.stats.statistics import adjusted_p, paired_p, t_interval
+from tmtlib.stats.statistics import adjusted_p, interval_or_nan, paired_p
 from tmtlib.study.methods import method_title, method_titles
 
 METRICS = tuple(metrics.LABELS)
@@ -35,14 +33,17 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
     the data set of that name, else NaN.
     """
     values = rows.assign(pair=_pairs(rows)).melt([*KEYS, "pair"], [m for m in METRICS if m in rows], "metric", "value")
-    cells = {cell: some.set_index("pair")["value"] for cell, some in values.groupby([*KEYS, "metric"], sort=False)}
-    found = [(*cell, *_spread(runs), _p(runs, cells, cell)) for cell, runs in cells.items()]
-    table = pd.DataFrame(found, columns=[*KEYS, "metric", "mean", "sd", "n", "low", "high", "p"])
+    cells = {cell: group.set_index("pair")["value"] for cell, group in values.groupby([*KEYS, "metric"], sort=False)}
+    records = []
+    for cell, runs in cells.items():
+        interval = interval_or_nan(runs, skipna=False)
+        spread = (interval.mean, runs.std(ddof=1), interval.n, interval.low, interval.high)
+        records.append((*cell, *spread, _p(runs, cells, cell)))
+    table = pd.DataFrame(records, columns=[*KEYS, "metric", "mean", "sd", "n", "low", "high", "p"])
     table = table[table["mean"].notna() | (table["metric"] == "mae")]
-    order = {key: list(dict.fromkeys(rows[key])) for key in ("dataset", "method")}
-    position = {key: table[key].map(names.index) for key, names in order.items()}
-    table = table.assign(**position).sort_values(["dataset", "method"], kind="stable")
-    table = table.assign(**{key: [names[i] for i in table[key]] for key, names in order.items()})
+    order = {key: pd.Categorical(table[key], rows[key].unique()) for key in ("dataset", "method")}
+    table = table.assign(**order).sort_values(["dataset", "method"], kind="stable")
+    table = table.astype(rows.dtypes[["dataset", "method"]].to_dict())
     table["p_adjusted"] = adjusted_p(table["p"])
     table["paper"] = [printed(*cell) for cell in zip(table["dataset"], table["method"], table["metric"], strict=True)]
     return table[TABLE1_COLUMNS].reset_index(drop=True)
@@ -51,13 +52,6 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
 def _pairs(rows: pd.DataFrame) -> pd.Series:
     """What pairs runs of different methods: their seed, or without such a column their order."""
     return rows["seed"] if "seed" in rows else rows.groupby(KEYS, sort=False).cumcount()
-
-
-def _spread(runs: pd.Series) -> tuple[float, float, int, float, float]:
-    """mean, sd, n, low, high; mean, low and high are NaN where one of the runs is."""
-    mean, sd, n = runs.mean(skipna=False), runs.std(ddof=1), len(runs)
-    low, high = (math.nan, math.nan) if math.isnan(mean) else t_interval(runs, CONFIDENCE)[1:3]
-    return mean, sd, n, low, high
 
 
 def _p(runs: pd.Series, cells: dict[tuple, pd.Series], cell: tuple) -> float:
@@ -75,8 +69,9 @@ SHOWN = ("acc5", "f1_5class", "mae", "corr")
 
 
 def shown(table: pd.DataFrame, wanted: tuple[str, ...] = SHOWN) -> pd.DataFrame:
-    """Table 1 for people: a row a data set and method, "mean +- sd" a metric, n, and the paper's numbers beside."""
-    return _wide(table, wanted, with_spread, {})
+    """Table 1 for people: a row a data set and method, "mean ± sd" a metric, n, and the paper's numbers beside."""
+    spread = [f"{m:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}") for m, sd in table[["mean", "sd"]].to_numpy()]
+    return _wide(table.assign(text=spread, judgement=None), wanted)
 
 
 def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ...] = SHOWN) -> pd.DataFrame:
@@ -87,60 +82,41 @@ def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ..
         differences: `verdicts.gains` over TMT of any methods, each with its `method`. Their verdicts and the adjusted
             p that they rest on are shown; what was not compared, such as TMT itself, has neither.
     """
-    words = {
-        (r.dataset, r.source, r.method, r.metric): with_p(r.verdict, r.p_adjusted) for r in differences.itertuples()
+    keys = ["dataset", "source", "method", "metric"]
+    evidence = differences["p_adjusted"].map(", p = {:.2g}".format, na_action="ignore").fillna("")
+    judgements = differences[keys].assign(judgement=differences["verdict"] + evidence)
+    text = intervals(table, "mean").replace("", "nan")  # a failed training shows
+    return _wide(table.assign(text=text).merge(judgements, on=keys, how="left"), wanted)
+
+
+def _wide(table: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
+    """A row a data set and method: each metric's `text`, the paper's number and `judgement`, where there is any."""
+    cells = table[table["metric"].isin(wanted)]
+    printed_cells = cells["paper"].where(cells["metric"].isin(PAPER_METRICS))
+    cells = cells.assign(paper=printed_cells.map("{:.4g}".format, na_action="ignore"))
+    keys = ["dataset", "source", "method"]
+    wide = cells.pivot(index=keys, columns="metric", values=["text", "paper", "judgement"])
+    n = cells.groupby(keys, sort=False)["n"].max()
+    wide = wide.reindex(n.index)
+    columns = {
+        "data": [dataset_title(dataset, source) for dataset, source, _ in n.index],
+        "method": [method_title(method) for *_, method in n.index],
     }
-    return _wide(table, wanted, with_interval, words)
+    titles = {"text": "{}", "paper": "{}, paper (real data)", "judgement": "{} better than TMT?"}
+    for metric in wanted:
+        for value, title in titles.items():
+            if (value, metric) in wide and wide[value, metric].notna().any():
+                columns[title.format(short_label(metric))] = wide[value, metric].fillna("").to_numpy()
+    return pd.DataFrame(columns | {"n": n.to_numpy()})
 
 
-def _wide(table: pd.DataFrame, wanted: tuple[str, ...], cell: Callable, verdicts: Mapping[tuple, str]) -> pd.DataFrame:
-    """A row a data set and method: for each metric what `cell` makes of its row, the paper's number, and a verdict."""
-    table = table[table["metric"].isin(wanted)]
-    lines = []
-    for (dataset, source, method), cells in table.groupby(["dataset", "source", "method"], sort=False):
-        line = {"data": dataset_title(dataset, source), "method": method_title(method)}
-        cells = cells.set_index("metric")
-        for metric in wanted:
-            line[short_label(metric)] = cell(cells, metric)
-            if metric in PAPER_METRICS and metric in cells.index and pd.notna(cells.loc[metric, "paper"]):
-                line[paper_label(metric)] = f"{cells.loc[metric, 'paper']:.4g}"
-            if (dataset, source, method, metric) in verdicts:
-                line[verdict_label(metric)] = verdicts[dataset, source, method, metric]
-        lines.append(line | {"n": int(cells["n"].max())})
-    frame = pd.DataFrame(lines)
-    names = [x for m in wanted for x in (short_label(m), paper_label(m), verdict_label(m)) if x in frame]
-    return frame[["data", "method", *names, "n"]].fillna("")
-
-
-def with_spread(cells: pd.DataFrame, metric: str) -> str:
-    """mean ± sd of one metric; the mean alone where there is one run, nothing where the metric is not defined."""
-    if metric not in cells.index:
-        return ""
-    mean, sd = cells.loc[metric, ["mean", "sd"]]
-    return f"{mean:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}")
-
-
-def with_interval(cells: pd.DataFrame, metric: str) -> str:
-    """mean [low, high] of one metric; the mean alone where there is no interval, nothing where it is not defined."""
-    if metric not in cells.index:
-        return ""
-    mean, low, high = cells.loc[metric, ["mean", "low", "high"]]
-    return f"{mean:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")
-
-
-def with_p(verdict: str, p: float) -> str:
-    """A verdict and the adjusted p that it rests on, where there is one."""
-    return verdict if math.isnan(p) else f"{verdict}, p = {p:.2g}"
-
-
-def verdict_label(metric: str) -> str:
-    """The column title of verdicts on a metric."""
-    return f"{short_label(metric)} better than TMT?"
-
-
-def paper_label(metric: str) -> str:
-    """The column title of the paper's printed numbers, which are of real data, whatever stands beside them."""
-    return f"{short_label(metric)}, paper (real data)"
+def intervals(frame: pd.DataFrame, mean: str, form: str = ".3f", low: str = "low", high: str = "high") -> pd.Series:
+    """ "mean [low, high]" of each row; the mean alone where there is no interval, nothing where there is no mean."""
+    texts = [
+        "" if pd.isna(m) else f"{m:{form}}" + ("" if pd.isna(a) else f" [{a:{form}}, {b:{form}}]")
+        for m, a, b in frame[[mean, low, high]].itertuples(index=False)
+    ]
+    return pd.Series(texts, index=frame.index, dtype=object)
 
 
 def short_label(metric: str) -> str:

@@ -1,0 +1,129 @@
+"""Whether two studies' CSV tables agree: the same rows in any order, equal words, and numbers to `TOLERANCE`."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pandas as pd
+
+from tmtlib import common
+from tmtlib.study.provenance import commit
+
+TOLERANCE = 1e-5  # relative, and absolute below 1
+KEYS = (  # columns that say what a row is about; all others are compared
+    *("dataset", "source", "alignment", "method", "regime", "when", "seed", "seeds", "epoch", "kind", "what", "level"),
+    *("modality", "metric", "emotion", "measure", "statistic", "before", "after", "claim", "block", "order", "pair"),
+    *("scene", "effect", "learning_rate", "batch_size", "protocol"),
+)
+# What no second run has again, and words made of numbers that other columns hold
+LEFT_OUT = ("seconds", "peak_memory_mb", "device", "torch", "commit", "run_id", "time", "extra_time", "evidence")
+
+
+class Difference(NamedTuple):
+    """A cell that differs; column "row" or "file" for one that only one side has."""
+
+    file: str
+    row: str
+    column: str
+    before: str
+    after: str
+
+
+def read_tables(folder: Path) -> dict[str, str]:
+    """The text of a folder's CSV files by name. Raises FileNotFoundError where it has none."""
+    files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.csv"))}
+    if not files:
+        raise FileNotFoundError(f"no tables (*.csv) in {folder}")
+    return files
+
+
+def reference_tables(folder: Path, data: set[str]) -> dict[str, str]:
+    """What a study in that results folder is compared with: CSV text by file name, none where there is nothing.
+
+    The committed tables of the same profile (the folder's name) on the data of these SHA-256; outside a checkout of
+    this repository, the folder's own files as they are now.
+    """
+    if commit() == "unknown":
+        return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.csv")}
+    done = subprocess.run(["git", "archive", "HEAD", "results"], cwd=common.ROOT, capture_output=True)
+    studies: dict[PurePosixPath, dict[str, str]] = {}
+    if done.returncode == 0:
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.parent.name == folder.name and path.suffix in (".csv", ".json"):
+                    studies.setdefault(path.parent, {})[path.name] = tar.extractfile(member).read().decode()
+    matching = [files for files in studies.values() if data_hashes(files.pop("provenance.json", "")) == data]
+    return matching[0] if matching else {}
+
+
+def data_hashes(provenance: str) -> set[str]:
+    """SHA-256 of the data that a `provenance.json` names; empty for a text that is none."""
+    try:
+        return {card["sha256"] for card in json.loads(provenance)["data"]}
+    except (ValueError, KeyError, TypeError):
+        return set()
+
+
+def compare(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[list[Difference], int]:
+    """What differs between two sets of tables, CSV text by file name, and how many rows are equal."""
+    differences, equal = [], 0
+    for file in sorted(before.keys() | after.keys()):
+        if file not in before or file not in after:
+            sides = ["there" if file in files else "missing" for files in (before, after)]
+            differences.append(Difference(file, "", "file", *sides))
+            continue
+        old, new = _rows(before[file]), _rows(after[file])
+        for key in dict.fromkeys([*old, *new]):
+            cells = _cells(old.get(key), new.get(key))
+            differences += [Difference(file, " ".join(filter(None, key)), *cell) for cell in cells]
+            equal += not cells
+    return differences, equal
+
+
+def _rows(text: str) -> dict[tuple, dict[str, str]]:
+    """Compared cells by column, of each row by its key; rows with the same key are numbered."""
+    table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    left_out = [*LEFT_OUT, *(("low", "high") if "extra_time" in table else ())]
+    table = table.drop(columns=[name for name in left_out if name in table])
+    if "claim" in table:
+        table = table[table["claim"] != "overhead"]  # its verdict is of measured times
+    keys = [name for name in KEYS if name in table] or list(table.columns[:1])
+    repeats = table.groupby(keys, sort=False).cumcount().map(lambda n: f"({n + 1})" if n else "")
+    index = zip(*(table[name] for name in keys), repeats, strict=True)
+    return dict(zip(index, table.drop(columns=keys).to_dict("records"), strict=True))
+
+
+def _cells(old: dict[str, str] | None, new: dict[str, str] | None) -> list[tuple[str, str, str]]:
+    """Column, old and new value of each cell that differs between two rows; None for a row that is not there."""
+    if old is None or new is None:
+        return [("row", "missing" if old is None else "there", "missing" if new is None else "there")]
+    pairs = [(name, old.get(name, "no column"), new.get(name, "no column")) for name in dict.fromkeys([*old, *new])]
+    return [(name, a, b) for name, a, b in pairs if not _same(a, b)]
+
+
+def _same(a: str, b: str) -> bool:
+    try:
+        return a == b or abs(float(a) - float(b)) <= TOLERANCE * max(1.0, abs(float(a)), abs(float(b)))
+    except ValueError:  # words
+        return False
+
+
+def summary(differences: list[Difference], equal: int, name: str = "the committed tables", most: int = 10) -> str:
+    """One line where everything agrees; else how much differs, and the first differences with old and new value."""
+    if not differences:
+        return f"All {equal} rows agree with {name} (numbers to {TOLERANCE:g})."
+    files = len({d.file for d in differences})
+    lines = [
+        f"{len(differences)} differences from {name} in {files} files (numbers to {TOLERANCE:g}); {equal} rows agree:"
+    ]
+    lines += [
+        f"  {d.file}: {d.row + ', ' if d.row else ''}{d.column} {d.before} -> {d.after}" for d in differences[:most]
+    ]
+    return "\n".join(lines + ([f"  and {len(differences) - most} more"] if len(differences) > most else []))

@@ -17,7 +17,7 @@ from tmtlib.study.provenance import commit
 
 TOLERANCE = 1e-5  # relative, and absolute below 1
 KEYS = (  # columns that say what a row is about; all others are compared
-    *("dataset", "source", "alignment", "method", "regime", "when", "seed", "seeds", "epoch", "kind", "what", "level"),
+    *("dataset", "source", "alignment", "method", "regime", "when", "seed", "epoch", "kind", "what", "level"),
     *("modality", "metric", "emotion", "measure", "statistic", "before", "after", "claim", "block", "order", "pair"),
     *("scene", "effect", "learning_rate", "batch_size", "protocol"),
 )

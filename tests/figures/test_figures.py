@@ -32,7 +32,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
 from tmtlib import figures
-from tmtlib.analysis import degradation
+from tmtlib.analysis import robustness
 from tmtlib.analysis.many_worlds import agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
@@ -235,7 +235,7 @@ def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
 
 def test_areas_are_drawn_at_their_values_masked_ones_open():
     figure = drawing("auilc")
-    table = degradation.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
+    table = robustness.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
     dots = [line for line in figure.axes[0].lines + figure.axes[1].lines if line.get_marker() == "o"]
     for row in table.itertuples():
         at = [d for d in dots if d.get_xdata()[0] == pytest.approx(row.auilc_normalised)]

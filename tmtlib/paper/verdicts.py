@@ -32,9 +32,9 @@ def claims(
 
     Args:
         rows: one row a run of "tmt", "tmt_amw" and, where they ran, `facts.CONTROLS`, as `ensure` returns them.
-        areas: area under the noise curves of the same runs, see `degradation.area_under_curve`.
+        areas: area under the noise curves of the same runs, see `robustness.area_under_curve`.
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.analysis.costs`.
-        attention: attention entropy of the same runs, see `sharpness.table`; without it that claim cannot be told.
+        attention: attention entropy of the same runs, see `attention.table`; without it that claim cannot be told.
     """
     source = rows["source"].iloc[0]
     read = audit.arithmetic_verdicts().set_index("claim")
@@ -77,7 +77,7 @@ def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
-    """Verdict and evidence on sharper attention, from `sharpness.table`: with AMW in both halves of the mutual
+    """Verdict and evidence on sharper attention, from `attention.table`: with AMW in both halves of the mutual
     transformer on every data set, or not; "cannot tell" where nothing was measured, where a control with weights that
     are not learned is as sharp or was not run, and where there is one data set."""
     if attention is None or not len(attention):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tmtlib.analysis.falsification import combined
+from tmtlib.analysis.adaptation import combined
 from tmtlib.analysis.many_worlds import readable
 from tmtlib.figures.worlds import TITLES as MEASURES
 from tmtlib.study.methods import method_title

@@ -116,7 +116,7 @@ def at_training_time(
     corruption that it was trained on. Columns as `at_test_time`, with regime "noisy" and when "training"."""
     todo = weighted(todo)
     trained_on = dict.fromkeys(run.data.training_corruption for run in todo if run.data.training_corruption)
-    clean = tuple(dict.fromkeys(replace(how, level=LEVELS[how.kind][0]) for how in trained_on))
+    clean = tuple(dict.fromkeys(replace(how, level=math.inf if how.kind == "noise" else 0.0) for how in trained_on))
     grids = ((run.data.training_corruption,) if run.data.training_corruption else clean for run in todo)
     tasks = [(run, grid, masks) for run, grid in zip(todo, grids, strict=True)]
     return _rows(tasks, "training", device, jobs).assign(regime="noisy")

@@ -26,11 +26,13 @@ from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
 from tmtlib.training.fit import Fit, fit, predict
 
+PAIR = ("tmt", "tmt_amw")  # what `sensitivity` compares
+
 
 def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """What picking epochs by test adds over picking them by validation. Arguments and errors as `selection`.
 
-    Columns: dataset, source, method, metric, paper (`facts.printed`: real data; selected by validation, as it says),
+    Columns: dataset, source, method, metric, paper (what it prints, of real data, or NaN; see `facts.printed`),
     selected_on_valid and selected_on_test (means over seeds, the metric's unit), bonus (their difference, positive
     where test selection looks better: for MAE the reduction), low and high (its 95 % t interval), n (seeds where the
     metric is defined; 0 leaves NaN).
@@ -124,40 +126,34 @@ def _test_scores(run: Run, data: Dataset, device: str) -> dict[str, float]:
 
 
 def sensitivity(
-    todo: Sequence[Run],
-    grid: Mapping[str, Sequence],
-    device: str = "auto",
-    jobs: int | None = None,
-    methods: tuple[str, str] = ("tmt", "tmt_amw"),
+    todo: Sequence[Run], grid: Mapping[str, Sequence], device: str = "auto", jobs: int | None = None
 ) -> pd.DataFrame:
-    """The gain of the second method over the first at every combination of the grid's settings, over seeds.
+    """The gain of TMT+AMW over TMT at every combination of the grid's settings, over seeds.
 
-    `todo` holds runs of both methods, others are left out; `grid` has values by field of `Training`, such as
+    `todo` holds runs of both, others are left out; `grid` has values by field of `Training`, such as
     {"batch_size": (32, 64), "learning_rate": (1e-4, 1e-3)}. `runs.ensure` trains and keeps them as ordinary runs.
 
-    Columns: dataset, source, the grid's fields, metric ("mae", "acc5"), a column of means for each method, difference
-    (second minus first: a gain is negative for MAE and positive for Acc-5), low, high (95 % t interval), n. Raises
-    ValueError where the methods have not the same data sets and seeds, TypeError for another field.
+    Columns: dataset, source, the grid's fields, metric ("mae", "acc5"), tmt and tmt_amw (means), difference (TMT+AMW
+    minus TMT: a gain is negative for MAE and positive for Acc-5), low, high (95 % t interval), n. Raises ValueError
+    where the two have not the same data sets and seeds, TypeError for another field.
     """
-    first, second = ({(run.data, run.seed) for run in todo if run.method == m} for m in methods)
-    if first != second or not first:
+    before, after = ({(run.data, run.seed) for run in todo if run.method == m} for m in PAIR)
+    if before != after or not before:
         raise ValueError(
-            f"{len(first)} runs of {methods[0]} and {len(second)} of {methods[1]}, {len(first & second)} of them in "
+            f"{len(before)} runs of tmt and {len(after)} of tmt_amw, {len(before & after)} of them in "
             "pairs; wanted at least one pair, and both methods on the same data with the same seeds"
         )
     settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    todo = [run for run in todo if run.method in methods]
+    todo = [run for run in todo if run.method in PAIR]
     wanted = [(replace(r, training=replace(r.training, **s)), s) for s in settings for r in todo]
     rows = runs.ensure([run for run, _ in wanted], device, jobs)
     rows = rows.assign(**{name: [setting[name] for _, setting in wanted] for name in grid})
     keys, tables = ["dataset", "source", *grid, "metric"], []
     for metric in ("mae", "acc5"):
-        before, after = (
-            rows.loc[rows["method"] == m].rename(columns={metric: m}).assign(metric=metric) for m in methods
-        )
-        pairs = after.merge(before[[*keys, "seed", methods[0]]], on=[*keys, "seed"])
-        pairs["difference"] = pairs[methods[1]] - pairs[methods[0]]
-        tables.append(_means(pairs, keys, list(methods), "difference"))
+        tmt, amw = (rows[rows["method"] == m].rename(columns={metric: m}).assign(metric=metric) for m in PAIR)
+        pairs = amw.merge(tmt[[*keys, "seed", "tmt"]], on=[*keys, "seed"])
+        pairs["difference"] = pairs["tmt_amw"] - pairs["tmt"]
+        tables.append(_means(pairs, keys, list(PAIR), "difference"))
     return pd.concat(tables).sort_index(kind="stable", ignore_index=True)  # setting by setting
 
 

@@ -21,6 +21,7 @@ from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import CURVES, Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
+from tmtlib.models.base import Model
 from tmtlib.stats import metrics
 from tmtlib.stats.metrics import LOWER_IS_BETTER, scores_of
 from tmtlib.stats.statistics import over_seeds
@@ -112,16 +113,18 @@ def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:
 
 @cache.per_run("robustness")
 def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
-    model, task = runs.load_model(run, data.shape), run.model.task
+    model = runs.load_model(run, data.shape)
     if run.model.reads_token_ids:
         grid = [how for how in grid if how.kind not in ("noise", "shift") or "text" not in how.modalities]
+    cases = measured(data, grid, masks, lambda split: scores(run, model, split, device))
+    return [row_start(run, how, mask, len(data.test)) | metrics for how, mask, metrics in cases]
 
-    def scores(split: Split) -> dict[str, float]:
-        return scores_of(task, predict(model, split, run.training, device), split.labels_for(task), data.family)
 
+def scores(run: Run, model: Model, split: Split, device: str) -> dict[str, float]:
+    """Metrics of a run's model on any split."""
     with one_thread(device):
-        cases = measured(data, grid, masks, scores)
-        return [row_start(run, how, mask, len(data.test)) | metrics for how, mask, metrics in cases]
+        values = predict(model, split, run.training, device)
+    return scores_of(run.model.task, values, split.labels_for(run.model.task), model.family)
 
 
 def measured(

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tmtlib.analysis.robustness import cases, row_start
-from tmtlib.common import one_thread
+from tmtlib.analysis.robustness import cases, row_start, scores
 from tmtlib.data import corruption, schema
 from tmtlib.data.corrupt import noise_scale
 from tmtlib.data.corruption import Corruption
@@ -26,10 +25,8 @@ from tmtlib.data.encoders import FrozenBert, WordVectors, open_encoder
 from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, DataRef, Dataset, Split
 from tmtlib.data.transcripts import drop_words, substitute_words, vocabulary
-from tmtlib.stats.metrics import scores_of
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
-from tmtlib.training.fit import predict
 
 Encoder = WordVectors | FrozenBert
 CLOSE = 0.05  # standard deviations that a feature may differ by and be the same
@@ -139,8 +136,5 @@ def _computed(
         said = drop_words(texts, how.level, mask) if dropped else substitute_words(texts, how.level, counts, mask)
         split = encoded(data, said, encode)
         for run, model in models.items():
-            with one_thread(device):
-                values = predict(model, split, run.training, device)
-            metrics = scores_of(run.model.task, values, split.labels_for(run.model.task), data.family)
-            rows_of[run].append(row_start(run, how, mask, len(split)) | metrics)
+            rows_of[run].append(row_start(run, how, mask, len(split)) | scores(run, model, split, device))
     return rows_of

@@ -16,7 +16,7 @@ from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.models import build_model
-from tmtlib.paper import facts, verdicts
+from tmtlib.paper import verdicts
 from tmtlib.study import cache, runs
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import Training
@@ -114,6 +114,7 @@ def test_each_cell_is_judged_by_itself(rng):
     ]
     table = adaptation.verdict(pd.concat(some))
     assert list(table.columns) == adaptation.VERDICT_COLUMNS and len(table) == 6
+    assert set(table["rules"]) == {verdicts.RULES}
     assert table[table["method"] == "variant"]["verdict"].tolist() == ["supported", *["not supported"] * 2]
 
 
@@ -348,7 +349,7 @@ def entropies(mutual, other=0.0, method="tmt_amw", dataset="mosi", width=0.005):
     """A row a block, as `attention.table` gives them."""
     frame = pd.DataFrame({"block": attention.BLOCKS, "difference": [other, mutual, mutual]})
     frame = frame.assign(low=frame["difference"] - width, high=frame["difference"] + width, method=method, n=3)
-    judged = [facts.interval_verdict(c.low, c.high, -1, equivalence=0.01) for c in frame.itertuples()]
+    judged = [verdicts.interval_verdict(c.low, c.high, -1, equivalence=0.01) for c in frame.itertuples()]
     return frame.assign(verdict=judged, dataset=dataset, source="synthetic", regime="clean", entropy=0.9)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tmtlib.paper import audit, facts
+from tmtlib.paper import audit, facts, verdicts
 
 # Table 1 typed a second time, by row: data set, method, Acc-5, F1, MAE.
 TABLE = """
@@ -123,16 +123,16 @@ def test_gain_cells_expands_all():
     ],
 )
 def test_interval_verdict(low, high, better, verdict):
-    assert facts.interval_verdict(low, high, better) == verdict
+    assert verdicts.interval_verdict(low, high, better) == verdict
 
 
 def test_combined_verdict_needs_every_cell():
     yes, no, open_ = "supported", "not supported", "cannot tell"
-    assert facts.combined_verdict([yes, yes]) == yes
-    assert facts.combined_verdict([yes, open_]) == open_
-    assert facts.combined_verdict([yes, open_, no]) == no
-    assert facts.combined_verdict([]) == open_
-    assert facts.combined_verdict(iter([yes, yes])) == yes
+    assert verdicts.combined_verdict([yes, yes]) == yes
+    assert verdicts.combined_verdict([yes, open_]) == open_
+    assert verdicts.combined_verdict([yes, open_, no]) == no
+    assert verdicts.combined_verdict([]) == open_
+    assert verdicts.combined_verdict(iter([yes, yes])) == yes
     assert {yes, no, open_} < set(facts.VERDICTS)
 
 
@@ -157,24 +157,24 @@ def test_each_claim_stands_in_its_place():
 
 @pytest.mark.parametrize("better", [1, -1])
 def test_interval_without_width_is_no_evidence(better):
-    assert facts.interval_verdict(1 / 52, 1 / 52, better) == "cannot tell"
-    assert facts.interval_verdict(1 / 52, 1 / 51, 1) == "supported"
+    assert verdicts.interval_verdict(1 / 52, 1 / 52, better) == "cannot tell"
+    assert verdicts.interval_verdict(1 / 52, 1 / 51, 1) == "supported"
 
 
 # --- What counts as evidence ----------------------------------------------------------------------------------------
 
 
 def test_thresholds_are_those_written_down_before_the_runs():
-    assert (facts.CONFIDENCE, facts.ALPHA, facts.EQUIVALENCE) == (0.95, 0.05, 0.5)
-    assert set(facts.CONTROLS) == {"tmt_uniform", "tmt_random"}
+    assert (verdicts.CONFIDENCE, verdicts.ALPHA, verdicts.EQUIVALENCE) == (0.95, 0.05, 0.5)
+    assert set(verdicts.CONTROLS) == {"tmt_uniform", "tmt_random"}
 
 
 def test_margin_is_half_of_what_is_printed():
-    assert facts.margin("mosi", "acc5") == pytest.approx(0.0025) and facts.margin("mosei", "mae") == pytest.approx(
-        0.0025
-    )
-    assert facts.margin("sims", "mae") == pytest.approx(0.0022), "printed as rising: the size of the change"
-    assert facts.margin("mine", "f1") == pytest.approx(0.00085), "the smallest of the three"
+    assert verdicts.margin("mosi", "acc5") == pytest.approx(0.0025) and verdicts.margin(
+        "mosei", "mae"
+    ) == pytest.approx(0.0025)
+    assert verdicts.margin("sims", "mae") == pytest.approx(0.0022), "printed as rising: the size of the change"
+    assert verdicts.margin("mine", "f1") == pytest.approx(0.00085), "the smallest of the three"
 
 
 @pytest.mark.parametrize(
@@ -197,4 +197,4 @@ def test_margin_is_half_of_what_is_printed():
 @pytest.mark.parametrize("better", [1, -1])
 def test_interval_verdict_with_margin_and_adjusted_p(low, high, p_adjusted, verdict, better):
     ends = sorted((better * low, better * high))
-    assert facts.interval_verdict(*ends, better, p_adjusted, equivalence=0.002) == verdict
+    assert verdicts.interval_verdict(*ends, better, p_adjusted, equivalence=0.002) == verdict

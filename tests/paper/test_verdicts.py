@@ -1,10 +1,13 @@
 """Synthetic worlds, in which the truth is known, get the right verdicts: at least 95 of 100 draws each."""
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from tmtlib.paper import facts, verdicts
+from tmtlib.stats.statistics import Interval
 
 DRAWS, ENOUGH = 100, 95
 SPREAD = {"acc5": 0.012, "f1": 0.012, "mae": 0.015}  # sd of what a seed has in common, as published (audit.SEED_NOISE)
@@ -23,7 +26,7 @@ def world(rng: np.random.Generator, effects: dict[str, float], noise: float, see
     for dataset in facts.DATASETS:
         frame = pd.DataFrame({"method": np.repeat(METHODS, seeds), "seed": np.tile(np.arange(seeds), len(METHODS))})
         for metric, ours in verdicts.OUR_METRICS.items():
-            unit = facts.margin(dataset, metric) / facts.EQUIVALENCE
+            unit = verdicts.margin(dataset, metric) / verdicts.EQUIVALENCE
             common = rng.normal(0, SPREAD[metric], seeds)[frame["seed"]]
             gain = frame["method"].map(effects).fillna(0).to_numpy() + rng.normal(0, noise, len(frame))
             frame[ours] = 0.5 + common + facts.BETTER[metric] * unit * gain
@@ -133,6 +136,14 @@ def test_equal_differences_are_no_evidence_and_print_no_nan():
 @pytest.mark.parametrize(("datasets", "verdict"), [(("mosi", "sims"), "supported"), (("mosi",), "cannot tell")])
 def test_one_data_set_supports_nothing_that_is_said_of_several(datasets, verdict):
     better = pd.DataFrame({"dataset": datasets, "verdict": "supported"})
-    compared = dict.fromkeys(("tmt", *facts.CONTROLS), better)
+    compared = dict.fromkeys(("tmt", *verdicts.CONTROLS), better)
     assert verdicts.judged(compared, "amw_gain:all:all") == verdicts.judged(compared, "learned_gain:all:mae") == verdict
     assert verdicts.judged(compared, "amw_gain:mosi:all") == "supported", "of one data set it may"
+
+
+def test_every_row_states_the_version_and_date_of_the_rules():
+    rows = world(np.random.default_rng(3), {"tmt_amw": 2}, noise=0.2)
+    areas = rows.rename(columns={"mae": "area"}).assign(modality="all")
+    table = verdicts.claims(rows, areas, 384, Interval(0.02, 0.01, 0.03, 15))
+    assert set(table["rules"]) == {f"v{verdicts.RULES_VERSION}, {verdicts.RULES_DATE}"}
+    date.fromisoformat(verdicts.RULES_DATE)

@@ -221,7 +221,7 @@ def test_nan_prediction_is_wrong_whatever_the_label(family, label):
         ([1, 2], [1, 2, 3], "mosi", "2 predictions but 3 labels"),
         ([], [], "sims", "at least one utterance"),
         ([1, 2], [1, np.nan], "mosi", "1 of 2 labels are NaN or infinite .* index 1"),
-        ([1, 2], [1, 2], "mosei", "family is 'mosei'; wanted 'mosi'"),
+        ([1, 2], [1, 2], "mosei", "family is 'mosei'; wanted one of 'mosi', 'sims'"),
         (np.zeros((2, 5)), [1, 2], "sims", r"prediction has shape \(2, 5\)"),
         (0.5, [1], "sims", r"prediction has shape \(\)"),
     ],

@@ -29,7 +29,7 @@ from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
-from tmtlib.paper.facts import combined_verdict
+from tmtlib.paper.verdicts import RULES, combined_verdict
 from tmtlib.stats.statistics import Interval, interval_or_nan
 from tmtlib.study import cache, runs
 from tmtlib.study.methods import method_config
@@ -52,7 +52,7 @@ MEASURES = ("change", "spearman", "gain", "gain_all")
 VERDICT_COLUMNS = [
     *("dataset", "source", "method", "when", "regime", "modality", "kind", "n", "clean", "noisiest"),
     *(f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")),
-    *("verdict", "evidence"),
+    *("verdict", "evidence", "rules"),
 ]
 
 
@@ -153,7 +153,8 @@ def verdict(frame: pd.DataFrame) -> pd.DataFrame:
     Columns beside: n (seeds), clean and noisiest (mean weights at the two ends), and with 95 % t intervals (`_low`,
     `_high`; not adjusted for the number of cells) change (noisiest minus clean), spearman (of weight against how strong
     the corruption is, by seed; NaN where the weight is constant), gain (MAE minus that of uniform weights with the same
-    seed, at the noisiest level; below 0 is better), gain_all (its mean over all levels); verdict, evidence.
+    seed, at the noisiest level; below 0 is better), gain_all (its mean over all levels); verdict, evidence, rules
+    (their version and date).
 
     Rules, in this order:
         impossible as written  in every seed the weight is the same at every level, to the last bit
@@ -166,7 +167,7 @@ def verdict(frame: pd.DataFrame) -> pd.DataFrame:
         uniform = _by_level(cell[cell["method"] == UNIFORM], "mae")
         for method, subset in cell.groupby("method", sort=False):
             rows.append(dict(zip(CELL, key, strict=True)) | {"method": method} | _judged(subset, uniform))
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS).assign(rules=RULES)
 
 
 def combined(judged: pd.DataFrame) -> pd.DataFrame:

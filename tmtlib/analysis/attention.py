@@ -20,7 +20,7 @@ from tmtlib.analysis.adaptation import LEAST
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.schema import Dataset
 from tmtlib.models.tmt import TMT, TMTConfig
-from tmtlib.paper import facts
+from tmtlib.paper import verdicts
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
@@ -51,7 +51,7 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
     means[["difference", "low", "high"]] = means[["difference", "low", "high"]].where(compared)
     bounds = zip(means["low"], means["high"], compared, strict=True)
     means["verdict"] = [
-        facts.interval_verdict(low, high, -1, equivalence=LEAST) if c else "" for low, high, c in bounds
+        verdicts.interval_verdict(low, high, -1, equivalence=LEAST) if c else "" for low, high, c in bounds
     ]
     in_cells = means.groupby(CELL, sort=False).ngroup().argsort(kind="stable")  # block by block, not method by method
     return means.iloc[in_cells][COLUMNS].reset_index(drop=True)

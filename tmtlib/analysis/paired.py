@@ -9,8 +9,7 @@ import pandas as pd
 
 from tmtlib.data.schema import FAMILY_RANGE
 from tmtlib.stats import metrics
-from tmtlib.stats.significance import mcnemar, permutation_p
-from tmtlib.stats.statistics import hierarchical_bootstrap, probability_of_improvement
+from tmtlib.stats.statistics import hierarchical_bootstrap, mcnemar, permutation_p, probability_of_improvement
 from tmtlib.study.runs import Record, Run, read_record
 
 

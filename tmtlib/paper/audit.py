@@ -6,7 +6,8 @@ Every function is pure; tables are DataFrames, accuracies are fractions, "_pp" c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, exp
+from fractions import Fraction
+from math import ceil, exp, floor
 from typing import NamedTuple
 
 import numpy as np
@@ -14,18 +15,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from tmtlib.paper import facts
-from tmtlib.paper.facts import DATASETS, METHODS, METRICS, TEST_SIZES, table1_value
-from tmtlib.paper.grim import accuracy_cells as accuracy_cells
-from tmtlib.paper.grim import counts as counts
-from tmtlib.paper.grim import mcnemar_bound
-from tmtlib.paper.grim import most_discordant as most_discordant
-from tmtlib.paper.grim import smallest_p as smallest_p
-from tmtlib.paper.grim import utterance_gains as utterance_gains
-from tmtlib.paper.grim import whole_utterances as whole_utterances
-from tmtlib.paper.published import CONSTANT_ROWS as CONSTANT_ROWS
-from tmtlib.paper.published import SEED_NOISE, published_pairs
-from tmtlib.paper.published import TMT_SWEEP as TMT_SWEEP
-from tmtlib.paper.readings import READINGS, TEXT_CHECKS
+from tmtlib.paper.facts import DATASETS, METHODS, METRICS, TEST_SIZES, published_pairs, table1_value
+from tmtlib.stats.statistics import mcnemar_p
 
 
 class AdamBound(NamedTuple):
@@ -34,6 +25,95 @@ class AdamBound(NamedTuple):
     move: float
     lowest_weight: float
     highest_weight: float
+
+
+# --- Printed accuracies as whole numbers of test utterances -----------------------------------------------------------
+
+
+def counts(printed: str, n: int, truncated: bool = False) -> tuple[int, int] | None:
+    """Smallest and largest k whose k/n prints as `printed`, or None: the GRIM test (Brown & Heathers 2017).
+
+    Exact fractions; a tie counts as printed both up and down.
+    """
+    value, unit = Fraction(printed), Fraction(1, 10 ** len(printed.partition(".")[2]))
+    if truncated:
+        low, high = ceil(value * n), ceil((value + unit) * n) - 1
+    else:
+        low, high = ceil((value - unit / 2) * n), floor((value + unit / 2) * n)
+    return (low, high) if low <= high else None
+
+
+def accuracy_cells() -> list[facts.Cell]:
+    """The accuracies of Table 1 and their second and third printing in the text, with other digits."""
+    return [c for c in facts.TABLE1 if c.metric == "acc5"] + list(facts.REPRINTED)
+
+
+def whole_utterances() -> pd.DataFrame:
+    """Whether each printed accuracy is a whole number of test utterances over n, rounded or truncated.
+
+    low and high are the smallest and largest such number; `runs` is the smallest number of runs whose mean
+    accuracy can print these digits (1: a single run can). The final zeros of the text may be padding.
+    """
+    rows = []
+    for cell in accuracy_cells():
+        n = TEST_SIZES[cell.dataset]
+        low, high = counts(cell.printed, n) or (None, None)
+        cut_low, cut_high = counts(cell.printed, n, truncated=True) or (None, None)
+        rows.append(
+            {
+                **{name: getattr(cell, name) for name in ("dataset", "method", "place", "printed")},
+                **{"n": n, "low": low, "high": high, "truncated_low": cut_low, "truncated_high": cut_high},
+                "runs": next(r for r in range(1, 1000) if counts(cell.printed, r * n)),
+                "grim": f"cannot be k/{n}" if low is None else "unique" if low == high else "possible",
+            }
+        )
+    return pd.DataFrame(rows).astype(dict.fromkeys(("low", "high", "truncated_low", "truncated_high"), "Int64"))
+
+
+def utterance_gains() -> pd.DataFrame:
+    """The accuracy gain TMT -> TMT+AMW in test utterances, smallest and largest, for each printing.
+
+    Where no k/n prints as given, the two whole numbers around the printed value stand in.
+    """
+    ranges = {}
+    for cell in accuracy_cells():
+        exact = Fraction(cell.printed) * TEST_SIZES[cell.dataset]
+        around = counts(cell.printed, TEST_SIZES[cell.dataset]) or (floor(exact), ceil(exact))
+        ranges.setdefault((cell.dataset, cell.place), []).append(around)
+    rows = [
+        (dataset, place, TEST_SIZES[dataset], after[0] - before[1], after[1] - before[0])
+        for (dataset, place), (before, after) in ranges.items()
+    ]
+    return pd.DataFrame(rows, columns=["dataset", "place", "n", "gain_low", "gain_high"])
+
+
+def smallest_p(gain: int) -> float:
+    """Smallest two-sided exact McNemar p of a net gain of utterances: all discordant pairs favour it."""
+    return mcnemar_p(gain, 0) if gain > 0 else 1.0
+
+
+def most_discordant(gain: int, alpha: float = 0.05) -> int | None:
+    """Largest number of discordant pairs at which a net gain has exact McNemar p < alpha; None if none."""
+    pairs, best = gain, None
+    while gain > 0 and mcnemar_p((pairs + gain) // 2, (pairs - gain) // 2) < alpha:
+        pairs, best = pairs + 2, pairs  # the p of a fixed net gain only grows with the discordant pairs
+    return best
+
+
+def mcnemar_bound() -> pd.DataFrame:
+    """Could the printed accuracy gains reach p < .05 in an exact McNemar test of two single runs?
+
+    smallest_p belongs to gain_high. discordant_low and discordant_high hold the largest number of discordant
+    pairs at which gain_low and gain_high are significant; share is discordant_high over n.
+    """
+    frame = utterance_gains()
+    frame["smallest_p"] = [smallest_p(gain) for gain in frame["gain_high"]]
+    for end in ("low", "high"):
+        frame[f"discordant_{end}"] = pd.array([most_discordant(g) for g in frame[f"gain_{end}"]], "Int64")
+    return frame.assign(share=frame["discordant_high"].astype("Float64") / frame["n"])
+
+
+# --- Table 1 beside itself and beside published numbers ---------------------------------------------------------------
 
 
 def improvement(dataset: str, metric: str) -> float:
@@ -68,19 +148,20 @@ def mae_line(drop_constant: bool = True) -> pd.DataFrame:
     """
     pairs, rows = published_pairs(), []
     for dataset in DATASETS:
-        some = pairs[(pairs["dataset"] == dataset) & ~(pairs["constant"] & drop_constant)]
-        x, y = some["acc5"].to_numpy(), some["mae"].to_numpy()
+        points = pairs[(pairs["dataset"] == dataset) & ~(pairs["constant"] & drop_constant)]
+        x, y = points["acc5"].to_numpy(), points["mae"].to_numpy()
         slope, intercept = np.polyfit(x, y, 1)
         sd = np.sqrt(np.sum((y - intercept - slope * x) ** 2) / (len(x) - 2))
+        line = {"models": len(x), "intercept": intercept, "slope": slope, "r": np.corrcoef(x, y)[0, 1]}
         for method in METHODS:
-            at, mae = (table1_value(dataset, method, metric) for metric in ("acc5", "mae"))
-            widening = np.sqrt(1 + 1 / len(x) + (at - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2))
-            z = (mae - intercept - slope * at) / sd
-            fit = (len(x), intercept, slope, np.corrcoef(x, y)[0, 1], sd)
-            here = (at, mae, intercept + slope * at, z, z / widening, x.min() <= at <= x.max())
-            rows.append((dataset, method, *fit, *here))
-    columns = "dataset method models intercept slope r residual_sd acc5 mae predicted z z_prediction inside"
-    return pd.DataFrame(rows, columns=columns.split())
+            acc5, mae = (table1_value(dataset, method, metric) for metric in ("acc5", "mae"))
+            widening = np.sqrt(1 + 1 / len(x) + (acc5 - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2))
+            predicted = intercept + slope * acc5
+            z = (mae - intercept - slope * acc5) / sd
+            row = {"dataset": dataset, "method": method} | line | {"residual_sd": sd, "acc5": acc5, "mae": mae}
+            inside = x.min() <= acc5 <= x.max()
+            rows.append(row | {"predicted": predicted, "z": z, "z_prediction": z / widening, "inside": inside})
+    return pd.DataFrame(rows)
 
 
 def f1_above_accuracy() -> pd.DataFrame:
@@ -94,6 +175,9 @@ def f1_above_accuracy() -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["dataset", "method", "acc5", "f1"])
     excess = 100 * (frame["f1"] - frame["acc5"])
     return frame.assign(excess_pp=excess, f1_if_swapped=2 * frame["acc5"] - frame["f1"])
+
+
+# --- What the training budget and the number of runs allow ------------------------------------------------------------
 
 
 def adam_bound(learning_rate: float, steps: int, modalities: int = 3) -> AdamBound:
@@ -127,83 +211,72 @@ def seeds_needed(sd: float, delta: float, power: float = 0.8, alpha: float = 0.0
 
 def seed_budget() -> pd.DataFrame:
     """Seeds per method that the paper's gains would need at published seed noise; units as in Table 1."""
-    rows = [
-        (
-            dataset,
-            metric,
-            improvement(dataset, metric),
-            sd,
-            seeds_needed(sd, improvement(dataset, metric)),
-            source,
-        )
-        for dataset, metric, sd, source in SEED_NOISE
-    ]
+    rows = []
+    for noise in facts.read_toml("seed_noise.toml")["noise"]:
+        sd = noise["sd"] if "sd" in noise else float(np.std(noise["percent"], ddof=1)) / 100
+        gain = improvement(noise["dataset"], noise["metric"])
+        rows.append((noise["dataset"], noise["metric"], gain, sd, seeds_needed(sd, gain), noise["source"]))
     return pd.DataFrame(rows, columns=["dataset", "metric", "gain", "seed_sd", "seeds", "source"])
+
+
+# --- What reading settles, and verdicts without training --------------------------------------------------------------
 
 
 def text_checks() -> pd.DataFrame:
     """Statements that reading alone settles: an exact quote, what it was compared with, and the outcome."""
-    return pd.DataFrame(TEXT_CHECKS, columns=["quote", "check", "outcome"])
+    return pd.DataFrame(facts.read_toml("readings.toml")["check"], columns=["quote", "check", "outcome"])
 
 
-def _readings() -> dict[str, tuple[str, str]]:
-    """Verdict and evidence for each claim with rule "arithmetic"."""
+def arithmetic_verdicts() -> pd.DataFrame:
+    """Verdicts on the claims that need no training: those with rule "arithmetic" or "weights_static"."""
+    read = {key: (v["verdict"], v["evidence"]) for key, v in facts.read_toml("readings.toml")["verdict"].items()}
+    read |= _computed()
+    static = "impossible as written", "The weights are the softmax of a parameter: the same for every input."
+    rows = [
+        (c.key, c.quote, c.place, *(static if c.rule == "weights_static" else read[c.key]))
+        for c in facts.CLAIMS
+        if c.rule in ("arithmetic", "weights_static")
+    ]
+    return pd.DataFrame(rows, columns=["claim", "quote", "place", "verdict", "evidence"])
+
+
+def _computed() -> dict[str, tuple[str, str]]:
+    """Verdict and evidence of the claims with rule "arithmetic" that follow from Table 1 and published numbers."""
     better = {(d, m): improvement(d, m) for d in DATASETS for m in METRICS}
     worse = [f"{d} {m}" for (d, m), change in better.items() if change <= 0]
     largest = all(better["mosei", m] == max(better[d, m] for d in DATASETS) for m in METRICS)
     bound = mcnemar_bound()
     beyond = bound[(bound["place"] == facts.ANALYSIS) & (bound["smallest_p"] >= 0.05)]
-    p = ", ".join(f"{row.dataset} {row.smallest_p:.3f}" for row in beyond.itertuples())
+    p = ", ".join(f"{row.dataset} {row.smallest_p:.3f}" for row in beyond.itertuples()) or "none"
     same = column_coincidence().query("dataset == 'sims'")["coincide"].all()
     alike = f"CH-SIMS MAE and Acc-5 printed alike: {'yes' if same else 'no'}."
-    yes = {True: "supported", False: "not supported"}
-    # fmt: off
-    return READINGS | {
-        "all_metrics": (yes[not worse], f"Printed as not improving: {', '.join(worse) or 'none'}."),
-        "significant": (yes[beyond.empty],
-                        f"No pairing reaches p < .05 (exact McNemar, one run, three digits): {p or 'none'}."),
-        "largest_on_mosei": (yes[largest], "Printed changes of Acc-5, F1 and MAE, compared by data set."),
-        "sims_mae": ("cannot tell" if same else yes[better["sims", "mae"] < 0], alike),
+    return {
+        "all_metrics": (_if(not worse), f"Printed as not improving: {', '.join(worse) or 'none'}."),
+        "significant": (_if(beyond.empty), f"No pairing reaches p < .05 (exact McNemar, one run, three digits): {p}."),
+        "largest_on_mosei": (_if(largest), "Printed changes of Acc-5, F1 and MAE, compared by data set."),
+        "sims_mae": ("cannot tell" if same else _if(better["sims", "mae"] < 0), alike),
         "sims_mae_rise": ("cannot tell", alike),
         "earlier_methods": _earlier_methods(),
         "emphasis": _reach(),
     }
-    # fmt: on
+
+
+def _if(supported: bool) -> str:
+    return "supported" if supported else "not supported"
 
 
 def _earlier_methods() -> tuple[str, str]:
     """TMT's printed Acc-5 beside other models' published means; their text features are not all the same."""
     pairs = published_pairs()
-    above = {
-        d: int((pairs.loc[pairs["dataset"] == d, "acc5"] > table1_value(d, "tmt", "acc5")).sum()) for d in DATASETS
-    }
-    sizes = pairs.groupby("dataset").size()
-    counted = ", ".join(f"{d} {above[d]} of {sizes[d]}" for d in DATASETS)
-    return "not supported" if any(
-        above.values()
-    ) else "supported", f"Models in MMSA's list with a higher Acc-5: {counted}."
+    higher = pairs["acc5"] > [table1_value(d, "tmt", "acc5") for d in pairs["dataset"]]
+    tally = higher.groupby(pairs["dataset"]).agg(["sum", "size"])
+    counted = ", ".join(f"{d} {tally.at[d, 'sum']} of {tally.at[d, 'size']}" for d in DATASETS)
+    return _if(not higher.any()), f"Models in MMSA's list with a higher Acc-5: {counted}."
 
 
 def _reach() -> tuple[str, str]:
     """How far the weights can get at the paper's rate, were it theirs: no evidence for or against an order."""
     rows = weight_budget().itertuples()
     reach = ", ".join(f"{row.dataset} {row.lowest_weight:.2f} to {row.highest_weight:.2f}" for row in rows)
-    return (
-        "cannot tell",
-        f"No learned weight is printed. From 1/3, at the rate stated for training, Adam reaches {reach}.",
-    )
-
-
-def arithmetic_verdicts() -> pd.DataFrame:
-    """Verdicts on the claims that need no training: those with rule "arithmetic" or "weights_static"."""
-    readings = _readings()
-    static = (
-        "impossible as written",
-        "The weights are the softmax of a parameter: the same for every input.",
-    )
-    rows = [
-        (c.key, c.quote, c.place, *(static if c.rule == "weights_static" else readings[c.key]))
-        for c in facts.CLAIMS
-        if c.rule in ("arithmetic", "weights_static")
-    ]
-    return pd.DataFrame(rows, columns=["claim", "quote", "place", "verdict", "evidence"])
+    evidence = f"No learned weight is printed. From 1/3, at the rate stated for training, Adam reaches {reach}."
+    return "cannot tell", evidence

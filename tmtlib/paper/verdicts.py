@@ -1,24 +1,101 @@
-"""A verdict for each claim of the paper, from its own text or from runs: pure functions of DataFrames."""
+"""The rules that turn evidence into verdicts, and a verdict for each claim of the paper, from its text or from runs.
+
+Pure functions of DataFrames. The rules are fixed before the runs that are judged by them: who changes a rule or a
+threshold raises `RULES_VERSION`, sets `RULES_DATE` to the day of the change, and makes new runs.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper import audit, facts
-from tmtlib.stats import significance
+from tmtlib.stats import statistics
 from tmtlib.stats.metrics import LABELS
-from tmtlib.stats.statistics import Interval, paired_interval
+from tmtlib.stats.statistics import UNDEFINED, Interval, paired_interval
 
-COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source"]
+RULES_VERSION = 1
+RULES_DATE = "2026-11-25"  # of the last change of a rule or threshold
+RULES = f"v{RULES_VERSION}, {RULES_DATE}"  # as verdict tables state it
+
+CONFIDENCE = 0.95  # of the t interval of paired seed differences
+ALPHA = 0.05  # a difference counts where its Benjamini-Hochberg adjusted p, over all (data set, metric) cells, is below
+EQUIVALENCE = 0.5  # an interval within +- this share of the printed change has no gain as large as half of it
+CONTROLS = {  # weightings without learning: what they gain too is no merit of learned weights
+    "tmt_uniform": "uniform weights",
+    "tmt_random": "random weights",
+}
+
+COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source", "rules"]
 GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict".split()
 OUR_METRICS = {"acc5": "acc5", "f1": "f1_5class", "mae": "mae"}  # by the paper's name
 TEXT_RULES = ("arithmetic", "weights_static")
-MUTUAL = ("specific_from_shared", "shared_from_specific")  # the attention that the paper calls sharper
+MUTUAL_BLOCKS = ("specific_from_shared", "shared_from_specific")  # the attention that the paper calls sharper
+
+
+class PairedTest(NamedTuple):
+    """A paired comparison over seeds: mean difference with its interval, p, effect size, smallest detectable effect."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+    p: float = math.nan
+    d_z: float = math.nan
+    mde: float = math.nan
+
+
+# --- Rules ------------------------------------------------------------------------------------------------------------
+
+
+def margin(dataset: str, metric: str) -> float:
+    """The largest difference that counts as none: `EQUIVALENCE` of the change that Table 1 prints, better or worse.
+
+    For a data set that the paper does not have, the smallest of that metric's three.
+    """
+    changes = {d: abs(audit.improvement(d, metric)) for d in facts.DATASETS}  # fractions; mae as printed
+    return EQUIVALENCE * changes.get(dataset, min(changes.values()))
+
+
+def interval_verdict(
+    low: float, high: float, better: int = 1, p_adjusted: float = 0.0, equivalence: float = 0.0
+) -> str:
+    """The verdict of a 95 % interval of a paired difference; `better`, +1 or -1, is the claimed direction.
+
+    Within +- `equivalence`: not supported, for a gain of the claimed size is excluded, however surely there is some.
+    Else, where it excludes zero and `p_adjusted` is below `ALPHA`: supported in the claimed direction, not supported in
+    the other. Else: cannot tell. So is an interval of no width: a few equal differences, as counts of test utterances
+    can be, do not show their spread; and a p of NaN.
+    """
+    low, high = sorted((better * low, better * high))
+    if math.isnan(low) or math.isnan(high) or math.isclose(low, high, rel_tol=1e-9):
+        return "cannot tell"
+    if within_margin(low, high, equivalence):
+        return "not supported"
+    if low <= 0 <= high or not p_adjusted < ALPHA:
+        return "cannot tell"
+    return "supported" if low > 0 else "not supported"
+
+
+def within_margin(low: float, high: float, equivalence: float) -> bool:
+    """Whether an interval has a width and lies wholly within +- `equivalence`; False where an end is NaN."""
+    return -equivalence < low < high < equivalence and not math.isclose(low, high, rel_tol=1e-9)
+
+
+def combined_verdict(verdicts: Iterable[str]) -> str:
+    """One verdict for a claim over several cells: all must be supported, one not supported settles it."""
+    distinct = set(verdicts)
+    if "not supported" in distinct:
+        return "not supported"
+    return "supported" if distinct == {"supported"} else "cannot tell"
+
+
+# --- Claims -----------------------------------------------------------------------------------------------------------
 
 
 def claims(
@@ -28,29 +105,28 @@ def claims(
     extra_time: Interval,
     attention: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """All claims with verdict and evidence; source: "paper" (read or computed from it), "synthetic" or "real" data.
+    """All claims with verdict and evidence; source: "paper" (read or computed from it), "synthetic" or "real" data;
+    rules: version and date of the rules.
 
     Args:
-        rows: one row a run of "tmt", "tmt_amw" and, where they ran, `facts.CONTROLS`, as `ensure` returns them.
+        rows: one row a run of "tmt", "tmt_amw" and, where they ran, `CONTROLS`, as `ensure` returns them.
         areas: area under the noise curves of the same runs, see `robustness.area_under_curve`.
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.analysis.costs`.
         attention: attention entropy of the same runs, see `attention.table`; without it that claim cannot be told.
     """
     source = rows["source"].iloc[0]
     read = audit.arithmetic_verdicts().set_index("claim")
-    judged = gain_verdicts(rows) | noise_verdicts(areas)
-    sharp = sharpness_verdict(attention)
-    judged |= {c.key: sharp for c in facts.CLAIMS if c.rule == "sharpness"}
-    found = []
+    by_rule = {"sharpness": sharpness_verdict(attention), "parameters": _overhead(extra_parameters, extra_time)}
+    from_runs = gain_verdicts(rows) | noise_verdicts(areas)
+    judgements = []
     for claim in facts.CLAIMS:
         if claim.rule in TEXT_RULES:
-            verdict, evidence, where = *read.loc[claim.key, ["verdict", "evidence"]], "paper"
+            verdict, evidence, where = read.at[claim.key, "verdict"], read.at[claim.key, "evidence"], "paper"
         else:
-            known = judged.get(claim.key)
-            verdict, evidence = _overhead(extra_parameters, extra_time) if known is None else known
+            verdict, evidence = by_rule.get(claim.rule) or from_runs[claim.key]
             where = source
-        found.append((claim.key, claim.quote, claim.place, verdict, evidence, where))
-    return pd.DataFrame(found, columns=COLUMNS)
+        judgements.append((claim.key, claim.quote, claim.place, verdict, evidence, where, RULES))
+    return pd.DataFrame(judgements, columns=COLUMNS)
 
 
 def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -61,7 +137,7 @@ def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
     """The cells of `gains` that each such claim is about, by its key and by what TMT+AMW is compared with."""
-    compared = {before: gains(rows, before=before) for before in ("tmt", *facts.CONTROLS)}
+    compared = {before: gains(rows, before=before) for before in ("tmt", *CONTROLS)}
     return {
         claim.key: {before: _within(frame, claim.rule) for before, frame in compared.items()}
         for claim in facts.CLAIMS
@@ -71,7 +147,7 @@ def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
 
 def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """The same for the claims with a "noise" or "learned_noise" rule, from areas under noise curves."""
-    compared = {before: noise_gains(areas, before=before) for before in ("tmt", *facts.CONTROLS)}
+    compared = {before: noise_gains(areas, before=before) for before in ("tmt", *CONTROLS)}
     ruled = (c for c in facts.CLAIMS if c.rule in ("noise", "learned_noise"))
     return {c.key: (judged(compared, c.rule), _evidence(compared)) for c in ruled}
 
@@ -82,29 +158,26 @@ def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
     are not learned is as sharp or was not run, and where there is one data set."""
     if attention is None or not len(attention):
         return "cannot tell", "No attention distribution, entropy or map is printed, and none was measured here."
-    measured = attention[
-        attention["block"].isin(MUTUAL) & (attention["regime"] == "clean") & attention["difference"].notna()
-    ]
+    in_mutual = attention["block"].isin(MUTUAL_BLOCKS) & (attention["regime"] == "clean")
+    measured = attention[in_mutual & attention["difference"].notna()]
     cells, uniform, random = (measured[measured["method"] == m] for m in ("tmt_amw", "tmt_uniform", "tmt_random"))
     if cells.empty:
         return "cannot tell", "Attention was measured, but not both with and without AMW."
     parts = []
-    for (dataset, source), some in cells.groupby(["dataset", "source"], sort=False):
-        halves = (f"{c.block.replace('_', ' ')} {_with_interval(c)}" for c in some.itertuples())
+    for (dataset, source), of_data in cells.groupby(["dataset", "source"], sort=False):
+        halves = (f"{c.block.replace('_', ' ')} {_with_interval(c)}" for c in of_data.itertuples())
         parts.append(f"{dataset_title(dataset, source)} {', '.join(halves)}")
     evidence = f"Normalised attention entropy, AMW minus TMT, n = {cells['n'].min()} seeds: {'; '.join(parts)}."
-    found = list(cells["verdict"])
+    verdicts = list(cells["verdict"])
     for title, control in (("Uniform", uniform), ("Random", random)):
+        sharper = (control["verdict"] == "supported").sum()
         if len(control):
-            sharper = (control["verdict"] == "supported").sum()
             evidence += f" {title} weights: sharper than TMT in {sharper} of {len(control)}."
-            # What weights bring that are not learned is not owed to AMW
-            found += ["cannot tell"] * int(sharper)
-        else:
-            found.append("cannot tell")
+        if sharper or control.empty:  # what weights bring that are not learned is not owed to AMW
+            verdicts.append("cannot tell")
     if cells["dataset"].nunique() < 2:
-        found.append("cannot tell")  # one data set cannot support what is said of several
-    return facts.combined_verdict(found), evidence
+        verdicts.append("cannot tell")  # one data set cannot support what is said of several
+    return combined_verdict(verdicts), evidence
 
 
 def _with_interval(cell) -> str:
@@ -118,13 +191,17 @@ def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
     What learned weights are said to bring ("learned_..." rules) has to show over each control too; a control that was
     not run leaves that open.
     """
-    found = list(compared["tmt"]["verdict"])
-    for control in facts.CONTROLS if rule.startswith("learned") else ():
-        verdicts = list(compared[control]["verdict"])
-        found += verdicts if len(verdicts) == len(compared["tmt"]) else [*verdicts, "cannot tell"]
+    verdicts = list(compared["tmt"]["verdict"])
+    for control in CONTROLS if rule.startswith("learned") else ():
+        verdicts += list(compared[control]["verdict"])
+        if len(compared[control]) != len(compared["tmt"]):
+            verdicts.append("cannot tell")
     if ":all:" in rule and compared["tmt"]["dataset"].nunique() < 2:
-        found.append("cannot tell")  # one data set cannot support what is said of several
-    return facts.combined_verdict(found)
+        verdicts.append("cannot tell")  # one data set cannot support what is said of several
+    return combined_verdict(verdicts)
+
+
+# --- Paired differences over seeds ------------------------------------------------------------------------------------
 
 
 def gains(rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt", after: str = "tmt_amw"):
@@ -134,7 +211,7 @@ def gains(rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt
     source, metric, difference, low, high (95 % t interval over seeds), n, p (paired t test), p_adjusted
     (Benjamini-Hochberg over all data sets of `rows` and the paper's metrics, whatever the rule names), d_z (difference
     over the sd of differences), mde (smallest difference that n such seeds find with power .8), margin (below which a
-    difference counts as none, see `facts.margin`) and verdict (of "better").
+    difference counts as none, see `margin`) and verdict (of "better").
     """
     frame = _compared(rows, {ours: (ours, name) for name, ours in OUR_METRICS.items()}, before, after)
     return _within(frame, rule)
@@ -150,40 +227,49 @@ def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw"
 
 def _compared(rows: pd.DataFrame, columns: Mapping[str, tuple[str, str]], before: str, after: str) -> pd.DataFrame:
     """All cells of one comparison: for each column of `rows` its (name in the result, paper's name)."""
-    found = []
+    cells = []
     both = rows[rows["method"].isin((before, after))]
-    for (dataset, source), some in both.groupby(["dataset", "source"], sort=False):
-        if set(some["method"]) == {before, after}:
-            by_seed = some.pivot(index="seed", columns="method", values=list(columns))
+    for (dataset, source), of_data in both.groupby(["dataset", "source"], sort=False):
+        if set(of_data["method"]) == {before, after}:
+            by_seed = of_data.pivot(index="seed", columns="method", values=list(columns))
             for column, (shown, name) in columns.items():
-                pair = (by_seed[column, method].to_numpy(np.float64) for method in (after, before))
-                found.append((dataset, source, shown, *_paired(*pair), facts.margin(dataset, name)))
-    frame = pd.DataFrame(found, columns=[c for c in GAIN_COLUMNS if c not in ("p_adjusted", "verdict")])
-    frame["p_adjusted"] = significance.adjusted_p(frame["p"])
+                test = _paired(*(by_seed[column, method].to_numpy(np.float64) for method in (after, before)))
+                names = {"dataset": dataset, "source": source, "metric": shown}
+                cells.append(names | test._asdict() | {"margin": margin(dataset, name)})
+    frame = pd.DataFrame(cells, columns=[c for c in GAIN_COLUMNS if c not in ("p_adjusted", "verdict")])
+    frame["p_adjusted"] = statistics.adjusted_p(frame["p"])
     better = {shown: facts.BETTER[name] for shown, name in columns.values()}
-    named = zip(*(frame[c] for c in ("low", "high", "metric", "p_adjusted", "margin")), strict=True)
-    frame["verdict"] = [facts.interval_verdict(low, high, better[m], p, margin) for low, high, m, p, margin in named]
+    frame["verdict"] = [
+        interval_verdict(c.low, c.high, better[c.metric], c.p_adjusted, c.margin) for c in frame.itertuples()
+    ]
     return frame[GAIN_COLUMNS]
 
 
-def _paired(after: np.ndarray, before: np.ndarray) -> tuple[float, ...]:
-    """difference, low, high, n, p, d_z, mde over seeds; NaN, so no verdict, where a seed is missing or has failed."""
+def _paired(after: np.ndarray, before: np.ndarray) -> PairedTest:
+    """The comparison over seeds (n,); NaN, so no verdict, where a seed is missing or has failed."""
     n = len(after)
     if np.isnan(after).any() or np.isnan(before).any():
-        return (math.nan,) * 3 + (n,) + (math.nan,) * 3
-    interval = paired_interval(after, before, facts.CONFIDENCE)
-    sd = float(np.std(after - before, ddof=1)) if n > 1 else math.nan
-    p, d_z = significance.paired_p(after, before), significance.cohen_dz(after, before)
-    return *interval, p, d_z, significance.minimum_detectable_effect(n, sd, alpha=facts.ALPHA)
+        return PairedTest(*UNDEFINED._replace(n=n))
+    return PairedTest(
+        *paired_interval(after, before, CONFIDENCE),
+        p=statistics.paired_p(after, before),
+        d_z=statistics.cohen_dz(after, before),
+        mde=statistics.minimum_detectable_effect(n, float(np.std(after - before, ddof=1)), alpha=ALPHA)
+        if n > 1
+        else math.nan,
+    )
 
 
 def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
     """The cells that a rule names; "all" data sets: its metrics on whatever data sets there are."""
-    wanted = {(dataset, OUR_METRICS[metric]) for dataset, metric in facts.gain_cells(rule)}
-    metric_names, everywhere = {metric for _, metric in wanted}, rule.split(":")[1] == "all"
+    cells = {(dataset, OUR_METRICS[metric]) for dataset, metric in facts.gain_cells(rule)}
+    metrics, everywhere = {metric for _, metric in cells}, rule.split(":")[1] == "all"
     pairs = zip(frame["dataset"], frame["metric"], strict=True)
-    kept = [m in metric_names if everywhere else (d, m) in wanted for d, m in pairs]
+    kept = [m in metrics if everywhere else (d, m) in cells for d, m in pairs]
     return frame.loc[np.array(kept, dtype=bool)].reset_index(drop=True)
+
+
+# --- Evidence in words ------------------------------------------------------------------------------------------------
 
 
 def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
@@ -196,18 +282,18 @@ def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
     parts = [f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {_in_words(cells)}."]
     if small := _without_gain(cells):
         parts.append(f"No gain as large as half the printed one: {small}.")
-    tallies = (_tally(title, compared[method]) for method, title in facts.CONTROLS.items())
+    tallies = (_tally(title, compared[method]) for method, title in CONTROLS.items())
     return " ".join([*parts, f"AMW against {', against '.join(tallies)}."])
 
 
 def _in_words(cells: pd.DataFrame) -> str:
     """Every cell's difference with its interval and adjusted p, by data set."""
     parts = []
-    for (dataset, source), some in cells.groupby(["dataset", "source"], sort=False):
+    for (dataset, source), of_data in cells.groupby(["dataset", "source"], sort=False):
         changes = [
             f"{_label(c.metric)} {c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
             f"{'' if math.isnan(c.p_adjusted) else f' p {c.p_adjusted:.2g}'}"
-            for c in some.itertuples()
+            for c in of_data.itertuples()
         ]
         parts.append(f"{dataset_title(dataset, source)} {', '.join(changes)}")
     return "; ".join(parts)
@@ -215,7 +301,7 @@ def _in_words(cells: pd.DataFrame) -> str:
 
 def _without_gain(cells: pd.DataFrame) -> str:
     """The cells whose interval lies within the margin, as words."""
-    small = [c for c in cells.itertuples() if facts.within_margin(c.low, c.high, c.margin)]
+    small = [c for c in cells.itertuples() if within_margin(c.low, c.high, c.margin)]
     return ", ".join(f"{dataset_title(c.dataset, c.source)} {_label(c.metric)}" for c in small)
 
 
@@ -232,7 +318,7 @@ def _label(metric: str) -> str:
 
 
 def _overhead(parameters: int, extra: Interval) -> tuple[str, str]:
-    verdict = facts.interval_verdict(extra.low, extra.high) if parameters > 0 else "not supported"
+    verdict = interval_verdict(extra.low, extra.high) if parameters > 0 else "not supported"
     evidence = (
         f"{parameters} more parameters; {100 * extra.mean:+.1f} % [{100 * extra.low:+.1f}, {100 * extra.high:+.1f}] "
         f"time per training step, over {extra.n} interleaved rounds."

@@ -13,12 +13,14 @@ Corr NaN. (MMSA's own comparisons would call it negative for the mosi family, so
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
+
+from tmtlib.common import check_choice
+from tmtlib.stats import emotions
 
 Family = Literal["mosi", "sims"]
 Values = Float32[np.ndarray, " N"]
@@ -46,11 +48,20 @@ LABELS = {
 LOWER_IS_BETTER = ("mae",)  # of all metrics; more of any other is better
 CLASS_CENTRES5 = {"mosi": (-2.0, -1.0, 0.0, 1.0, 2.0), "sims": (-0.9, -0.4, 0.0, 0.4, 0.9)}
 # Inner edges by number of classes; a value on an edge belongs to the bin below it
-SIMS_EDGES = {
-    2: (0.0,),
-    3: (-0.1, 0.1),
-    5: (-0.7, -0.1, 0.1, 0.7),
-}
+SIMS_EDGES = {2: (0.0,), 3: (-0.1, 0.1), 5: (-0.7, -0.1, 0.1, 0.7)}
+
+
+def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: Family) -> dict[str, float]:
+    """The metrics of a task, "regression", "classification" or "emotions", of what `Model.values` gives."""
+    return emotions.score(values, labels) if task == "emotions" else evaluate(values, labels, family)
+
+
+def evaluate(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:
+    """`score` and the two 5-class F1: `f1_5class` (true order) and `f1_5class_swapped` (legacy); see `f1`."""
+    return score(prediction, label, family) | {
+        "f1_5class": f1(prediction, label, family, classes=5, convention="true"),
+        "f1_5class_swapped": f1(prediction, label, family, classes=5, convention="pred"),
+    }
 
 
 def score(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:
@@ -69,17 +80,20 @@ def score(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> d
     Raises ValueError for an unknown family, other shapes, different sizes, no values, or a label that is not
     finite.
     """
-    _check_family(family)
-    p, t = _pair(prediction, label)
-    return _score_mosi(p, t) if family == "mosi" else _score_sims(p, t)
-
-
-def evaluate(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:
-    """`score` and the two 5-class F1: `f1_5class` (true order) and `f1_5class_swapped` (legacy); see `f1`."""
-    return score(prediction, label, family) | {
-        "f1_5class": f1(prediction, label, family, classes=5, convention="true"),
-        "f1_5class_swapped": f1(prediction, label, family, classes=5, convention="pred"),
-    }
+    p, t = _pair(prediction, label, family)
+    if family == "sims":
+        p, t = np.clip(p, -1, 1), np.clip(t, -1, 1)
+    two, three, five = ((_classes(p, family, k), _classes(t, family, k)) for k in (2, 3, 5))
+    scores = {"acc3": _accuracy(*three), "acc5": _accuracy(*five), "mae": _mae(p, t), "corr": _corr(p, t)}
+    if family == "sims":
+        scores |= {"acc2": _accuracy(*two), "f1": _weighted_f1(*two)}
+    else:
+        seven = _classes(p, family, 7), _classes(t, family, 7)
+        p, t = p[t != 0], t[t != 0]
+        non0 = _mark_nan(p > 0, p), _mark_nan(t > 0, t)
+        scores |= {"acc2_has0": _accuracy(*two), "f1_has0": _weighted_f1(*two), "acc7": _accuracy(*seven)}
+        scores |= {"acc2_non0": _accuracy(*non0), "f1_non0": _weighted_f1(*non0)}
+    return {name: scores[name] for name in METRICS[family]}
 
 
 def f1(
@@ -101,14 +115,9 @@ def f1(
     true and p_c its predicted support. Arguments and errors are those of `score`, and ValueError for another
     number of classes or another convention.
     """
-    _check_family(family)
-    if classes not in (2, 5):
-        raise ValueError(f"classes is {classes!r}; F1 is defined for 2 or 5 classes")
-    if convention not in ("true", "pred"):
-        raise ValueError(f"convention is {convention!r}; wanted 'true' or 'pred', whose support weighs")
-    p, t = _pair(prediction, label)
-    to_classes = _binary if classes == 2 and family == "mosi" else _classifier(family, classes)
-    p, t = to_classes(p), to_classes(t)
+    check_choice("classes", classes, (2, 5))
+    check_choice("convention", convention, ("true", "pred"))
+    p, t = (_classes(value, family, classes) for value in _pair(prediction, label, family))
     return _weighted_f1(p, t) if convention == "true" else _weighted_f1(t, p)
 
 
@@ -119,59 +128,21 @@ def classes5(value: ArrayLike, family: Family) -> Classes:
     -0.1, 0.1, 0.7 (the outer bins take all beyond, so clipping to [-1, 1] first would change nothing).
     Raises ValueError for an unknown family or a shape other than (N,) or (N, 1).
     """
-    _check_family(family)
-    return _classifier(family, 5)(_flat(value, "value"))
+    check_choice("family", family, tuple(METRICS))
+    return _classes(_flat(value, "value"), family, 5)
 
 
-def _score_mosi(p: Values, t: Values) -> dict[str, float]:
-    nonzero = t != 0
-    has0 = _binary(p), _binary(t)
-    non0 = _binary(p[nonzero], strict=True), _binary(t[nonzero], strict=True)
-    return {
-        "acc2_has0": _accuracy(*has0),
-        "acc2_non0": _accuracy(*non0),
-        "f1_has0": _weighted_f1(*has0),
-        "f1_non0": _weighted_f1(*non0),
-        "acc3": _accuracy(_rounded(p, 1), _rounded(t, 1)),
-        "acc5": _accuracy(_rounded(p, 2), _rounded(t, 2)),
-        "acc7": _accuracy(_rounded(p, 3), _rounded(t, 3)),
-        "mae": _mae(p, t),
-        "corr": _corr(p, t),
-    }
-
-
-def _score_sims(p: Values, t: Values) -> dict[str, float]:
-    p, t = np.clip(p, -1, 1), np.clip(t, -1, 1)
-    binned = {k: (_binned(p, k), _binned(t, k)) for k in SIMS_EDGES}
-    return {
-        "acc2": _accuracy(*binned[2]),
-        "acc3": _accuracy(*binned[3]),
-        "acc5": _accuracy(*binned[5]),
-        "f1": _weighted_f1(*binned[2]),
-        "mae": _mae(p, t),
-        "corr": _corr(p, t),
-    }
-
-
-def _classifier(family: str, classes: int) -> Callable[[Values], Classes]:
-    """Values to class numbers from 0."""
-    if family == "mosi":
-        return lambda value: _rounded(value, classes // 2)
-    return lambda value: _binned(value, classes)
-
-
-def _binary(value: Values, strict: bool = False) -> Classes:
-    return _mark_nan(value > 0 if strict else value >= 0, value)
-
-
-def _rounded(value: Values, limit: int) -> Classes:
-    return _mark_nan(np.round(np.clip(np.nan_to_num(value), -limit, limit)) + limit, value)
-
-
-def _binned(value: Values, classes: int) -> Classes:
-    # float32 edges: in float64, the edge 0.7 and the same value as float32 (0.699999988) would differ
-    edges = np.asarray(SIMS_EDGES[classes], dtype=np.float32)
-    return _mark_nan(np.searchsorted(edges, value, side="left"), value)
+def _classes(value: Values, family: Family, number: int) -> Classes:
+    """Class numbers from 0; two classes of the mosi family are "below 0" and "0 or more"; NaN has class -1."""
+    if family == "sims":
+        # float32 edges: in float64, the edge 0.7 and the same value as float32 (0.699999988) would differ
+        classes = np.searchsorted(np.asarray(SIMS_EDGES[number], dtype=np.float32), value, side="left")
+    elif number == 2:
+        classes = value >= 0
+    else:
+        limit = number // 2
+        classes = np.round(np.clip(np.nan_to_num(value), -limit, limit)) + limit
+    return _mark_nan(classes, value)
 
 
 def _mark_nan(classes: np.ndarray, value: Values) -> Classes:
@@ -201,12 +172,8 @@ def _corr(p: Values, t: Values) -> float:
     return float(np.corrcoef(p, t)[0, 1])
 
 
-def _check_family(family: str) -> None:
-    if family not in METRICS:
-        raise ValueError(f"family is {family!r}; wanted 'mosi' (CMU-MOSI, CMU-MOSEI) or 'sims' (CH-SIMS)")
-
-
-def _pair(prediction: ArrayLike, label: ArrayLike) -> tuple[Values, Values]:
+def _pair(prediction: ArrayLike, label: ArrayLike, family: Family) -> tuple[Values, Values]:
+    check_choice("family", family, tuple(METRICS))
     p, t = _flat(prediction, "prediction"), _flat(label, "label")
     if len(p) != len(t):
         raise ValueError(f"{len(p)} predictions but {len(t)} labels; give one prediction for each label")
@@ -228,12 +195,3 @@ def _flat(value: ArrayLike, name: str) -> Values:
     if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
         raise ValueError(f"{name} has shape {array.shape}; wanted (N,) or (N, 1), one number an utterance")
     return array.reshape(-1)
-
-
-def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: str) -> dict[str, float]:
-    """A task's metrics of what `Model.values` gives."""
-    if task == "emotions":
-        from tmtlib.stats import emotions
-
-        return emotions.score(values, labels)
-    return evaluate(values, labels, family)

@@ -1,11 +1,12 @@
-"""Statistics over seeds and utterances: what a mean of few runs is worth. Pure functions of arrays.
+"""Means and intervals over seeds and utterances; tests, effect sizes and power of paired comparisons; Shapley values.
 
-Means and intervals are here; p values, effect sizes and power are in `tmtlib.stats.significance`.
+Pure functions of arrays and frames. All tests are two-sided. Pairs are pairs of seeds unless said otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from math import factorial
 from typing import NamedTuple
@@ -13,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import optimize, stats
 
 from tmtlib.common import MODALITIES
 
 CHUNK = 4_000_000  # weights of utterances held at once by a bootstrap (32 MB)
+EXACT_PAIRS = 12  # up to here all 2^n sign flips are tried: at most 4096
+NO_SPREAD = 1e-9  # differences whose sd is a smaller share of their mean are equal but for rounding
 
 
 class Interval(NamedTuple):
@@ -32,18 +35,15 @@ class Interval(NamedTuple):
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
 
 
-class Summary(NamedTuple):
-    """A mean, the standard deviation (ddof 1; NaN for a single value), and how many values they rest on."""
+class McNemar(NamedTuple):
+    """Utterances that only the one after (gained) or only the one before (lost) has right, and the exact p."""
 
-    mean: float
-    sd: float
-    n: int
+    gained: int
+    lost: int
+    p: float
 
 
-def summary(values: ArrayLike) -> Summary:
-    """Mean, sd and n. Raises ValueError for no values or a value that is NaN."""
-    x = _values(values)
-    return Summary(float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else float("nan"), len(x))
+# --- Intervals of means -----------------------------------------------------------------------------------------------
 
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -51,18 +51,16 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
     Raises ValueError for no values or a value that is NaN.
     """
-    mean, sd, n = summary(values)
+    x = _values(values)
+    mean, n = float(x.mean()), len(x)
     if n == 1:
-        return Interval(mean, float("nan"), float("nan"), 1)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * sd / np.sqrt(n))
+        return UNDEFINED._replace(mean=mean, n=1)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * stats.sem(x))
     return Interval(mean, mean - half, mean + half, n)
 
 
 def paired_interval(after: ArrayLike, before: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The t interval of the mean difference after - before, pair by pair (a pair is a seed).
-
-    Raises ValueError where the two have not the same number of values.
-    """
+    """The t interval of the mean difference after - before, pair by pair; raises ValueError as `differences`."""
     return t_interval(differences(after, before), confidence)
 
 
@@ -72,6 +70,13 @@ def differences(after: ArrayLike, before: ArrayLike) -> np.ndarray:
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values after and {len(b)} before; wanted pairs")
     return _values(a - b)
+
+
+def _values(values: ArrayLike) -> np.ndarray:
+    x = np.asarray(values, dtype=np.float64).reshape(-1)
+    if not len(x) or np.isnan(x).any():
+        raise ValueError(f"{len(x)} values, {np.isnan(x).sum()} of them NaN; wanted at least one, and none NaN")
+    return x
 
 
 def interval_or_nan(values: ArrayLike, skipna: bool = True) -> Interval:
@@ -127,152 +132,187 @@ def over_seeds(
     return pd.DataFrame(rows, columns=columns)
 
 
-def bootstrap_interval(
-    values: ArrayLike, confidence: float = 0.95, method: str = "BCa", resamples: int = 9999, seed: int = 0
-) -> Interval:
-    """Bootstrap interval of a mean over seeds: "BCa" (bias-corrected, accelerated) or "percentile".
-
-    It assumes no distribution, but with few seeds it is too narrow: of five normal values it covers the mean in 82 to
-    85 of 100 cases where the t interval covers it in 95. Equal values have an interval of no width.
-    Raises ValueError for no values, a NaN, or another method.
-    """
-    x = _values(values)
-    if method not in ("BCa", "percentile"):
-        raise ValueError(f"method is {method!r}; wanted 'BCa' or 'percentile'")
-    mean = float(x.mean())
-    if len(x) == 1 or np.ptp(x) == 0:
-        low = high = float("nan") if len(x) == 1 else mean
-        return Interval(mean, low, high, len(x))
-    rng = np.random.default_rng(seed)
-    found = stats.bootstrap((x,), np.mean, confidence_level=confidence, n_resamples=resamples, method=method, rng=rng)
-    return Interval(mean, *map(float, found.confidence_interval), len(x))
-
-
-Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]  # predictions (S, N), labels (N,) -> a value a seed (S,)
+# --- Bootstraps -------------------------------------------------------------------------------------------------------
 
 
 def hierarchical_bootstrap(
-    after: ArrayLike,
-    before: ArrayLike,
-    labels: ArrayLike | None = None,
-    metric: Metric | None = None,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    after: ArrayLike, before: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
     """Percentile interval of a paired difference, after - before, over seeds and utterances at once.
 
+    Args: after, before: (S, N), a row a seed: losses or scores of utterances.
+
     Each resample draws S seeds and N utterances with replacement, the same for both methods, so that what a seed or an
-    utterance has in common cancels. The two are crossed: every seed sees every utterance (Owen 2007).
-
-    Args:
-        after, before: (S, N), a row a seed: losses or scores of utterances, or with `metric` predictions.
-        labels, metric: (N,) and a function of (predictions (S, N), labels (N,)) to (S,), for a metric that is no mean
-            over utterances, such as F1 or a correlation. Without them the difference is that of the means.
-
-    The interval is for both kinds of chance together. Where seeds differ much more than utterances, S below ten makes
-    it too narrow, as any bootstrap of few values; S = 1 has utterances alone. n is S.
-    Raises ValueError for other shapes, a NaN, or only one of labels and metric.
+    utterance has in common cancels. The two are crossed: every seed sees every utterance (Owen 2007). Where seeds
+    differ much more than utterances, S below ten makes the interval too narrow, as any bootstrap of few values; S = 1
+    has utterances alone. n is S. Raises ValueError for other shapes or a NaN.
     """
-    a, b = _same_shape(after, before)
-    rng = np.random.default_rng(seed)
-    if metric is None and labels is None:
-        difference = a - b
-        mean, drawn = float(difference.mean()), _resampled_means(difference, resamples, rng)
-    elif metric is None or labels is None:
-        raise ValueError("only one of labels and metric is given; wanted both or neither")
-    else:
-        y = np.asarray(labels)
-        if y.shape != a.shape[1:]:
-            raise ValueError(f"labels have shape {y.shape}; wanted {a.shape[1:]}, one an utterance")
-        mean, drawn = float(np.mean(metric(a, y) - metric(b, y))), _resampled_metric(a, b, y, metric, resamples, rng)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(mean, float(low), float(high), len(a))
-
-
-def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of `values` (S, N) with rows and columns drawn with replacement: (resamples,).
-
-    A resample is a count for each row and each column, so its mean is two products and no copy of the values.
-    """
-    seeds, utterances = values.shape
-    step = max(1, CHUNK // utterances)
-    found = []
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size) / seeds
-        columns = rng.multinomial(utterances, np.full(utterances, 1 / utterances), size) / utterances
-        found.append(np.einsum("rn,rn->r", rows @ values, columns))
-    return np.concatenate(found)
-
-
-def _resampled_metric(
-    after: np.ndarray, before: np.ndarray, labels: np.ndarray, metric: Metric, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Mean differences of a metric with seeds and utterances drawn with replacement: (resamples,)."""
-    drawn = np.empty(resamples)
-    for r in range(resamples):
-        seeds, some = (rng.integers(size, size=size) for size in after.shape)
-        a, b = (predictions[np.ix_(seeds, some)] for predictions in (after, before))
-        drawn[r] = np.mean(metric(a, labels[some]) - metric(b, labels[some]))
-    return drawn
+    a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
+    if a.shape != b.shape or a.ndim != 2 or not a.size:
+        raise ValueError(f"shapes {a.shape} after and {b.shape} before; wanted the same (seeds, utterances)")
+    if np.isnan(a).any() or np.isnan(b).any():
+        raise ValueError(f"{np.isnan(a).sum()} values after and {np.isnan(b).sum()} before are NaN; wanted none")
+    return _percentiles(a - b, confidence, resamples, seed)
 
 
 def probability_of_improvement(
     after: ArrayLike,
     before: ArrayLike,
     better: int = 1,
-    paired: bool = False,
-    *,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """P(a run after is better than a run before), ties half, with a percentile bootstrap interval over runs.
 
-    Unpaired: the share of all pairs of runs, Mann-Whitney's U / (n m) (Agarwal et al. 2021); each method's runs are
-    resampled on their own. Paired: the share of seeds. `better` is +1 where more is better and -1 where less is.
-    n is the number of runs after. Raises ValueError for no values, a NaN, or unequal numbers where paired.
+    The share of all pairs of runs, Mann-Whitney's U / (n m) (Agarwal et al. 2021); each method's runs are resampled on
+    their own. `better` is +1 where more is better and -1 where less is. n is the number of runs after. Raises
+    ValueError for no values or a NaN.
     """
-    if paired:
-        wins = 0.5 + 0.5 * np.sign(better * differences(after, before))
-        drawn = _resampled_means(wins[None], resamples, np.random.default_rng(seed))
-    else:
-        a, b = _values(after), _values(before)
-        wins = 0.5 + 0.5 * np.sign(better * (a[:, None] - b[None, :]))
-        drawn = _resampled_means(wins, resamples, np.random.default_rng(seed))
+    a, b = _values(after), _values(before)
+    wins = 0.5 + 0.5 * np.sign(better * (a[:, None] - b[None, :]))
     if wins.size == 1:
-        return Interval(float(wins.mean()), float("nan"), float("nan"), 1)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(wins.mean()), float(low), float(high), len(wins))
+        return UNDEFINED._replace(mean=float(wins.mean()), n=1)
+    return _percentiles(wins, confidence, resamples, seed)
 
 
-def _values(values: ArrayLike) -> np.ndarray:
-    x = np.asarray(values, dtype=np.float64).reshape(-1)
-    if not len(x) or np.isnan(x).any():
-        raise ValueError(f"{len(x)} values, {np.isnan(x).sum()} of them NaN; wanted at least one, and none NaN")
-    return x
+def _percentiles(values: np.ndarray, confidence: float, resamples: int, seed: int) -> Interval:
+    """Mean of `values` (S, N) and percentiles of means with rows and columns drawn with replacement.
+
+    A resample is a count for each row and each column, so its mean is two products and no copy of the values.
+    """
+    rng, (n_rows, n_columns) = np.random.default_rng(seed), values.shape
+    step = max(1, CHUNK // n_columns)
+    means = []
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        rows = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size) / n_rows
+        columns = rng.multinomial(n_columns, np.full(n_columns, 1 / n_columns), size) / n_columns
+        means.append(np.einsum("rn,rn->r", rows @ values, columns))
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values.mean()), float(low), float(high), n_rows)
 
 
-def _same_shape(after: ArrayLike, before: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
-    if a.shape != b.shape or a.ndim != 2 or not a.size:
-        raise ValueError(f"shapes {a.shape} after and {b.shape} before; wanted the same (seeds, utterances)")
-    if np.isnan(a).any() or np.isnan(b).any():
-        raise ValueError(f"{np.isnan(a).sum()} values after and {np.isnan(b).sum()} before are NaN; wanted none")
-    return a, b
+# --- p values ---------------------------------------------------------------------------------------------------------
 
 
-def shapley(value) -> dict[str, float]:
-    """Shapley value of each modality for a set function `value(tuple of modalities)`."""
+def paired_p(after: ArrayLike, before: ArrayLike) -> float:
+    """p of the paired t test; NaN for a single pair, and for equal differences, which show no spread to test against.
+
+    Raises ValueError for unequal numbers, no pair, or a NaN.
+    """
+    d = differences(after, before)
+    return float(stats.ttest_1samp(d, 0).pvalue) if has_spread(d) else float("nan")
+
+
+def has_spread(values: ArrayLike) -> bool:
+    """Whether there are at least two values that differ by more than rounding."""
+    x = np.asarray(values, np.float64)
+    return x.size > 1 and bool(x.std(ddof=1) > NO_SPREAD * abs(x.mean()))
+
+
+def permutation_p(after: ArrayLike, before: ArrayLike, resamples: int = 9999, seed: int = 0) -> float:
+    """p of the paired permutation test of a mean difference: signs of the differences flip at random.
+
+    Exact, over all 2^n flips, for n <= 12; else from `resamples` random ones, counting the one observed. The smallest
+    p possible is 2 / 2^n: with five pairs .0625, so five seeds cannot reach .05.
+    Raises ValueError for unequal numbers, fewer than two pairs, or a NaN.
+    """
+    d = differences(after, before)
+    test = stats.permutation_test(
+        (d,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf if len(d) <= EXACT_PAIRS else resamples,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def mcnemar(after: ArrayLike, before: ArrayLike) -> McNemar:
+    """Exact McNemar test of two classifiers on the same utterances: which of them each has right, (N,) booleans.
+
+    Raises ValueError for unequal numbers, no utterance, or values that are neither 0 nor 1.
+    """
+    a, b = np.asarray(after).reshape(-1), np.asarray(before).reshape(-1)
+    if len(a) != len(b) or not len(a):
+        raise ValueError(f"{len(a)} utterances after and {len(b)} before; wanted the same, at least one")
+    if not np.isin(np.concatenate([a, b]), (0, 1)).all():
+        raise ValueError("values other than 0 and 1; wanted whether each utterance is right")
+    gained, lost = int(np.sum((a == 1) & (b == 0))), int(np.sum((a == 0) & (b == 1)))
+    return McNemar(gained, lost, mcnemar_p(gained, lost))
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Exact McNemar p from discordant counts: binomial, 1/2 each way; 1 where there are none."""
+    if gained < 0 or lost < 0:
+        raise ValueError(f"{gained} gained and {lost} lost; wanted counts of utterances")
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def adjusted_p(p: ArrayLike) -> np.ndarray:
+    """Benjamini-Hochberg adjusted p of a family of tests, in the shape given.
+
+    NaN, a comparison that could not be made, stays NaN and does not count. Raises ValueError for p outside 0 to 1.
+    """
+    values = np.array(p, np.float64)
+    defined = ~np.isnan(values)
+    if ((values[defined] < 0) | (values[defined] > 1)).any():
+        raise ValueError(f"p from {np.nanmin(values)} to {np.nanmax(values)}; wanted 0 to 1")
+    if defined.any():
+        values[defined] = stats.false_discovery_control(values[defined], method="bh")
+    return values
+
+
+# --- Effect sizes and power -------------------------------------------------------------------------------------------
+
+
+def cohen_dz(after: ArrayLike, before: ArrayLike) -> float:
+    """Paired effect size: mean of the differences over their sd (ddof 1); NaN where they have no spread."""
+    d = differences(after, before)
+    return float(d.mean() / d.std(ddof=1)) if has_spread(d) else float("nan")
+
+
+def paired_power(effect: float, n: int, sd: float = 1.0, alpha: float = 0.05) -> float:
+    """Power of the paired t test of n pairs at a true mean difference `effect`, with sd of the differences.
+
+    Raises ValueError for fewer than two pairs or an sd that is not above 0.
+    """
+    if n < 2 or not sd > 0:
+        raise ValueError(f"n is {n} and sd {sd}; wanted at least two pairs and an sd above 0")
+    df, shift = n - 1, abs(effect) / sd * np.sqrt(n)
+    critical = stats.t.ppf(1 - alpha / 2, df)
+    wrong_side = stats.nct.cdf(-critical, df, shift)  # scipy gives NaN where it is too small for it
+    return float(stats.nct.sf(critical, df, shift) + np.nan_to_num(wrong_side))
+
+
+def minimum_detectable_effect(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Smallest true mean difference that the paired t test of n pairs finds with that power; in the unit of sd.
+
+    sd is that of the paired differences. NaN for fewer than two pairs, or where sd is NaN. Raises ValueError for a
+    negative sd.
+    """
+    if sd < 0:
+        raise ValueError(f"sd is {sd}; wanted 0 or more")
+    return _detectable(n, power, alpha) * float(sd) if n >= 2 else float("nan")
+
+
+@lru_cache
+def _detectable(n: int, power: float, alpha: float) -> float:
+    """The minimum detectable effect in units of sd."""
+    # The central-t approximation is close; the root lies between 0 and twice it
+    rough = (stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1)) / np.sqrt(n)
+    return float(optimize.brentq(lambda d: paired_power(d, n, alpha=alpha) - power, 0, 2 * rough))
+
+
+def shapley(value: Callable[[tuple[str, ...]], float | np.ndarray]) -> dict[str, float | np.ndarray]:
+    """Shapley value of each modality for a set function `value(tuple of modalities)`: what it adds, over all orders."""
     total = len(MODALITIES)
-    result = {}
+    weights = [factorial(k) * factorial(total - k - 1) / factorial(total) for k in range(total)]
+    values = {}
     for m in MODALITIES:
         others = [x for x in MODALITIES if x != m]
-        result[m] = sum(
-            factorial(k) * factorial(total - k - 1) / factorial(total) * (value((*s, m)) - value(s))
-            for k in range(total)
-            for s in combinations(others, k)
-        )
-    return result
+        subsets = (s for k in range(total) for s in combinations(others, k))
+        values[m] = sum(weights[len(s)] * (value((*s, m)) - value(s)) for s in subsets)
+    return values

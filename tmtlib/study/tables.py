@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from tmtlib.data.schema import dataset_title
-from tmtlib.paper import facts
 from tmtlib.paper.facts import PAPER_METRICS, printed
-from tmtlib.stats import metrics, significance
-from tmtlib.stats.statistics import t_interval
+from tmtlib.paper.verdicts import CONFIDENCE
+from tmtlib.stats import metrics
+from tmtlib.stats.statistics import adjusted_p, paired_p, t_interval
 from tmtlib.study.methods import method_title, method_titles
 
 METRICS = tuple(metrics.LABELS)
@@ -43,7 +43,7 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
     position = {key: table[key].map(names.index) for key, names in order.items()}
     table = table.assign(**position).sort_values(["dataset", "method"], kind="stable")
     table = table.assign(**{key: [names[i] for i in table[key]] for key, names in order.items()})
-    table["p_adjusted"] = significance.adjusted_p(table["p"])
+    table["p_adjusted"] = adjusted_p(table["p"])
     table["paper"] = [printed(*cell) for cell in zip(table["dataset"], table["method"], table["metric"], strict=True)]
     return table[TABLE1_COLUMNS].reset_index(drop=True)
 
@@ -56,7 +56,7 @@ def _pairs(rows: pd.DataFrame) -> pd.Series:
 def _spread(runs: pd.Series) -> tuple[float, float, int, float, float]:
     """mean, sd, n, low, high; mean, low and high are NaN where one of the runs is."""
     mean, sd, n = runs.mean(skipna=False), runs.std(ddof=1), len(runs)
-    low, high = (math.nan, math.nan) if math.isnan(mean) else t_interval(runs, facts.CONFIDENCE)[1:3]
+    low, high = (math.nan, math.nan) if math.isnan(mean) else t_interval(runs, CONFIDENCE)[1:3]
     return mean, sd, n, low, high
 
 
@@ -68,7 +68,7 @@ def _p(runs: pd.Series, cells: dict[tuple, pd.Series], cell: tuple) -> float:
         return math.nan
     if runs.index.has_duplicates or before.index.has_duplicates or runs.isna().any() or before.isna().any():
         return math.nan
-    return significance.paired_p(runs, before[runs.index])
+    return paired_p(runs, before[runs.index])
 
 
 SHOWN = ("acc5", "f1_5class", "mae", "corr")

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.figure import throughput
 from tmtlib import figures
-from tmtlib.analysis import degradation
+from tmtlib.analysis import robustness
 from tmtlib.analysis.truth import worlds_agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
@@ -268,7 +268,7 @@ DRAWINGS = {
     "noise": lambda: figures.degradation(noise_frame()),
     "noise_one": lambda: figures.degradation(noise_frame(names=("mosei",), methods=tuple(METHODS))),
     "frames": lambda: figures.degradation(frames_frame()),
-    "auilc": lambda: figures.auilc(degradation.auilc(pd.concat([noise_frame(), frames_frame()]), ("mae",))),
+    "auilc": lambda: figures.auilc(robustness.auilc(pd.concat([noise_frame(), frames_frame()]), ("mae",))),
     "missing": lambda: figures.missing_bars(missing_frame()),
     "missing_one": lambda: figures.missing_bars(missing_frame(names=("mosei",))),
     "forest": lambda: figures.forest(differences()),

@@ -10,15 +10,14 @@ import torch
 from model_helpers import SMALL, synthetic
 
 from tmtlib import figures
-from tmtlib.analysis import adaptation, attention, falsification, reliability, robustness, weights
+from tmtlib.analysis import adaptation, attention, reliability, robustness, weights
 from tmtlib.common import MODALITIES
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.models import build_model
 from tmtlib.paper import verdicts
-from tmtlib.stats.statistics import Interval
-from tmtlib.study import runs
+from tmtlib.study import cache, runs
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import Training
 
@@ -43,7 +42,7 @@ def world(rng, falls=0.0, gain=0.0, seeds=5, spread=0.002, levels=NOISE, kind="n
 
 
 def judged(frame, method="variant"):
-    return falsification.verdict(frame).set_index("method").loc[method]
+    return adaptation.verdict(frame).set_index("method").loc[method]
 
 
 def test_a_weight_that_falls_with_less_error_is_supported(rng):
@@ -113,8 +112,9 @@ def test_each_cell_is_judged_by_itself(rng):
         world(rng, modality="audio"),
         world(rng, when="training", regime="noisy"),
     ]
-    table = falsification.verdict(pd.concat(some))
-    assert list(table.columns) == falsification.VERDICT_COLUMNS and len(table) == 6
+    table = adaptation.verdict(pd.concat(some))
+    assert list(table.columns) == adaptation.VERDICT_COLUMNS and len(table) == 6
+    assert set(table["rules"]) == {verdicts.RULES}
     assert table[table["method"] == "variant"]["verdict"].tolist() == ["supported", *["not supported"] * 2]
 
 
@@ -187,17 +187,19 @@ def test_corruption_of_several_modalities_has_no_weight_to_look_at(trained):
 
 
 def test_the_grid_begins_clean_and_has_one_modality_each():
-    found = adaptation.grid()
-    assert all(len(how.modalities) == 1 for how in found) and len(set(found)) == len(found)
-    assert sum(how.changes_nothing for how in found) == 6, "three modalities, two kinds"
-    assert {how.kind for how in adaptation.grid(rates=())} == {"noise"}
+    assert all(len(how.modalities) == 1 for how in adaptation.GRID)
+    assert len(set(adaptation.GRID)) == len(adaptation.GRID)
+    assert sum(how.changes_nothing for how in adaptation.GRID) == 6, "three modalities, two kinds"
+    curves = {(how.kind, how.modalities): how for how in reversed(adaptation.GRID)}
+    assert all(how.changes_nothing for how in curves.values()), "clean comes first"
 
 
 def test_trained_on_noise_and_looked_at_with_the_same_noise(smoke):
     everything = adaptation.training_runs(smoke)
     assert {run.data.regime for run in everything} == {"clean", "noise text -20"}
     assert {run.method for run in everything} == set(adaptation.VARIANTS) & set(smoke.methods)
-    todo = adaptation.training_runs(smoke, ("tmt_amw",), ("audio",), (-10.0,))
+    other = replace(smoke.profile, noisy_training=("audio",), training_snr_db=(-10.0,))
+    todo = [run for run in adaptation.training_runs(replace(smoke, profile=other)) if run.method == "tmt_amw"]
     assert todo[:2] == first(smoke, "tmt_amw"), "clean runs are the study's own"
     runs.ensure(todo, "cpu", 1, progress=False)
     rows = adaptation.at_training_time(todo, 1, "cpu", 1)
@@ -219,7 +221,7 @@ def test_weights_that_follow_reliability_are_found(trained, monkeypatch):
     reliable = load(trained[0].data).truth.splits["test"].reliable
     follow = np.where(reliable, np.float32(0.5), np.float32(0.25))
     monkeypatch.setattr(reliability, "seen", lambda model, split, training, device: (None, follow))
-    monkeypatch.setattr(reliability.looks, "kept", lambda run, what, code, compute: compute())
+    monkeypatch.setattr(cache, "stored", lambda run, module, key, compute, finished=True: compute())
     table = reliability.by_reliability(trained, "cpu", 1)
     assert (table["difference"] == 0.25).all() and (table["auc"] == 1).all() and set(table["verdict"]) == {"supported"}
     assert table[table["method"] == "tmt_amw"]["utterances"].tolist() == (~reliable).sum(0).tolist()
@@ -271,7 +273,7 @@ def test_the_scenes_are_what_they_say():
     ],
 )
 def test_verdict_on_a_weight_that_should_be_higher(interval, still, verdict):
-    assert reliability.follows(Interval(*interval, 3), still) == verdict
+    assert reliability.follows(*interval[1:], still) == verdict
 
 
 def test_bins_of_a_reliability_diagram():
@@ -424,7 +426,7 @@ def test_one_verdict_a_variant_and_time():
         "open": (["supported", "cannot tell", "supported"], [-0.1, math.nan, -0.3]),
     }
     judged = pd.DataFrame([row for name, case in cases.items() for row in rows(name, *case)])
-    found = falsification.combined(judged.reindex(columns=falsification.VERDICT_COLUMNS)).set_index("method")
+    found = adaptation.combined(judged.reindex(columns=adaptation.VERDICT_COLUMNS)).set_index("method")
     wanted = {
         "never": "impossible as written",
         "always": "supported",
@@ -438,5 +440,5 @@ def test_one_verdict_a_variant_and_time():
 def test_a_variant_without_a_whole_seed_cannot_be_told():
     frame = pd.DataFrame({"level": [math.inf, 0.0], "weight": [math.nan, 0.3], "mae": [1.0, 1.0], "seed": 0})
     frame = frame.assign(dataset="mosi", source="synthetic", method="tmt_gated", when="test", regime="clean")
-    row = falsification.verdict(frame.assign(modality="text", kind="noise")).iloc[0]
+    row = adaptation.verdict(frame.assign(modality="text", kind="noise")).iloc[0]
     assert row["verdict"] == "cannot tell" and row["n"] == 0

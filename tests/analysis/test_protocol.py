@@ -81,10 +81,11 @@ def test_bonus_is_that_of_the_epochs_that_the_run_s_rule_picks(own_results):
 def test_validation_or_test_beside_it_training_takes_the_same_path():
     data = load(some_runs()[0].data)
     run = some_runs("tmt_amw", training=replace(TRAINING, patience=None))[0]
-    valid, test = (fit(run, data.train, data[s], data.shape, device="cpu")[0] for s in ("valid", "test"))
+    trained = (fit(run.model, run.training, data.train, data[s], data.shape, device="cpu") for s in ("valid", "test"))
+    (valid,), (test,) = trained
     assert [r["train_loss"] for r in valid.history] == [r["train_loss"] for r in test.history]
     protocol.check_same_path(valid, test)
-    other = fit(run, data.train, data.test, data.shape, seeds=(1,), device="cpu")[0]
+    (other,) = fit(run.model, run.training, data.train, data.test, data.shape, seeds=(1,), device="cpu")
     with pytest.raises(RuntimeError, match="wanted the same"):
         protocol.check_same_path(valid, other)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tmtlib.analysis import costs, degradation, robustness, truth, weights
+from tmtlib.analysis import costs, robustness, truth, weights
 from tmtlib.common import MODALITIES
 from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, keep_only, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
-from tmtlib.study import runs
+from tmtlib.study import cache, runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
@@ -62,12 +62,16 @@ def test_missing_modalities_are_the_seven_subsets(hurt, smoke):
     assert reduced.set_index("modality").loc["audio", "mae"] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_many_splits_at_once_are_the_splits_one_by_one(hurt, smoke, monkeypatch):
-    run = smoke.runs("tmt")[0]
-    monkeypatch.setattr(robustness, "BYTES", 1)
-    alone = robustness._computed(run, tuple(GRID), 2, "cpu", load(run.data))
-    together = hurt[(hurt["dataset"] == "mosi") & (hurt["method"] == "tmt") & (hurt["seed"] == run.seed)]
-    np.testing.assert_allclose([row["mae"] for row in alone], together["mae"], atol=1e-5)
+def test_a_measure_sees_each_drawn_split_and_the_clean_one_once(smoke):
+    data, measured = next(smoke.datasets()), []
+    rows = list(robustness.measured(data, GRID, 2, lambda split: measured.append(split) or len(measured)))
+    assert [(how, mask) for how, mask, _ in rows] == robustness.cases(GRID, 2)
+    clean = {value for how, _, value in rows if how.changes_nothing}
+    assert len(clean) == 1 and len(measured) == 1 + sum(not how.changes_nothing for how, *_ in rows)
+    drawn = {(how, mask): measured[value - 1] for how, mask, value in rows}
+    loud = Corruption("noise", ("audio",), -40.0)
+    wanted = corrupt(data.test, loud, noise_scale(data.train), 1).features["audio"]
+    assert np.array_equal(drawn[loud, 1].features["audio"], wanted)
 
 
 def test_one_model_s_corruptions_are_shared_out_among_cores(hurt, smoke):
@@ -80,13 +84,13 @@ def test_one_model_s_corruptions_are_shared_out_among_cores(hurt, smoke):
 
 
 def test_second_sweep_computes_nothing(smoke, hurt, monkeypatch):
-    monkeypatch.setattr(robustness, "_computed", None)
+    monkeypatch.setattr(robustness, "measured", None)
     again = robustness.sweep(smoke.runs("tmt", "tmt_amw"), GRID, 2, "cpu", 1)
     assert again.equals(hurt)
 
 
 def test_summary_has_one_row_a_method_corruption_and_metric(hurt):
-    table = degradation.summary(hurt)
+    table = robustness.summary(hurt)
     wanted = "dataset source method regime protocol kind modality level metric mean sd n"
     assert list(table.columns) == wanted.split()
     assert set(table["protocol"]) == {"P3", "P7"} and (table["n"] == 2).all(), "seeds, whatever the number of masks"
@@ -147,7 +151,7 @@ def curve(levels, values, kind="missing_frames", method="tmt", seed=0, **more):
 
 
 def test_auilc_is_the_trapezoid_over_uneven_levels():
-    found = degradation.auilc(curve([0.0, 0.5, 0.2], [1.0, 4.0, 2.0])).iloc[0]
+    found = robustness.auilc(curve([0.0, 0.5, 0.2], [1.0, 4.0, 2.0])).iloc[0]
     assert found["auilc"] == pytest.approx(1.5 * 0.2 + 3 * 0.3)
     assert found["auilc_normalised"] == pytest.approx(1.2 / 0.5)
     assert found["clean"] == 1 and found["worst"] == 4 and found["relative_drop"] == pytest.approx(1.4)
@@ -155,26 +159,26 @@ def test_auilc_is_the_trapezoid_over_uneven_levels():
 
 
 def test_noise_levels_are_equal_steps_from_clean():
-    found = degradation.auilc(curve([0.0, np.inf, 10.0], [3.0, 1.0, 2.0], "noise")).iloc[0]
+    found = robustness.auilc(curve([0.0, np.inf, 10.0], [3.0, 1.0, 2.0], "noise")).iloc[0]
     assert found["auilc"] == found["auilc_normalised"] == pytest.approx(2.0) and found["clean"] == 1
 
 
 def test_masks_are_averaged_before_seeds():
     some = [curve([0.0, 1.0], [1.0, v], seed=s).assign(mask=k) for s, k, v in ((0, 0, 2.0), (0, 1, 4.0), (1, 0, 5.0))]
-    table = degradation.summary(pd.concat(some))
+    table = robustness.summary(pd.concat(some))
     hurt = table[table["level"] == 1].iloc[0]
     assert hurt["mean"] == 4.0 and hurt["n"] == 2 and hurt["sd"] == pytest.approx(np.std([3, 5], ddof=1))
 
 
 def test_area_under_curve_and_what_corruption_adds():
-    area = degradation.area_under_curve(curve([0.0, 1.0], [1.0, 2.0]), kind="missing_frames").iloc[0]
+    area = robustness.area_under_curve(curve([0.0, 1.0], [1.0, 2.0]), kind="missing_frames").iloc[0]
     assert area["area"] == 1.5 and area["clean"] == 1 and area["beyond"] == 0.5
 
 
 def test_worst_case_is_the_worst_over_all_protocols():
     rows = [curve([0.0, 1.0], [1.0, 2.0]), curve([np.inf, 0.0], [1.0, 3.0], "noise")]
     rows.append(curve([np.nan], [1.0], "missing_modalities"))
-    found = degradation.worst_case(pd.concat(rows)).iloc[0]
+    found = robustness.worst_case(pd.concat(rows)).iloc[0]
     assert found["worst"] == 3 and found["protocol"] == "P7" and found["level"] == 0 and found["clean"] == 1
 
 
@@ -187,9 +191,9 @@ def test_ranking_is_stable_where_areas_follow_clean_values_and_not_where_they_ar
         ]
         return pd.DataFrame(rows).assign(dataset="mosi", source="synthetic", regime="clean", modality="all")
 
-    same = degradation.ranking_stability(areas({"a": (1, 2), "b": (2, 3), "c": (3, 4)})).iloc[0]
+    same = robustness.ranking_stability(areas({"a": (1, 2), "b": (2, 3), "c": (3, 4)})).iloc[0]
     assert same["tau"] == 1 and same["low"] == 1 and same["best"] == "a" and same["best_again"] == 1
-    turned = degradation.ranking_stability(areas({"a": (1, 4), "b": (2, 3), "c": (3, 2)})).iloc[0]
+    turned = robustness.ranking_stability(areas({"a": (1, 4), "b": (2, 3), "c": (3, 2)})).iloc[0]
     assert turned["tau"] == -1 and turned["best"] == "c" and turned["n"] == 4 and turned["methods"] == 3
 
 
@@ -285,6 +289,7 @@ def test_corruptions_suit_the_data_or_are_left_out(smoke):
 
 def test_a_sweep_has_no_rows_of_what_does_not_suit(smoke, monkeypatch):
     run = smoke.runs("tmt")[0]
+    monkeypatch.setattr(cache, "stored", lambda run, module, key, compute, finished=True: compute())
     data = load(run.data)
     data = replace(data, test=changed(data.test, {"text": 99, "audio": 99, "vision": 0}))
     rows = robustness._computed(run, tuple(GRID), 1, "cpu", data)
@@ -295,10 +300,10 @@ def test_an_area_is_undefined_where_the_metric_is_at_some_level():
     rows = pd.concat([curve([0.0, 0.5, 1.0], [1.0, 1.0, 1.0], seed=s) for s in (0, 1)]).assign(
         corr=[0.5, 0.4, np.nan] * 2
     )
-    table = degradation.auilc(rows, ("mae", "corr")).set_index("metric")
+    table = robustness.auilc(rows, ("mae", "corr")).set_index("metric")
     assert np.isnan(table.loc["corr", "auilc_normalised"]) and np.isnan(table.loc["corr", "auilc"])
     assert table.loc["corr", "n"] == 2 and table.loc["mae", "auilc_normalised"] == 1
-    assert len(degradation.summary(rows).query("metric == 'corr'")) == 2, "what is defined is still in the summary"
+    assert len(robustness.summary(rows).query("metric == 'corr'")) == 2, "what is defined is still in the summary"
 
 
 def test_a_regime_has_a_name_whatever_the_corruption(smoke):

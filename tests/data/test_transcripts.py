@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmtlib.analysis import degradation, robustness
+from tmtlib.analysis import robustness
 from tmtlib.analysis import transcripts as words_missing
 from tmtlib.data import corruption, mmsa, schema, synthetic
 from tmtlib.data.loading import load, resolve
@@ -262,9 +262,9 @@ def test_rows_go_with_those_of_the_other_protocols(swept, study):
     assert set(swept["protocol"]) == {"P6"} and set(swept["modality"]) == {"text"} and set(swept["regime"]) == {"clean"}
     assert len(swept) == 4 * 2 * (1 + 2 * 2) and not swept.duplicated(["method", "seed", "kind", "level", "mask"]).any()
     rows = pd.concat([other, swept])
-    table, areas = degradation.summary(rows), degradation.auilc(rows, ("mae",))
+    table, areas = robustness.summary(rows), robustness.auilc(rows, ("mae",))
     assert {"words_dropped", "words_substituted"} <= set(table["kind"]) & set(areas["kind"])
-    assert len(degradation.worst_case(rows)) == 2
+    assert len(robustness.worst_case(rows)) == 2
 
 
 def test_second_sweep_computes_nothing_and_another_encoder_does(swept, study, npz, tmp_path, monkeypatch):

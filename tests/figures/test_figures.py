@@ -34,7 +34,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 
 from tmtlib import figures
-from tmtlib.analysis import degradation
+from tmtlib.analysis import robustness
 from tmtlib.analysis.truth import worlds_agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
@@ -255,7 +255,7 @@ def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
 
 def test_areas_are_drawn_at_their_values_masked_ones_open():
     figure = drawing("auilc")
-    table = degradation.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
+    table = robustness.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
     dots = []  # value and colour inside
     for collection in (ax.collections[1] for ax in figure.axes[:2]):
         dots += zip(collection.get_offsets()[:, 0], map(to_hex, collection.get_facecolor()), strict=True)

@@ -6,7 +6,7 @@ that weights "emphasize informative modalities while suppressing irrelevant or n
     training    data of each level    corrupted as the training data were
 
 If a weighting adapts, its weight on the corrupted modality falls; if that is worth anything, the error is lower than
-with uniform weights under the same corruption. `falsification.verdict` says what can be said of the two.
+with uniform weights under the same corruption. `verdict` and `combined` judge both, by rules fixed beforehand.
 All weights are means over utterances and features of A_m, on test data, at the best epoch.
 """
 
@@ -15,37 +15,45 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.stats import spearmanr
 
-from tmtlib.analysis.robustness import suits
+from tmtlib.analysis.robustness import measured
 from tmtlib.common import MODALITIES, one_thread, pick_device
-from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
+from tmtlib.paper.verdicts import RULES, combined_verdict
+from tmtlib.stats.statistics import Interval, interval_or_nan
 from tmtlib.study import cache, runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.runs import Run
 from tmtlib.study.study import Study
-from tmtlib.training.batches import OnDevice
+from tmtlib.training.batches import passes
 from tmtlib.training.fit import Training, autocast
 
 VARIANTS = ("tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_gated", "tmt_gated_fast", "tmt_token")
-SNR_DB = (0.0, -10.0, -20.0)  # synthetic text varies in 12 of 768 directions, so that noise above 0 dB averages out
-RATES = (0.5, 1.0)  # of missing frames; at 1 the modality is silent
-COLUMNS = "dataset source method regime when seed modality kind level weight mae".split()
-
-
-def grid(snr_db: Sequence[float] = SNR_DB, rates: Sequence[float] = RATES) -> list[Corruption]:
-    """Each modality alone, from clean: noise by signal-to-noise ratio in dB, and frames missing by rate."""
-    levels = [("noise", level) for level in (math.inf, *snr_db)] if snr_db else []
-    levels += [("missing_frames", rate) for rate in (0.0, *rates)] if rates else []
-    return [Corruption(kind, (m,), level) for m in MODALITIES for kind, level in levels]
+UNIFORM = "tmt_uniform"  # what a gain is counted from
+LEAST = 0.01  # of a weight, or of a normalised entropy: a smaller change counts as none
+# From clean: noise in dB (synthetic text varies in 12 of 768 directions, so that noise above 0 dB averages out), and
+# rates of missing frames, where at 1 the modality is silent
+LEVELS = {"noise": (math.inf, 0.0, -10.0, -20.0), "missing_frames": (0.0, 0.5, 1.0)}
+GRID = tuple(Corruption(kind, (m,), x) for m in MODALITIES for kind, levels in LEVELS.items() for x in levels)
+LEVEL = "dataset source method regime when seed modality kind level".split()
+COLUMNS = [*LEVEL, "weight", "mae"]
+CELL = ["dataset", "source", "when", "regime", "modality", "kind"]
+MEASURES = ("change", "spearman", "gain", "gain_all")
+VERDICT_COLUMNS = [
+    *("dataset", "source", "method", "when", "regime", "modality", "kind", "n", "clean", "noisiest"),
+    *(f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")),
+    *("verdict", "evidence", "rules"),
+]
 
 
 def weighted(todo: Sequence[Run]) -> list[Run]:
@@ -58,104 +66,178 @@ def seen(
     model: Model, split: Split, training: Training, device: str = "auto"
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N M"]]:
     """A model's values for each utterance, and its weights there as means over features (a static A: all rows alike).
-
-    Raises ValueError for a model without weights.
-    """
-    where = pick_device(device)
-    model, data = model.to(where).eval(), OnDevice(split, where, model.config, model.family)
-    order = data.by_length(torch.arange(len(data), device=where))
-    values, weights = [], []
-    for index in order.split(4 * training.batch_size):
-        with autocast(training, where):
-            prediction, trace = model(data.batch(index))
+    Raises ValueError for a model without weights."""
+    parts = []
+    for index, batch in passes(model, split, 4 * training.batch_size, device):
+        with autocast(training, pick_device(device)):
+            prediction, trace = model(batch)
         if trace.weights is None:
             raise ValueError("the model has no weights; wanted one with a weighting, such as TMT+AMW")
-        values.append(model.values(prediction.float()))
-        weights.append(trace.weights.float().mean(-1).expand(len(index), -1))
-    back = order.argsort()
-    return torch.cat(values)[back].cpu().numpy(), torch.cat(weights)[back].cpu().numpy()
+        weights = trace.weights.float().mean(-1).expand(len(index), -1)
+        parts.append((index, model.values(prediction.float()), weights))
+    index, values, weights = (torch.cat(part) for part in zip(*parts, strict=True))
+    order = index.argsort()
+    return values[order].cpu().numpy(), weights[order].cpu().numpy()
 
 
 def at_test_time(
     todo: Sequence[Run],
-    levels: Sequence[Corruption] | None = None,
+    grid: Sequence[Corruption] = GRID,
     masks: int = 1,
     device: str = "auto",
     jobs: int | None = None,
 ) -> pd.DataFrame:
     """The weight on a modality, and MAE, while that modality alone is corrupted in the test data of finished runs.
 
-    Args:
-        todo: finished runs; those whose model has no weights have no rows, nor have modalities that are absent.
-        levels: corruptions of one modality each (default: `grid`); drawn `masks` times, and the rows are means.
-
     Columns: dataset, source, method, regime (what it was trained on), when ("test"), seed, modality, kind, level (dB,
-    or rate of missing frames), weight (mean of A_m), mae (label units). Raises ValueError for a corruption of several
-    modalities, FileNotFoundError for a run that was not trained.
+    or rate of missing frames), weight (mean of A_m), mae (label units); both are means over `masks` drawings. Models
+    without weights have no rows, nor have absent modalities. Raises ValueError for a corruption of several modalities,
+    FileNotFoundError for a run that was not trained.
     """
-    levels = tuple(grid() if levels is None else levels)
-    return _looked([(run, levels, masks) for run in weighted(todo)], "test", device, jobs)
+    return _rows([(run, tuple(grid), masks) for run in weighted(todo)], "test", device, jobs)
 
 
-def training_runs(
-    study: Study,
-    methods: Sequence[str] | None = None,
-    modalities: Sequence[str] | None = None,
-    levels: Sequence[float] | None = None,
-) -> list[Run]:
-    """Runs of the first data set, trained clean and with noise in one modality at each level; ready for `runs.ensure`.
-
-    By default: the `VARIANTS` that the study has, `Profile.noisy_training` and `Profile.training_snr_db` (dB).
-    """
+def training_runs(study: Study) -> list[Run]:
+    """Runs of the study's `VARIANTS` on the first data set, trained clean and with noise in one modality at each level,
+    by the profile's `noisy_training` and `training_snr_db`; ready for `runs.ensure`."""
     profile, first = study.profile, study.refs[0]
-    methods = [m for m in VARIANTS if m in study.methods] if methods is None else methods
-    modalities = profile.noisy_training if modalities is None else modalities
-    levels = profile.training_snr_db if levels is None else levels
-    there = [m for m in modalities if load(first).train.lengths[m].any()]  # noise on an absent one is none
-    noisy = [Corruption("noise", (m,), level) for m in there for level in levels]
-    refs = [first, *(replace(first, training_corruption=how) for how in noisy)]
-    configs = {m: method_config(m, profile.model) for m in methods}
-    return [Run(ref, m, configs[m], profile.training, seed) for ref in refs for m in methods for seed in profile.seeds]
+    lengths = load(first).train.lengths  # noise in an absent modality changes nothing
+    noisy = [("noise", (m,), x) for m in profile.noisy_training if lengths[m].any() for x in profile.training_snr_db]
+    refs = [first, *(replace(first, training_corruption=Corruption(*how)) for how in noisy)]
+    configs = {m: method_config(m, profile.model) for m in VARIANTS if m in study.methods}
+    methods = product(refs, configs.items(), profile.seeds)
+    return [Run(ref, method, config, profile.training, seed) for ref, (method, config), seed in methods]
 
 
 def at_training_time(
     todo: Sequence[Run], masks: int = 1, device: str = "auto", jobs: int | None = None
 ) -> pd.DataFrame:
-    """The same for models trained on corrupted data, each on test data with the corruption that it was trained on.
-
-    `todo` holds runs trained on corrupted data and, as the first level, on clean data. Columns as `at_test_time`, with
-    regime "noisy" and when "training".
-    """
+    """The same for models trained on corrupted data and, as the first level, on clean data, each on test data with the
+    corruption that it was trained on. Columns as `at_test_time`, with regime "noisy" and when "training"."""
     todo = weighted(todo)
-    hurt = dict.fromkeys(run.data.training_corruption for run in todo if run.data.training_corruption)
-    start = dict.fromkeys(replace(how, level=math.inf if how.kind == "noise" else 0.0) for how in hurt)
-    tasks = [(run, (run.data.training_corruption,) if run.data.training_corruption else tuple(start)) for run in todo]
-    return _looked([(*task, masks) for task in tasks], "training", device, jobs)
+    trained_on = dict.fromkeys(run.data.training_corruption for run in todo if run.data.training_corruption)
+    clean = tuple(dict.fromkeys(replace(how, level=math.inf if how.kind == "noise" else 0.0) for how in trained_on))
+    grids = ((run.data.training_corruption,) if run.data.training_corruption else clean for run in todo)
+    tasks = [(run, grid, masks) for run, grid in zip(todo, grids, strict=True)]
+    return _rows(tasks, "training", device, jobs).assign(regime="noisy")
 
 
-def _looked(tasks: list[tuple], when: str, device: str, jobs: int | None) -> pd.DataFrame:
-    for how in {how for _, levels, _ in tasks for how in levels}:
+def _rows(tasks: list[tuple], when: str, device: str, jobs: int | None) -> pd.DataFrame:
+    for how in {how for _, grid, _ in tasks for how in grid}:
         if len(how.modalities) != 1:
-            raise ValueError(f"{how.kind} acts on {how.where}; wanted one modality, whose weight is then looked at")
+            raise ValueError(f"{how.kind} acts on {how.where}; wanted one modality, whose weight is then measured")
     rows = cache.map_runs(_computed, tasks, device, jobs, "weights under corruption").assign(when=when)
-    return rows.assign(regime="noisy")[COLUMNS] if when == "training" and len(rows) else rows.reindex(columns=COLUMNS)
+    return rows.reindex(columns=COLUMNS).groupby(LEVEL, sort=False, as_index=False).mean()  # over masks
 
 
 @cache.per_run("adaptation")
-def _computed(run: Run, levels: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
-    model, scale, rows, known = runs.load_model(run, data.shape), noise_scale(data.train), [], {}
+def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
+    model, rows = runs.load_model(run, data.shape), []
+
+    def weights_and_mae(split: Split) -> tuple[list[float], float]:
+        values, weights = seen(model, split, run.training, device)
+        return weights.mean(0, dtype=np.float64).tolist(), float(np.abs(values - split.labels).mean())
+
     with one_thread(device):
-        for how in (how for how in levels if suits(how, data.test)):
-            found = []
-            for mask in range(masks if how.is_random else 1):
-                case = (None, 0) if how.changes_nothing else (how, mask)  # what changes nothing is looked at once
-                if case not in known:
-                    split = corrupt(data.test, how, scale, mask)
-                    values, weights = seen(model, split, run.training, device)
-                    known[case] = np.abs(values - data.test.labels).mean(), weights.mean(0, dtype=np.float64)
-                found.append(known[case])
+        for how, _, (weights, mae) in measured(data, grid, masks, weights_and_mae):
             (m,) = how.modalities
-            weight = np.mean([w[MODALITIES.index(m)] for _, w in found])
-            what = {"regime": run.data.regime, "modality": m, "kind": how.kind, "level": how.level}
-            rows.append(what | {"weight": float(weight), "mae": float(np.mean([mae for mae, _ in found]))})
+            level = {"regime": run.data.regime, "modality": m, "kind": how.kind, "level": how.level}
+            rows.append(level | {"weight": weights[MODALITIES.index(m)], "mae": mae})
     return rows
+
+
+def verdict(frame: pd.DataFrame) -> pd.DataFrame:
+    """Whether each variant down-weights a corrupted modality, and whether that lowers the error: a row a method and
+    `CELL` of the rows of `at_test_time` and `at_training_time`.
+
+    Columns beside: n (seeds), clean and noisiest (mean weights at the two ends), and with 95 % t intervals (`_low`,
+    `_high`; not adjusted for the number of cells) change (noisiest minus clean), spearman (of weight against how strong
+    the corruption is, by seed; NaN where the weight is constant), gain (MAE minus that of uniform weights with the same
+    seed, at the noisiest level; below 0 is better), gain_all (its mean over all levels); verdict, evidence, rules
+    (their version and date).
+
+    Rules, in this order:
+        impossible as written  in every seed the weight is the same at every level, to the last bit
+        not supported          the weight surely does not fall by `LEAST`: the interval of the change lies above -LEAST
+        supported              the intervals of the change, of Spearman's rho and of the gain all lie below 0
+        cannot tell            else: too few seeds, an open interval, or a fall that buys nothing
+    """
+    rows = []
+    for key, cell in frame.groupby(CELL, sort=False):
+        uniform = _by_level(cell[cell["method"] == UNIFORM], "mae")
+        for method, subset in cell.groupby("method", sort=False):
+            rows.append(dict(zip(CELL, key, strict=True)) | {"method": method} | _judged(subset, uniform))
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS).assign(rules=RULES)
+
+
+def combined(judged: pd.DataFrame) -> pd.DataFrame:
+    """One verdict a variant and time on "it down-weights a noisy modality", from the rows of `verdict`.
+
+    "impossible as written" where every cell is; else "supported" where every cell is, "not supported" where any is
+    not, else "cannot tell". Columns: dataset, source, method, when, verdict, cells (how many), and of the cell in which
+    the weight fell most: modality, kind, change, change_low, change_high, gain, gain_low, gain_high, n.
+    """
+    keys, rows = ["dataset", "source", "method", "when"], []
+    shown = ["modality", "kind", *(f"{c}{end}" for c in ("change", "gain") for end in ("", "_low", "_high")), "n"]
+    for key, cells in judged.groupby(keys, sort=False):
+        still = set(cells["verdict"]) == {"impossible as written"}
+        row = {"verdict": "impossible as written" if still else combined_verdict(cells["verdict"]), "cells": len(cells)}
+        most = cells.loc[cells["change"].fillna(math.inf).idxmin(), shown]
+        rows.append(dict(zip(keys, key, strict=True)) | row | most.to_dict())
+    return pd.DataFrame(rows, columns=[*keys, "verdict", "cells", *shown])
+
+
+def _judged(rows: pd.DataFrame, uniform: pd.DataFrame) -> dict:
+    """The columns of `verdict` for one method in one cell; `uniform`: MAE (seeds, levels) with uniform weights."""
+    weight, mae = _by_level(rows, "weight"), _by_level(rows, "mae")
+    if weight.empty:  # a training failed, or a level is missing, in every seed
+        return {"n": 0, "verdict": "cannot tell", "evidence": "no seed with every level"}
+    rho = [spearmanr(range(len(w)), w).statistic if np.ptp(w) else math.nan for w in weight.to_numpy()]
+    seeds = mae.index.intersection(uniform.index)
+    gain = mae.loc[seeds] - uniform.reindex(columns=mae.columns).loc[seeds]
+    clean, noisiest = weight.iloc[:, 0], weight.iloc[:, -1]
+    by_seed = noisiest - clean, rho, gain.iloc[:, -1], gain.mean(axis=1, skipna=False)
+    intervals = [interval_or_nan(values, skipna=False) for values in by_seed]
+    row = {"n": len(weight), "clean": clean.mean(), "noisiest": noisiest.mean()}
+    for name, (mean, low, high, _) in zip(MEASURES, intervals, strict=True):
+        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    for end in ("spearman_low", "spearman_high"):
+        row[end] = float(np.clip(row[end], -1, 1))  # a t interval of few values knows no bounds
+    still = bool((np.ptp(weight.to_numpy(), axis=1) == 0).all())
+    verdict, words = _rule(still, *intervals[:3])
+    return row | {"verdict": verdict, "evidence": f"{words}: {_numbers(row)}"}
+
+
+def _rule(still: bool, change: Interval, rho: Interval, gain: Interval) -> tuple[str, str]:
+    """Verdict and what happens in words, by the rules of `verdict`. Comparisons with NaN are False."""
+    if still:
+        return "impossible as written", "cannot move"
+    if change.low > 0:
+        return "not supported", "rises"
+    if change.low > -LEAST:
+        return "not supported", f"{'falls' if change.high < 0 else 'may fall'}, but by less than {LEAST:g}"
+    if not (change.high < 0 and rho.high < 0):
+        return "cannot tell", "falls or not, open" if change.n > 1 else "one seed, no interval"
+    if gain.high < 0:
+        return "supported", "falls, with less error than uniform weights"
+    if math.isnan(gain.high):
+        return "cannot tell", "falls, uniform weights not compared"
+    return "cannot tell", "falls, but costs error" if gain.low > 0 else "falls, but buys nothing"
+
+
+def _numbers(row: dict) -> str:
+    """The evidence in numbers; what is undefined is left out."""
+    parts = [f"weight {row['clean']:.4f} to {row['noisiest']:.4f}"]
+    shown = (("change", "change", ".4f"), ("spearman", "Spearman", ".2f"), ("gain", "MAE minus uniform's", ".3f"))
+    for name, title, digits in shown:
+        mean, low, high = (row[k] for k in (name, f"{name}_low", f"{name}_high"))
+        if not math.isnan(mean):
+            interval = "" if math.isnan(low) else f" [{low:+{digits}}, {high:+{digits}}]"
+            parts.append(f"{title} {mean:+{digits}}{interval}")
+    return ", ".join([*parts, f"n = {row['n']}"])
+
+
+def _by_level(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """(seeds, levels), from clean to the strongest corruption; seeds without every level are left out."""
+    wide = rows.pivot(index="seed", columns="level", values=column).dropna()
+    return wide.sort_index(axis=1, ascending=not (rows["kind"] == "noise").all())

@@ -35,8 +35,8 @@ def extra_time(
 ) -> Interval:
     """How much longer a training step of `config` takes than one of `baseline`: 0.01 for one per cent more.
 
-    The two train on the same utterances in turn, `steps` steps a round, and take turns at being first; the interval
-    is over rounds. The first round warms up and does not count.
+    The two train on the same utterances, `steps` steps a round, and take turns at being first. The interval is over
+    rounds, without the first, which warms up.
     """
     where = pick_device(device)
     utterances = dataset.train.take(np.arange(min(steps * training.batch_size, len(dataset.train))))
@@ -63,12 +63,12 @@ def table(
 
     Columns: method, parameters (more than TMT's), extra_time, low, high (95 % t interval over rounds), n (rounds).
     """
-    plain, found = method_config("tmt", profile.model), []
+    plain, rows = method_config("tmt", profile.model), []
     for method in methods:
         config = method_config(method, profile.model)
         extra = extra_time(config, plain, dataset, profile.training, device, rounds)
-        found.append((method, extra_parameters(config, plain, dataset), *extra))
-    return pd.DataFrame(found, columns=["method", "parameters", "extra_time", "low", "high", "n"])
+        rows.append((method, extra_parameters(config, plain, dataset), *extra))
+    return pd.DataFrame(rows, columns=["method", "parameters", "extra_time", "low", "high", "n"])
 
 
 def extra_parameters(config: ModelConfig, baseline: ModelConfig, dataset: Dataset) -> int:

@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import mannwhitneyu
 
-from tmtlib.analysis.adaptation import seen, weighted
-from tmtlib.analysis.falsification import LEAST, bounded
+from tmtlib.analysis.adaptation import LEAST, seen, weighted
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.corrupt import corrupt, drop_frames, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
-from tmtlib.stats.statistics import Interval, t_interval
+from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
 from tmtlib.training.fit import predict
@@ -33,27 +32,23 @@ METHOD = ["dataset", "source", "method", "regime"]
 SCENES = {"face ambiguous": ("audio",), "audio silent": ("text", "vision")}
 BINS = 8  # of a reliability diagram
 SNR_DB = (math.inf, 0.0, -10.0, -20.0)  # its panels
-CODE = ("reliability.py", "adaptation.py", "cache.py")
 
 
 def by_reliability(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """The weight on a modality where it is reliable against where it is not, on synthetic test utterances.
 
-    A row a method and modality, over seeds with 95 % t intervals: reliable, unreliable (mean weights), difference (the
-    one minus the other; low, high), auc (the chance that a reliable utterance has a greater weight on the modality than
-    an unreliable one, ties half; auc_low, auc_high), utterances (unreliable ones), n (seeds) and verdict on the claim
-    that weights follow reliability, by `follows`. Utterances of synthetic test data, by runs with weights.
+    A row a method with weights and modality: reliable, unreliable (mean weights), difference (95 % t interval low,
+    high), auc (the chance that a reliable utterance has a greater weight on the modality than an unreliable one, ties
+    half; auc_low, auc_high), utterances (unreliable ones), n (seeds), verdict on weights following reliability.
     """
-    rows = cache.map_runs(_compared, [(run,) for run in _synthetic(todo)], device, jobs, "weights by reliability")
+    rows, keys = cache.map_runs(_compared, _tasks(todo), device, jobs, "weights by reliability"), [*METHOD, "modality"]
+    table, auc = over_seeds(rows, keys, "reliable", against="unreliable"), over_seeds(rows, keys, "auc")
+    table = table.drop(columns=["low", "high"]).rename(columns={"mean": "reliable", "against": "unreliable"})
+    table = table.rename(columns={"difference_low": "low", "difference_high": "high"})
+    table["auc"], table["auc_low"], table["auc_high"] = auc["mean"], auc["low"].clip(lower=0), auc["high"].clip(upper=1)
+    table["utterances"] = over_seeds(rows, keys, "utterances")["mean"].astype(int)
     columns = "reliable unreliable difference low high auc auc_low auc_high utterances n verdict".split()
-    found = []
-    for key, some in rows.groupby([*METHOD, "modality"], sort=False) if len(rows) else ():
-        difference, auc = t_interval(some["reliable"] - some["unreliable"]), bounded(t_interval(some["auc"]), 0, 1)
-        still = bool((some["range"] == 0).all())
-        means = some["reliable"].mean(), some["unreliable"].mean()
-        judged = some["utterances"].iloc[0], difference.n, follows(difference, still)
-        found.append((*key, *means, *difference[:3], *auc[:3], *judged))
-    return pd.DataFrame(found, columns=[*METHOD, "modality", *columns])
+    return table.assign(verdict=_verdicts(table, rows, keys))[[*keys, *columns]]
 
 
 def example(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
@@ -62,48 +57,50 @@ def example(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) 
     distractors), or the audio silent (all frames missing).
 
     A row a method, scene and modality: change (mean over utterances, then seeds), low, high (95 % t interval), n,
-    claimed (whether the paper says that this weight rises) and, where it does, a verdict by `follows`.
+    claimed (whether the paper says that this weight rises) and, where it does, verdict.
     """
-    rows = cache.map_runs(_changed, [(run,) for run in _synthetic(todo)], device, jobs, "the paper's example")
-    found = []
-    for key, some in rows.groupby([*METHOD, "scene", "modality"], sort=False) if len(rows) else ():
-        change, claimed = t_interval(some["change"]), key[-1] in SCENES[key[-2]]
-        still = bool((some["range"] == 0).all())
-        found.append((*key, *change, claimed, follows(change, still) if claimed else ""))
-    columns = ["scene", "modality", "change", "low", "high", "n", "claimed", "verdict"]
-    return pd.DataFrame(found, columns=[*METHOD, *columns])
+    rows, keys = (
+        cache.map_runs(_changed, _tasks(todo), device, jobs, "the paper's scenes"),
+        [*METHOD, "scene", "modality"],
+    )
+    table = over_seeds(rows, keys, "change").rename(columns={"mean": "change"})
+    table["claimed"] = [m in SCENES[scene] for scene, m in zip(table["scene"], table["modality"], strict=True)]
+    verdicts = pd.Series(_verdicts(table, rows, keys), dtype=object)
+    return table.assign(verdict=verdicts.where(table["claimed"], ""))
 
 
-def follows(difference: Interval, still: bool = False) -> str:
-    """The verdict on a weight that should be higher by the interval of its difference over seeds.
-
-    "impossible as written" where no weight differs at all (`still`); "not supported" where the interval lies below
-    `LEAST`: a smaller difference counts as none; "supported" where it lies above 0; else, or for one seed, "cannot
-    tell".
-    """
+def follows(low: float, high: float, still: bool = False) -> str:
+    """The verdict on a weight that should be higher, from the 95 % interval of its difference over seeds: impossible
+    where no weight differs at all (`still`), not supported where it lies below `LEAST`, supported where above 0."""
     if still:
         return "impossible as written"
-    if difference.high < LEAST:
+    if high < LEAST:
         return "not supported"
-    return "supported" if difference.low > 0 else "cannot tell"
+    return "supported" if low > 0 else "cannot tell"
 
 
-def _synthetic(todo: Sequence[Run]) -> list[Run]:
-    return [run for run in weighted(todo) if load(run.data.clean).truth is not None]
+def _verdicts(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> list[str]:
+    """`follows` of each interval of the table of `rows`, whose "range" is 0 where a run's weights do not differ."""
+    still = over_seeds(rows, keys, "range")["mean"] == 0
+    return [follows(*cell) for cell in zip(table["low"], table["high"], still, strict=True)]
+
+
+def _tasks(todo: Sequence[Run]) -> list[tuple[Run]]:
+    return [(run,) for run in weighted(todo) if load(run.data.clean).truth is not None]
 
 
 @cache.per_run("by reliability")
 def _compared(run: Run, device: str, data: Dataset) -> list[dict]:
     with one_thread(device):
         _, weights = seen(runs.load_model(run, data.shape), data.test, run.training, device)
-    reliable, rows = data.truth.splits["test"].reliable, []
-    for i, m in enumerate(MODALITIES):
-        yes, no = weights[reliable[:, i], i], weights[~reliable[:, i], i]
+    rows = []
+    for m, weight, reliable in zip(MODALITIES, weights.T, data.truth.splits["test"].reliable.T, strict=True):
+        yes, no = weight[reliable], weight[~reliable]
         if len(yes) and len(no):
-            auc = mannwhitneyu(yes, no).statistic / (len(yes) * len(no))
-            means = {"reliable": _mean(yes), "unreliable": _mean(no), "auc": float(auc)}
-            what = {"modality": m, "range": float(np.ptp(weights[:, i])), "utterances": len(no)}
-            rows.append({"regime": run.data.regime} | what | means)
+            auc = float(mannwhitneyu(yes, no).statistic) / (len(yes) * len(no))
+            means = {"reliable": yes.mean(dtype=np.float64), "unreliable": no.mean(dtype=np.float64), "auc": auc}
+            row = {"regime": run.data.regime, "modality": m, "range": float(np.ptp(weight)), "utterances": len(no)}
+            rows.append(row | means)
     return rows
 
 
@@ -115,9 +112,9 @@ def _changed(run: Run, device: str, data: Dataset) -> list[dict]:
         before = seen(model, clear, run.training, device)[1]
         for scene, split in scenes.items():
             change = seen(model, split, run.training, device)[1] - before
-            for i, m in enumerate(MODALITIES):
-                what = {"regime": run.data.regime, "scene": scene, "modality": m}
-                rows.append(what | {"change": _mean(change[:, i]), "range": float(np.abs(change).max())})
+            start = {"regime": run.data.regime, "scene": scene, "range": float(np.abs(change).max())}
+            means = zip(MODALITIES, change.mean(0, dtype=np.float64).tolist(), strict=True)
+            rows += [start | {"modality": m, "change": mean} for m, mean in means]
     return rows
 
 
@@ -129,46 +126,42 @@ def staged(data: Dataset) -> tuple[Split, dict[str, Split]]:
     reliable = data.truth.splits["test"].reliable
     clear, ambiguous = np.flatnonzero(reliable.all(1)), np.flatnonzero(~reliable[:, MODALITIES.index("vision")])
     if not len(clear) or not len(ambiguous):
-        found = f"{len(clear)} test utterances with all modalities reliable, {len(ambiguous)} with ambiguous vision"
-        raise ValueError(f"{found}; wanted at least one of each: plant more test utterances")
+        counts = f"{len(clear)} test utterances with all modalities reliable, {len(ambiguous)} with ambiguous vision"
+        raise ValueError(f"{counts}; wanted at least one of each: make more test utterances")
     split, donors = data.test.take(clear), data.test.take(np.resize(ambiguous, len(clear)))
-    face = {
-        name: dict(getattr(split, name)) | {"vision": getattr(donors, name)["vision"]}
-        for name in ("features", "lengths")
-    }
-    return split, {"face ambiguous": replace(split, **face), "audio silent": drop_frames(split, 1.0, ("audio",))}
+    face = replace(
+        split,
+        features={**split.features, "vision": donors.features["vision"]},
+        lengths={**split.lengths, "vision": donors.lengths["vision"]},
+    )
+    return split, {"face ambiguous": face, "audio silent": drop_frames(split, 1.0, ("audio",))}
 
 
 def diagram(
     todo: Sequence[Run], snr_db: Sequence[float] = SNR_DB, device: str = "auto", jobs: int | None = None
 ) -> pd.DataFrame:
-    """Reliability diagrams by noise: how far predictions can be taken at their word, with noise in all modalities.
+    """Reliability diagrams: test utterances in `BINS` bins of about equal numbers by prediction, at levels of noise.
 
-    Test utterances of a run and level are cut into `BINS` bins of about equal numbers by their prediction. A row a run,
-    level and bin: dataset, source, method, regime, seed, level (dB), bin (lowest predictions first), prediction and
-    label (means, label units), n (utterances). For a model that can be taken at its word the two means are equal.
+    A row a run, level and bin: METHOD, seed, level (dB), bin (lowest predictions first), prediction and label (means,
+    label units: equal for a model that can be taken at its word), n (utterances).
     """
     rows = cache.map_runs(_bins, [(run, tuple(snr_db)) for run in todo], device, jobs, "reliability diagrams")
     return rows.reindex(columns=[*METHOD, "seed", "level", "bin", "prediction", "label", "n"])
 
 
-def binned(prediction: np.ndarray, label: np.ndarray, bins: int = BINS) -> list[dict]:
-    """Mean prediction, mean label and n in bins of about equal numbers by prediction, lowest first."""
-    parts = np.array_split(np.argsort(prediction, kind="stable"), min(bins, len(prediction)))
-    means = ({"prediction": _mean(prediction[i]), "label": _mean(label[i]), "n": len(i)} for i in parts)
-    return [{"bin": k} | row for k, row in enumerate(means)]
-
-
 @cache.per_run("diagram")
 def _bins(run: Run, snr_db: tuple[float, ...], device: str, data: Dataset) -> list[dict]:
     model, scale, rows = runs.load_model(run, data.shape), noise_scale(data.train), []
-    with one_thread(device):
-        for level in snr_db:
-            split = corrupt(data.test, Corruption("noise", level=level), scale)
-            found = binned(predict(model, split, run.training, device), data.test.labels)
-            rows += [{"regime": run.data.regime, "level": level} | row for row in found]
+    for level in snr_db:
+        split = corrupt(data.test, Corruption("noise", level=level), scale)
+        with one_thread(device):
+            prediction = predict(model, split, run.training, device)
+        rows += [{"regime": run.data.regime, "level": level} | row for row in binned(prediction, data.test.labels)]
     return rows
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(np.mean(values, dtype=np.float64))
+def binned(prediction: np.ndarray, label: np.ndarray, bins: int = BINS) -> list[dict]:
+    """Mean prediction, mean label and n in bins of about equal numbers by prediction, lowest first."""
+    parts = np.array_split(np.argsort(prediction, kind="stable"), min(bins, len(prediction)))
+    means = [[values[i].mean(dtype=np.float64) for values in (prediction, label)] for i in parts]
+    return [{"bin": k, "prediction": p, "label": y, "n": len(parts[k])} for k, (p, y) in enumerate(means)]

@@ -1,58 +1,56 @@
-"""Trained models on corrupted test data, by the protocols of `tmtlib.data.corruption`.
+"""Trained models on corrupted test data, by the protocols of `tmtlib.data.corruption`, and what the scores come to.
 
-Corruptions act on the test split alone, after training, and are the same for every model and training seed: a
-corruption that is drawn is drawn `masks` times, from seeds of its own. Scores are kept beside the run's record, so that
-a second look costs nothing.
-
-`sweep` has a row a run, corruption and mask; `tmtlib.analysis.degradation` says what these come to.
+Corruptions act on the test split alone, after training, and are the same for every model and training seed: a random
+one is drawn `masks` times, from seeds of its own. `sweep` has a row a run, corruption and mask; `summary`, `auilc` and
+those below them are pure functions of such rows, with means over masks first, so that n always counts training seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kendalltau
 
 from tmtlib.analysis import trivial_baselines
-from tmtlib.analysis.degradation import WHAT
 from tmtlib.common import MODALITIES, one_thread, pick_device
 from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, noise_scale
-from tmtlib.data.corruption import Corruption
+from tmtlib.data.corruption import CURVES, Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
-from tmtlib.stats.metrics import scores_of
+from tmtlib.stats import metrics
+from tmtlib.stats.metrics import LOWER_IS_BETTER, scores_of
+from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
+from tmtlib.study.methods import family
 from tmtlib.study.profiles import Profile
 from tmtlib.study.runs import Run
 from tmtlib.study.study import Study
 from tmtlib.training.fit import predict
 
-BYTES = 2**27  # about so much corrupted data goes through a model at once
-EVERYWHERE = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random", "tmt_gated")
-ON_THE_FIRST = ("tmt_token", "text_only", "late_fusion", "mult", "misa")
+EVERYWHERE = (*family("main"), "tmt_gated")
+ON_THE_FIRST = ("tmt_token", "text_only", *family("baseline"))
+METHOD = ["dataset", "source", "method", "regime"]
+CORRUPTION = ["protocol", "kind", "modality", "level"]
+CURVE = ["protocol", "kind", "modality", "metric"]  # one value a level
 
 
 def grid(profile: Profile, everything: bool = True) -> list[Corruption]:
     """The corruptions of a profile: P1, P3 and P7, and with `everything` P8 and P9 too."""
-    found = [
-        *corruption.missing_frames(profile.missing_rates),
-        *corruption.missing_modalities(),
-        *corruption.noise(profile.snr_db),
-    ]
+    parts = [corruption.missing_frames(profile.missing_rates), corruption.missing_modalities()]
+    parts += [corruption.noise(profile.snr_db)]
     if everything:
-        found += [*corruption.in_time(profile.blocks, profile.shifts), *corruption.swapped()]
-    return found
+        parts += [corruption.in_time(profile.blocks, profile.shifts), corruption.swapped()]
+    return [how for part in parts for how in part]
 
 
 def suits(how: Corruption, split: Split) -> bool:
-    """Whether a corruption means on these data what it says.
-
-    Not where it acts on an absent modality alone (all lengths 0), keeps one that is absent, takes a block out of single
-    frames, or makes a modality later than its longest utterance lasts.
-    """
+    """False where a corruption acts on an absent modality alone (all lengths 0), keeps an absent one, takes a block out
+    of single frames, or makes a modality later than its longest utterance lasts."""
     longest = {m: int(split.lengths[m].max(initial=0)) for m in MODALITIES}
     present = [m for m in how.modalities if longest[m]]
     if how.kind == "missing_modalities":
@@ -67,29 +65,25 @@ def suits(how: Corruption, split: Split) -> bool:
 def sweep(
     todo: Sequence[Run], grid: Sequence[Corruption], masks: int = 1, device: str = "auto", jobs: int | None = None
 ) -> pd.DataFrame:
-    """Test metrics of finished runs under each corruption: a row a run, corruption and mask.
+    """Test metrics of finished runs: METHOD, seed, CORRUPTION, mask, n_test (utterances) and the metrics.
 
-    Columns: dataset, source, method, regime ("clean" or "masked": what it was trained on), seed, protocol, kind,
-    modality (see `corruption`; "all", or names such as "text+audio"), level (NaN where a kind has none), mask, n_test,
-    and the metrics. Corruptions that do not suit the data (`suits`) have no rows, nor has noise in the text, or a late
-    one, where a model reads token ids. Raises FileNotFoundError for a run that was not trained.
+    regime is what a run was trained on, modality as in `Corruption.where`, level NaN where a kind has none. Corruptions
+    that do not suit the data have no rows, nor has noise in the text, or a late one, where a model reads token ids.
+    Raises FileNotFoundError for a run that was not trained.
     """
     # Where there are more cores than models, a model's corruptions are shared out among them
     cores = (jobs or runs.cpu_count()) if pick_device(device).type == "cpu" else 1
     size = -(-len(grid) // max(1, cores // max(1, len(todo))))
     tasks = [(run, tuple(grid[i : i + size]), masks) for run in todo for i in range(0, len(grid), size)]
     rows = cache.map_runs(_computed, tasks, device, jobs, "corrupted test data")
-    if rows.empty:
-        return rows
-    rows["level"] = rows["level"].astype(float)
-    return rows
+    return rows.astype({"level": float}) if len(rows) else rows
 
 
 def swept(study: Study) -> pd.DataFrame:
-    """`sweep` of a study, which trains what is missing, and the constant predictor.
+    """`sweep` of a study, which trains what is missing, and `constant_rows`.
 
-    All methods of `EVERYWHERE` go under P1, P3 and P7 on all data sets; on the first one those of `ON_THE_FIRST` and
-    what the profile trains with frames missing do too, and P8 and P9 are added.
+    Methods of `EVERYWHERE` go under P1, P3 and P7 on all data sets. On the first one those of `ON_THE_FIRST` and of the
+    regime "masked" do too, and P8 and P9 are added.
     """
     profile, first = study.profile, study.refs[0]
     methods = [m for m in (*EVERYWHERE, *ON_THE_FIRST) if m in study.methods]
@@ -97,72 +91,161 @@ def swept(study: Study) -> pd.DataFrame:
     masked = study.runs(*profile.masked, regime="masked")
     runs.ensure(masked, study.device, profile.jobs)
     todo = study.runs(*methods)
-    here = [run for run in todo if run.data == first] + masked
-    rest = [run for run in todo if run.data != first and run.method in EVERYWHERE]
+    on_first = [run for run in todo if run.data == first] + masked
+    elsewhere = [run for run in todo if run.data != first and run.method in EVERYWHERE]
     options = profile.masks, study.device, profile.jobs
-    parts = [sweep(here, grid(profile), *options), sweep(rest, grid(profile, everything=False), *options)]
-    rows = pd.concat([p for p in parts if len(p)], ignore_index=True)
+    parts = [sweep(on_first, grid(profile), *options), sweep(elsewhere, grid(profile, everything=False), *options)]
+    rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return pd.concat([rows, constant_rows(rows, todo)], ignore_index=True)
 
 
 def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:
-    """What the constant of `floors` scores under each corruption of `rows`: always the same, as it sees no features."""
-    found = []
+    """What the constant trivial baseline scores under each corruption of `rows`: always the same, without features."""
+    parts = []
     for ref in dict.fromkeys(run.data.clean for run in todo):
         data = load(ref)
-        known = trivial_baselines.rows(data).set_index("method").loc[["constant"]].reset_index()
-        here = rows[(rows["dataset"] == data.card.name) & (rows["regime"] == "clean")]
-        cases = here[[*WHAT, "mask"]].drop_duplicates().assign(regime="clean", seed=0, n_test=len(data.test))
-        found.append(cases.merge(known, how="cross"))
-    return pd.concat(found, ignore_index=True).reindex(columns=rows.columns)
+        constant = trivial_baselines.rows(data).query("method == 'constant'")
+        cases = rows[(rows["dataset"] == data.card.name) & (rows["regime"] == "clean")][[*CORRUPTION, "mask"]]
+        cases = cases.drop_duplicates().assign(regime="clean", seed=0, n_test=len(data.test))
+        parts.append(cases.merge(constant, how="cross"))
+    return pd.concat(parts, ignore_index=True).reindex(columns=rows.columns)
 
 
 @cache.per_run("robustness")
 def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
-    blind = run.model.reads_token_ids
-    grid = tuple(
-        how
-        for how in grid
-        if suits(how, data.test) and not (blind and how.kind in ("noise", "shift") and "text" in how.modalities)
-    )
-    model, task = runs.load_model(run, data.shape), run.model.task
-    found = {}
+    model = runs.load_model(run, data.shape)
+    if run.model.reads_token_ids:
+        grid = [how for how in grid if how.kind not in ("noise", "shift") or "text" not in how.modalities]
+    cases = measured(data, grid, masks, lambda split: scores(run, model, split, device))
+    return [row_start(run, how, mask, len(data.test)) | metrics for how, mask, metrics in cases]
+
+
+def scores(run: Run, model: Model, split: Split, device: str) -> dict[str, float]:
+    """Metrics of a run's model on any split."""
     with one_thread(device):
-        for case, values in _predictions(model, data, cases(grid, masks, distinct=True), run, device):
-            found[case] = scores_of(task, values, data.test.labels_for(task), data.family)
-    return as_rows(run, grid, masks, found, len(data.test))
+        values = predict(model, split, run.training, device)
+    return scores_of(run.model.task, values, split.labels_for(run.model.task), model.family)
 
 
-def cases(grid: Sequence[Corruption], masks: int, distinct: bool = False) -> list[tuple[Corruption | None, int]]:
-    """Each corruption with each mask, if it is drawn at all; `distinct`: what changes nothing once, as (None, 0)."""
-    found = [(how, mask) for how in grid for mask in range(masks if how.is_random else 1)]
-    if not distinct:
-        return found
-    return list(dict.fromkeys((None, 0) if how.changes_nothing else (how, mask) for how, mask in found))
+def measured(
+    data: Dataset, grid: Sequence[Corruption], masks: int, measure: Callable[[Split], Any]
+) -> Iterator[tuple[Corruption, int, Any]]:
+    """What `measure` gives of the test split in each of the `cases` that suit it, asked once of the clean split."""
+    scale, clean = noise_scale(data.train), []
+    for how, mask in cases([how for how in grid if suits(how, data.test)], masks):
+        if how.changes_nothing:
+            clean = clean or [measure(data.test)]
+            yield how, mask, clean[0]
+        else:
+            yield how, mask, measure(corrupt(data.test, how, scale, mask))
 
 
-def as_rows(run: Run, grid: Sequence[Corruption], masks: int, found: dict[tuple, dict], n: int) -> list[dict]:
-    """The rows of a sweep, but for what `cache.map_runs` puts before them, from the scores of the distinct cases."""
-    rows = []
-    for how, mask in cases(grid, masks):
-        what = {"protocol": how.protocol, "kind": how.kind, "modality": how.where, "level": how.level, "mask": mask}
-        known = found[(None, 0) if how.changes_nothing else (how, mask)]
-        rows.append({"regime": run.data.regime} | what | {"n_test": n} | known)
-    return rows
+def cases(grid: Sequence[Corruption], masks: int) -> list[tuple[Corruption, int]]:
+    """Each corruption with each mask, or once where it is not random."""
+    return [(how, mask) for how in grid for mask in range(masks if how.is_random else 1)]
 
 
-def _predictions(
-    model: Model, data: Dataset, cases: list[tuple[Corruption | None, int]], run: Run, device: str
-) -> Iterator[tuple[tuple, np.ndarray]]:
-    """Each case with its predictions; several corrupted splits go through the model as one."""
-    scale, n = noise_scale(data.train), len(data.test)
-    size = max(1, BYTES // sum(x.nbytes for x in data.test.features.values()))
-    for start in range(0, len(cases), size):
-        some = cases[start : start + size]
-        splits = [_corrupted(data.test, how, scale, mask) for how, mask in some]
-        values = predict(model, Split.concat(splits) if len(splits) > 1 else splits[0], run.training, device)
-        yield from zip(some, values.reshape(len(some), n, *values.shape[1:]), strict=True)
+def row_start(run: Run, how: Corruption, mask: int, n_test: int) -> dict:
+    """A row of `sweep`, but for the metrics and for what `cache.map_runs` puts before it."""
+    where = {"protocol": how.protocol, "kind": how.kind, "modality": how.where, "level": how.level}
+    return {"regime": run.data.regime} | where | {"mask": mask, "n_test": n_test}
 
 
-def _corrupted(split: Split, how: Corruption | None, scale: dict, mask: int) -> Split:
-    return split if how is None else corrupt(split, how, scale, mask)
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """One long table of means over seeds, sd (ddof 1) and n: METHOD, CORRUPTION, metric, mean, sd, n."""
+    seeds = by_seed(rows).dropna(subset="value")
+    values = seeds.groupby([*METHOD, *CORRUPTION, "metric"], sort=False, dropna=False)["value"]
+    return values.agg(mean="mean", sd="std", n="count").reset_index()
+
+
+def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over masks in long form: METHOD, seed, CORRUPTION, metric, value. A value is NaN where it is undefined with
+    any mask (Corr of a constant prediction); metrics that a data set does not have are left out."""
+    names, keys = [m for m in metrics.LABELS if m in rows], [*METHOD, "seed", *CORRUPTION]
+    grouped = rows.groupby(keys, sort=False, dropna=False)[names]
+    means = grouped.mean().where(grouped.count().eq(grouped.size(), axis=0)).reset_index()
+    long = means.melt(keys, names, "metric", "value")
+    return long[long.groupby([*METHOD, "metric"], sort=False)["value"].transform(lambda v: v.notna().any())]
+
+
+def area_under_curve(rows: pd.DataFrame, metric: str = "mae", kind: str = "noise") -> pd.DataFrame:
+    """The normalised AUILC of one kind of corruption, in the metric's own unit: a row a run and modality.
+
+    Columns: METHOD, seed, modality, area, clean (the metric where nothing is corrupted), beyond (area minus clean).
+    """
+    seeds = by_seed(rows[rows["kind"] == kind])
+    areas = _areas(seeds[seeds["metric"] == metric]).rename(columns={"auilc_normalised": "area"})
+    return areas.assign(beyond=areas["area"] - areas["clean"])[[*METHOD, "seed", "modality", "area", "clean", "beyond"]]
+
+
+def auilc(rows: pd.DataFrame, wanted: Sequence[str] = ("mae", "acc5", "f1_5class", "corr")) -> pd.DataFrame:
+    """The area under each curve of a metric over levels, AUILC (Yuan et al. 2021): one row a method and curve.
+
+    AUILC = sum over neighbouring levels of (x_i + x_{i+1}) / 2 (r_{i+1} - r_i), where r is the rate of missing frames
+    (P1), the share of a block or the frames of a shift (P8), and for noise (P7), where decibels from infinity have no
+    width, equal steps from 0 (clean) to 1 (the noisiest).
+
+    Columns: METHOD, CURVE, auilc (mean over seeds), auilc_normalised (divided by the range of r: the metric's own
+    unit), low, high (its 95 % t interval), clean (the metric where nothing is corrupted), relative_drop
+    ((auilc_normalised - clean) / |clean|: a loss is positive for MAE, negative for all others), worst (over levels, of
+    the means), n. Where a metric is undefined at some level (Corr of a constant prediction), so is its area.
+    """
+    seeds = by_seed(rows)
+    seeds = seeds[seeds["kind"].isin(CURVES) & seeds["metric"].isin(wanted)]
+    areas, keys = _areas(seeds), [*METHOD, *CURVE]
+    table = over_seeds(areas, keys, "auilc_normalised", skipna=False).rename(columns={"mean": "auilc_normalised"})
+    means = areas.groupby(keys, sort=False)[["auilc", "clean"]].mean(skipna=False)
+    levels = seeds.groupby([*keys, "level"], sort=False)["value"].mean().groupby(keys, sort=False)
+    table = table.merge(means.join(levels.agg(["min", "max"])).reset_index(), on=keys)
+    table["relative_drop"] = (table["auilc_normalised"] - table["clean"]) / table["clean"].abs()
+    table["worst"] = table["max"].where(table["metric"].isin(LOWER_IS_BETTER), table["min"])
+    measures = ["auilc", "auilc_normalised", "low", "high", "clean", "relative_drop", "worst", "n"]
+    return table[[*keys, *measures]]
+
+
+def _areas(seeds: pd.DataFrame) -> pd.DataFrame:
+    """auilc, auilc_normalised and clean of each curve of the rows of `by_seed`: METHOD, seed, CURVE."""
+    keys, areas = [*METHOD, "seed", *CURVE], []
+    for key, curve in seeds.groupby(keys, sort=False):
+        noise = curve["kind"].iloc[0] == "noise"
+        curve = curve.sort_values("level", ascending=not noise, kind="stable")
+        value, level = curve["value"].to_numpy(), curve["level"].to_numpy()
+        x = np.linspace(0, 1, len(level)) if noise else level - level[0]
+        area = float(np.trapezoid(value, x))
+        areas.append((*key, area, area / x[-1] if x[-1] else float(value[0]), float(value[0])))
+    return pd.DataFrame(areas, columns=[*keys, "auilc", "auilc_normalised", "clean"])
+
+
+def worst_case(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
+    """Where each method is worst: METHOD, metric, clean, worst (means over seeds), n, and CORRUPTION of the worst."""
+    table = summary(rows)
+    table = table[table["metric"] == metric]
+    means = table.groupby(METHOD, sort=False)["mean"]
+    worst = table.loc[means.idxmax() if metric in LOWER_IS_BETTER else means.idxmin()].rename(columns={"mean": "worst"})
+    clean = table[(table["kind"] == "missing_modalities") & (table["modality"] == "all")]
+    clean = clean.rename(columns={"mean": "clean"})[[*METHOD, "clean"]]
+    return worst.merge(clean, on=METHOD, how="left")[[*METHOD, "metric", "clean", "worst", "n", *CORRUPTION]]
+
+
+def ranking_stability(areas: pd.DataFrame, draws: int = 1000, seed: int = 0, confidence: float = 0.95) -> pd.DataFrame:
+    """Whether the methods' order by area (`area_under_curve`, of a metric where less is better) is that on clean data.
+
+    For each data set, regime and modality: tau, Kendall's rank correlation of the methods' mean clean values and mean
+    areas; low, high, its percentiles over bootstrap draws of seeds; best (method with the least mean area), best_again
+    (share of draws in which it is best again), methods (those with the same seeds) and n (seeds).
+    """
+    rng, keys, rows = np.random.default_rng(seed), ["dataset", "source", "regime", "modality"], []
+    for key, cell in areas.groupby(keys, sort=False):
+        wide = cell.pivot(index="seed", columns="method", values=["clean", "area"]).dropna(axis=1)
+        clean, area = wide["clean"], wide["area"]
+        seeds, methods = area.shape
+        if methods < 2:
+            continue
+        picks = rng.integers(0, seeds, (draws, seeds))
+        drawn = [values.to_numpy()[picks].mean(1) for values in (clean, area)]  # (draws, methods) each
+        taus = [kendalltau(*means).statistic for means in zip(*drawn, strict=True)]
+        bounds = np.nanquantile(taus, [(1 - confidence) / 2, (1 + confidence) / 2])
+        best, tau = area.mean().idxmin(), kendalltau(clean.mean(), area.mean()).statistic
+        again = np.mean(area.columns[drawn[1].argmin(1)] == best)
+        rows.append((*key, tau, *bounds, best, again, methods, seeds))
+    return pd.DataFrame(rows, columns=[*keys, "tau", "low", "high", "best", "best_again", "methods", "n"])

@@ -9,17 +9,15 @@ In word-aligned data, frames of text no longer stand beside the audio and vision
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache as memoised
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tmtlib.analysis.robustness import as_rows, cases
-from tmtlib.common import one_thread
+from tmtlib.analysis.robustness import cases, row_start, scores
 from tmtlib.data import corruption, schema
 from tmtlib.data.corrupt import noise_scale
 from tmtlib.data.corruption import Corruption
@@ -27,11 +25,10 @@ from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, DataRef, Dataset, Split
 from tmtlib.data.text import FrozenBert, WordVectors, open_encoder
 from tmtlib.data.transcripts import drop_words, substitute_words, vocabulary
-from tmtlib.stats.metrics import scores_of
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
-from tmtlib.training.fit import predict
 
+Encoder = WordVectors | FrozenBert
 CLOSE = 0.05  # standard deviations that a feature may differ by and be the same
 
 
@@ -45,24 +42,19 @@ def sweep(
 ) -> pd.DataFrame:
     """Test metrics of finished runs with words dropped and substituted: rows as those of `robustness.sweep`.
 
-    Args:
-        encoder: .npz of word vectors or folder of a BERT: the one that made the data's text features.
-        rates: of words lost or replaced, 0 to 1; 0 is the transcript itself, encoded anew.
-        masks: how many times words are drawn, the same for every model.
-
-    Raises what `open_encoder` raises, DataError where the text cannot be made anew (synthetic data, no transcripts, one
-    frame an utterance, another width), ValueError for a model that reads token ids rather than features, and
-    FileNotFoundError for a run that was not trained.
+    `encoder` is the .npz of word vectors or folder of a BERT that made the data's text features; `rates` are of words
+    lost or replaced, 0 to 1, and 0 is the transcript itself, encoded anew; words are drawn `masks` times, the same for
+    every model. Raises what `open_encoder` raises, DataError as `check_text`, ValueError for a model that reads token
+    ids, and FileNotFoundError for a run that was not trained.
     """
+    by_data: dict[DataRef, list[Run]] = {}
     for run in todo:
         if run.model.reads_token_ids:
             raise ValueError(f"{run.method} has a BERT of its own, which reads token ids and no features; leave it out")
-    by_data: dict[DataRef, list[Run]] = {}
-    for run in todo:
         by_data.setdefault(run.data.clean, []).append(run)
     grid = tuple(corruption.in_transcripts(rates))
-    tasks = [(some[0], tuple(some), str(encoder), grid, masks) for some in by_data.values()]
-    rows = cache.map_runs(_scores, tasks, device, jobs, "corrupted transcripts")
+    tasks = [(group[0], group, str(encoder), grid, masks) for group in by_data.values()]
+    rows = cache.map_runs(_of_data_set, tasks, device, jobs, "corrupted transcripts")
     return rows.astype({"level": float}) if len(rows) else rows
 
 
@@ -72,37 +64,37 @@ def agreement(ref: DataRef, encoder: str | Path, device: str = "auto") -> float:
     data = load(ref.clean)
     encode = open_encoder(encoder, device)
     check_text(data, encode)
-    anew, own = encoded(data, data.test.raw_text, encode), data.test
-    scale = noise_scale(data.train)["text"]
-    near = np.abs(anew.features["text"] - own.features["text"]) <= CLOSE * scale
-    return float(np.mean(near.all((1, 2)) & (anew.lengths["text"] == own.lengths["text"])))
+    anew, scale = encoded(data, data.test.raw_text, encode), noise_scale(data.train)["text"]
+    near = np.abs(anew.features["text"] - data.test.features["text"]) <= CLOSE * scale
+    return float(np.mean(near.all((1, 2)) & (anew.lengths["text"] == data.test.lengths["text"])))
 
 
-def check_text(data: Dataset, encode: WordVectors | FrozenBert) -> None:
-    """Raises DataError where the test split's text cannot be made anew from its transcripts by this encoder."""
-    (frames, width), name, said = data.test.shapes["text"], data.card.title, data.test.raw_text
+def check_text(data: Dataset, encode: Encoder) -> None:
+    """Raises DataError where the encoder cannot make the test split's text anew: synthetic data, an empty transcript,
+    one frame an utterance, or another width."""
+    (frames, width), name, texts = data.test.shapes["text"], data.card.title, data.test.raw_text
     if data.card.source == "synthetic":
         raise DataError(f"{name}: synthetic transcripts hold no words that say the label; use a file with transcripts")
-    if empty := sum(not text.strip() for text in said):
-        raise DataError(f"{name}: {empty} of {len(said)} test transcripts are empty; wanted 'raw_text' for each")
+    if empty := sum(not text.strip() for text in texts):
+        raise DataError(f"{name}: {empty} of {len(texts)} test transcripts are empty; wanted 'raw_text' for each")
     if frames < 3:
         raise DataError(f"{name}: text has {frames} frames an utterance; wanted a frame a word")
-    found = encode(said[:1], frames)[0].shape[2]
-    if found != width:
+    features = encode(texts[:1], frames)[0].shape[2]
+    if features != width:
         raise DataError(
-            f"{encode.path} makes {found} features a word, but the text of {name} has {width}; "
+            f"{encode.path} makes {features} features a word, but the text of {name} has {width}; "
             "give the encoder that made the file's text"
         )
 
 
-def encoded(data: Dataset, raw_text: Sequence[str], encode: WordVectors | FrozenBert) -> Split:
+def encoded(data: Dataset, raw_text: Sequence[str], encode: Encoder) -> Split:
     """The test split with text features made of other transcripts, normalised by the training split as `data` are."""
-    own = data.test
-    features, lengths = encode(raw_text, own.shapes["text"][0])
+    test = data.test
+    features, lengths = encode(raw_text, test.shapes["text"][0])
     new = replace(
-        own,
-        features={**own.features, "text": features},
-        lengths={**own.lengths, "text": lengths},
+        test,
+        features={**test.features, "text": features},
+        lengths={**test.lengths, "text": lengths},
         raw_text=tuple(raw_text),
         text_bert=None,  # token ids of the old words
     )
@@ -115,52 +107,34 @@ def _statistics(ref: DataRef) -> tuple[np.ndarray, np.ndarray]:
     return schema.normalizer(load(replace(ref, normalize=False)).train)["text"]
 
 
-def _scores(
-    first: Run,
-    todo: tuple[Run, ...],
-    encoder: str,
-    grid: tuple[Corruption, ...],
-    masks: int,
-    device: str,
-    data: Dataset,
+def _of_data_set(
+    _: Run, todo: list[Run], encoder: str, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset
 ) -> list[dict]:
-    """Rows of all runs on one data set: each corruption is encoded once for all of them, as that is the dear part."""
-    encode = open_encoder(encoder, device)
-    fresh = memoised(partial(_computed, todo, encode, grid, masks, device, data))
-    rows = []
+    """Rows of all runs on one data set, kept by run. Where a run has none yet they are computed for all."""
+    encode, computed, rows = open_encoder(encoder, device), {}, []
+
+    def compute(run: Run) -> list[dict]:
+        if not computed:
+            computed.update(_computed(todo, encode, grid, masks, device, data))
+        return computed[run]
+
     for run in todo:
-        key = ("transcripts", encode.sha256, grid, masks)
-        own = cache.stored(run, __name__, key, lambda run=run: fresh()[run.id])
-        rows += [{"method": run.method, "seed": run.seed} | row for row in own]
+        kept = cache.stored(run, __name__, ("transcripts", encode.sha256, grid, masks), partial(compute, run))
+        rows += [{"method": run.method, "seed": run.seed} | row for row in kept]
     return rows
 
 
 def _computed(
-    todo: tuple[Run, ...],
-    encode: WordVectors | FrozenBert,
-    grid: tuple[Corruption, ...],
-    masks: int,
-    device: str,
-    data: Dataset,
-) -> dict[str, list[dict]]:
-    """Rows by run id."""
-    counts = vocabulary(data.train.raw_text)
-    found: dict[str, dict] = {run.id: {} for run in todo}
+    todo: list[Run], encode: Encoder, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset
+) -> dict[Run, list[dict]]:
+    """Rows by run. Each corruption is encoded once for all runs, as that takes most of the time."""
     check_text(data, encode)
-    models = {run.id: runs.load_model(run, data.shape) for run in todo}
-    for case in cases(grid, masks, distinct=True):
-        split = encoded(data, _corrupted(data.test.raw_text, *case, counts), encode)
-        for run in todo:
-            task = run.model.task
-            with one_thread(device):
-                values = predict(models[run.id], split, run.training, device)
-            found[run.id][case] = scores_of(task, values, split.labels_for(task), data.family)
-    return {run.id: as_rows(run, grid, masks, found[run.id], len(data.test)) for run in todo}
-
-
-def _corrupted(raw_text: Sequence[str], how: Corruption | None, mask: int, counts: Mapping[str, int]) -> Sequence[str]:
-    if how is None:
-        return raw_text
-    if how.kind == "words_dropped":
-        return drop_words(raw_text, how.level, mask)
-    return substitute_words(raw_text, how.level, counts, mask)
+    counts, texts, rows_of = vocabulary(data.train.raw_text), data.test.raw_text, {run: [] for run in todo}
+    models = {run: runs.load_model(run, data.shape) for run in todo}
+    for how, mask in cases(grid, masks):
+        dropped = how.kind == "words_dropped"
+        said = drop_words(texts, how.level, mask) if dropped else substitute_words(texts, how.level, counts, mask)
+        split = encoded(data, said, encode)
+        for run, model in models.items():
+            rows_of[run].append(row_start(run, how, mask, len(split)) | scores(run, model, split, device))
+    return rows_of

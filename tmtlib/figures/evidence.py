@@ -63,7 +63,7 @@ def weight_reach(moved: pd.DataFrame) -> Figure:
 def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
     """The normalised area under each degradation curve, a line a method: a row a data set, a column a kind.
 
-    table: `degradation.auilc`; only corruptions of all modalities are drawn. Filled: trained on clean data; open:
+    table: `robustness.auilc`; only corruptions of all modalities are drawn. Filled: trained on clean data; open:
     trained with frames missing. Small grey marks: the metric on clean data.
     """
     table = style.titled(table[(table["metric"] == metric) & (table["modality"] == "all")])

@@ -101,7 +101,7 @@ def claims(
 
     Args:
         rows: one row a run of "tmt", "tmt_amw" and, where they ran, `CONTROLS`, as `ensure` returns them.
-        areas: area under the noise curves of the same runs, see `degradation.area_under_curve`.
+        areas: area under the noise curves of the same runs, see `robustness.area_under_curve`.
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.analysis.costs`.
         attention: attention entropy of the same runs, see `attention.table`; without it that claim cannot be told.
     """

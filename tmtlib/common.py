@@ -1,7 +1,4 @@
-"""What every room uses: the modalities and their order, checks of a choice, folders, hashes, atomic writes, the device.
-
-torch is imported by the two functions that need it, so that `tmt --help` and the statistics do without it.
-"""
+"""Used by every room. torch is imported inside functions: the command line and the statistics do not need it."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ def results_folder(profile: str | None = None) -> Path:
 
 
 def figures_folder(profile: str) -> Path:
-    """A profile's figures: in `figures/` beside the package, or in TMT_RESULTS when that is set."""
+    """A profile's figures: `figures/` beside the package, or in TMT_RESULTS when that is set."""
     base = results_folder() if os.environ.get("TMT_RESULTS") else ROOT
     return base / "figures" / profile
 
@@ -63,17 +60,17 @@ def as_json(value: object, every_field: bool = True) -> object:
 
 
 def as_tuples(value: object) -> object:
-    """A value as TOML has it, with lists, nested ones too, as tuples."""
+    """TOML lists, nested ones too, as tuples."""
     return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 def digest(value: object) -> str:
-    """SHA-256 of what in a dataclass can change a result, in hexadecimal."""
+    """SHA-256, in hexadecimal, of the fields of a dataclass that can change a result."""
     return hashlib.sha256(json.dumps(as_json(value, every_field=False), sort_keys=True).encode()).hexdigest()
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes beside the target and renames: a reader sees the old file or the whole new one."""
+    """Writes beside the target, then renames: a reader sees the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -85,7 +82,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of "cpu", "cuda" or "auto" (cuda if there is one). Raises ValueError for cuda where there is none."""
+    """The device of "cpu", "cuda" or "auto" (cuda if present). Raises ValueError for another name or without a GPU."""
     import torch
 
     if name == "auto":
@@ -99,7 +96,7 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def one_thread(device: str) -> Iterator[None]:
-    """On a CPU, PyTorch with one thread: as fast for models this small, and the same numbers on any machine size."""
+    """On a CPU, limits PyTorch to one thread: as fast for small models, and the same numbers on any machine."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,1 +1,1 @@
-"""Data: one validated type, readers for the field's files, and a synthetic generator with known truth."""
+"""Data: one validated type, readers of the field's files, and a synthetic generator with a known ground truth."""

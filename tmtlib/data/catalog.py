@@ -1,4 +1,4 @@
-"""The field's standard feature files: what is in each, its SHA-256, and where to get it (`standard_files.toml`)."""
+"""The field's standard feature files: shapes, SHA-256 and download sources (`standard_files.toml`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from tmtlib.common import as_tuples
 
 @dataclass(frozen=True)
 class StandardFile:
-    """One published MMSA feature file."""
-
     name: str  # data set: "mosi", "mosei", "sims"
     alignment: str  # "aligned" or "unaligned"
     path: str  # below the data folder, as MMSA lays it out
@@ -27,7 +25,6 @@ class StandardFile:
 
     @property
     def file(self) -> str:
-        """The file's name without folders."""
         return self.path.rsplit("/", 1)[-1]
 
 
@@ -38,7 +35,7 @@ NAMES = tuple(dict.fromkeys(f.name for f in STANDARD_FILES))
 
 
 def feature_file(path: str | Path) -> Path:
-    """The path, if a file is there. Raises FileNotFoundError saying what is there instead."""
+    """The path with `~` expanded. Raises FileNotFoundError unless it is a file."""
     path = Path(path).expanduser()
     if not path.is_file():
         place = "a folder" if path.is_dir() else "not there"
@@ -47,7 +44,7 @@ def feature_file(path: str | Path) -> Path:
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file in hexadecimal; a file is hashed once a process, unless it changes."""
+    """SHA-256 of a file in hexadecimal; cached until its size or time stamp changes."""
     path = Path(path).resolve()
     stat = path.stat()
     return _sha256(path, stat.st_mtime_ns, stat.st_size)
@@ -55,30 +52,30 @@ def file_sha256(path: str | Path) -> str:
 
 @lru_cache
 def _sha256(path: Path, mtime_ns: int, size: int) -> str:
-    with open(path, "rb") as file:  # read in pieces, so that size does not matter
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known_sha256(sha256: str) -> StandardFile | None:
-    """The standard file with these bytes, or None."""
+    """The standard file with this hash, or None."""
     return next((f for f in STANDARD_FILES if f.sha256 == sha256), None)
 
 
 def files_of(name: str) -> tuple[StandardFile, ...]:
-    """The standard files of a data set, the preferred one first; empty for a name without any."""
+    """The standard files of a data set, the preferred one first; empty for an unknown name."""
     return tuple(f for f in STANDARD_FILES if f.name == name)
 
 
 def namesake(name: str, file: str) -> StandardFile | None:
-    """The standard file of a data set that a file of this name would be, or None."""
+    """The standard file of data set `name` with the file name `file`, or None."""
     return next((f for f in files_of(name) if f.file == file), None)
 
 
 def places(file: StandardFile, folder: Path) -> tuple[Path, ...]:
-    """Where a standard file may lie in a user's folder: MMSA's layout, or the data set's own folder."""
+    """Paths to try for a standard file in a user's folder: MMSA's layout, then the data set's folder."""
     upper = file.name.upper()
     paths = [folder / file.path, folder / upper / file.file]
-    # A bare aligned_50.pkl may be MOSI's or MOSEI's, so the folder's own name has to say which.
+    # aligned_50.pkl may be MOSI's or MOSEI's; the folder's name decides
     same_name = [f for f in STANDARD_FILES if f.file == file.file]
     if len(same_name) == 1 or upper in (folder.name.upper(), folder.parent.name.upper()):
         paths += [folder / "Processed" / file.file, folder / file.file]
@@ -86,7 +83,7 @@ def places(file: StandardFile, folder: Path) -> tuple[Path, ...]:
 
 
 def missing_message(name: str, looked: Sequence[Path]) -> str:
-    """What to tell a user whose folder lacks a data set: where was looked, what is wanted, where it is."""
+    """Error text for a folder without the data set: paths tried, files wanted, download sources."""
     wanted = [f"{f.path}  SHA-256 {f.sha256}" for f in files_of(name)]
     parts = {
         f"no feature file of {name!r} found. Looked at:": looked,

@@ -1,7 +1,4 @@
-"""What a data set is and what is odd about it: tables for a notebook, and `report`, which prints them all.
-
-The tables describe and never judge; what a file may not be, its reader has refused before (`mmsa.read`).
-"""
+"""Tables that describe a data set, and `report`, all of them as text. Invalid files are rejected by `mmsa.read`."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ from tmtlib.common import MODALITIES
 from tmtlib.data import catalog, mmsa
 from tmtlib.data.schema import SPLITS, Card, Dataset
 
-# How ids name the video they were cut from. A YouTube name may itself end in _1, so a style counts only where every
-# id of the data set follows it.
+# How ids name their video. A YouTube name may itself end in _1, so a style counts only if every id follows it
 ID_STYLES = {
     "video$_$clip": re.compile(r"(.+)\$_\$.+"),
     "video[clip]": re.compile(r"(.+)\[[^\[\]]*\]"),
@@ -29,15 +25,12 @@ BIN_WIDTH = {"mosi": 1.0, "sims": 0.2}  # of the label histogram: the classes of
 
 
 def report(path: str | Path) -> str:
-    """All that is to be known of a feature file before it is used, as text.
-
-    Raises FileNotFoundError where there is no file, DataError for one that cannot be used, saying why.
-    """
+    """Every table of a feature file as text. Raises FileNotFoundError, or DataError for a file that cannot be used."""
     return f"{path}\n\n{describe(mmsa.read(path))}"
 
 
 def describe(dataset: Dataset) -> str:
-    """The report of a data set: every table of this module, as text of at most 110 columns."""
+    """Every table of this module as text of at most 110 columns."""
     oddities, style = oddities_table(dataset), id_style(dataset)
     parts = [
         f"{dataset.card.title}, from {dataset.card.origin}",
@@ -60,7 +53,7 @@ def describe(dataset: Dataset) -> str:
 
 
 def card_table(card: Card) -> pd.DataFrame:
-    """What the data set is, one fact a row: `fact`, `value`."""
+    """The data set's card. Columns: fact, value."""
     low, high = card.label_range
     facts = {
         "name": card.name,
@@ -79,7 +72,7 @@ def card_table(card: Card) -> pd.DataFrame:
 
 
 def verification(card: Card) -> str:
-    """Whether the bytes are a published file's: "verified: ...", "differs from ..." or "not a published file"."""
+    """Compares the SHA-256: "verified: ...", "differs from ..." or "not a published file"."""
     published, namesake = catalog.known_sha256(card.sha256), catalog.namesake(card.name, card.origin)
     if published:
         return f"verified: the published {published.path}"
@@ -87,7 +80,7 @@ def verification(card: Card) -> str:
 
 
 def splits_table(dataset: Dataset) -> pd.DataFrame:
-    """One row a split: utterances, videos, labels by sign, (T, D) by modality, and what else it holds."""
+    """One row a split: utterances, videos, labels by sign, (T, D) by modality, optional contents."""
     style = id_style(dataset)
     rows = []
     for s in SPLITS:
@@ -103,7 +96,7 @@ def splits_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def lengths_table(dataset: Dataset) -> pd.DataFrame:
-    """One row a modality and split: T, D, quantiles of the true length, and utterances of length 0 and T."""
+    """One row a modality and split: T, D, quantiles of the length, and utterances of length 0 and T."""
     rows = []
     for m in MODALITIES:
         for s in SPLITS:
@@ -116,9 +109,9 @@ def lengths_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def labels_table(dataset: Dataset) -> pd.DataFrame:
-    """Label histogram, one row a bin: utterances by split, the share of all, and a bar of it.
+    """Label histogram, one row a bin: label, utterances by split, share of all, a bar as text.
 
-    Bins are the family's: the seven classes of Acc-7 for mosi, the eleven grid values -1, -0.8, ..., 1 for sims.
+    Bins: the seven classes of Acc-7 for mosi, the eleven values -1, -0.8, ..., 1 for sims.
     """
     width = BIN_WIDTH[dataset.family]
     low, high = dataset.card.label_range
@@ -132,12 +125,12 @@ def labels_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def oddities_table(dataset: Dataset) -> pd.DataFrame:
-    """What the reader found that was not as documented, one row each; empty for a data set without any."""
+    """The reader's oddities. Columns: split, what, count, handling."""
     return pd.DataFrame(map(asdict, dataset.oddities), columns=["split", "what", "count", "handling"])
 
 
 def leakage_table(dataset: Dataset) -> pd.DataFrame:
-    """What each split shares with an earlier one: ids, videos, and utterances whose video the earlier one has."""
+    """One row a pair of splits: ids and videos shared, and the later split's utterances from shared videos."""
     style = id_style(dataset)
     videos = {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
     rows = []
@@ -152,7 +145,7 @@ def leakage_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def id_style(dataset: Dataset) -> str | None:
-    """The style, a key of `ID_STYLES`, that all ids follow; None where there is none, or the reader made the ids."""
+    """The key of `ID_STYLES` that all ids follow; None without one, or when the reader made the ids."""
     if any(o.what == "ids not in the file" for o in dataset.oddities):
         return None
     ids = [i for s in SPLITS for i in dataset[s].ids]
@@ -160,7 +153,7 @@ def id_style(dataset: Dataset) -> str | None:
 
 
 def video_of(utterance: str, style: str | None) -> str:
-    """The video an id names; without a style, the id itself."""
+    """The video in an id; without a style, the id itself."""
     return ID_STYLES[style].fullmatch(utterance)[1] if style else utterance
 
 

@@ -1,11 +1,7 @@
-"""Corruptions of a split: `corrupt` does what a `Corruption` names, by the functions below it.
+"""Corruptions of a split, each a new split. The same seed gives the same corruption for every model.
 
-Each returns a new split and leaves the given one as it was. Padding stays padding, and the same seed gives the same
-corruption for every model.
-
-A frame that is missing is zero, which is the training mean where features are normalised. Where a split holds token ids
-(`text_bert`), tokens whose frames are missing become the unknown token as in TFR-Net (id 100 in BERT's vocabularies),
-but for [CLS] and [SEP]; precomputed text features cannot be made anew, and become zero like the others.
+A missing frame is zero, the training mean of normalised features. Where a split holds token ids (`text_bert`), tokens
+of missing frames, except [CLS] and [SEP], become the unknown token, as in TFR-Net.
 """
 
 from __future__ import annotations
@@ -23,10 +19,7 @@ UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base
 
 
 def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed: int = 0) -> Split:
-    """The split as a corruption leaves it; `scale` as for `add_noise`.
-
-    Raises ValueError for a level out of range, and for words dropped or substituted, which want an encoder.
-    """
+    """Applies a corruption. Raises ValueError for a level out of range, and for P6 (words), which needs an encoder."""
     if how.kind in IN_TRANSCRIPTS:
         raise ValueError(
             f"{how.kind} changes transcripts, and their features must be made anew by an encoder; "
@@ -35,7 +28,7 @@ def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed
     if how.changes_nothing:
         return split
     if how.kind == "missing_frames":
-        rates = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # one for each utterance
+        rates = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # (N,)
         return drop_frames(split, rates if how.level is None else how.level, how.modalities, seed)
     if how.kind == "missing_modalities":
         return keep_only(split, how.modalities)
@@ -61,9 +54,8 @@ def add_noise(
 ) -> Split:
     """P7: Gaussian noise on every feature of every valid frame: x + scale 10^(-snr_db / 20) n, n ~ N(0, 1).
 
-    `scale`: standard deviation (D,) of each feature by modality in the training split (`noise_scale`), so that 0 dB is
-    noise as large as the feature itself varies; infinitely many decibels change nothing. Two levels with one seed have
-    the same noise at different strength. Raises ValueError for an unknown modality, or a ratio of NaN or -infinity.
+    `scale`: standard deviation (D,) of each feature by modality in the training split (`noise_scale`). Levels with the
+    same seed have the same n. Raises ValueError for an unknown modality, or `snr_db` of NaN or -infinity.
     """
     _check(modalities)
     if np.isnan(snr_db) or snr_db == -np.inf:
@@ -82,7 +74,7 @@ def add_noise(
 
 
 def noise_scale(train: Split) -> dict[str, np.ndarray]:
-    """Standard deviation (D,) of each feature by modality over a split's valid frames; 0 where none is valid."""
+    """Standard deviation (D,) of each feature over the valid frames, by modality; 0 where no frame is valid."""
     scale = {}
     for m in MODALITIES:
         frames = train.features[m][valid_frames(train, m)]
@@ -92,10 +84,7 @@ def noise_scale(train: Split) -> dict[str, np.ndarray]:
 
 
 def keep_only(split: Split, present: Collection[str]) -> Split:
-    """P3: the split with all other modalities absent: features zero and length 0 in every utterance.
-
-    Raises ValueError for an unknown modality, or when none is left.
-    """
+    """P3: all other modalities absent (zeros, length 0). Raises ValueError for an unknown modality or none."""
     _check(present)
     if not present:
         raise ValueError(f"no modality is kept; wanted one or more of {', '.join(MODALITIES)}")
@@ -108,10 +97,10 @@ def keep_only(split: Split, present: Collection[str]) -> Split:
 def drop_frames(
     split: Split, rate: float | np.ndarray, modalities: Collection[str] = MODALITIES, seed: int = 0
 ) -> Split:
-    """P1: each valid frame of each modality by itself goes missing with probability `rate`, a number or (N,).
+    """P1: each valid frame of each modality goes missing independently with probability `rate`, a number or (N,).
 
-    With one seed, what is missing at a rate is missing at every higher one too. Lengths stay. Raises ValueError for a
-    rate outside [0, 1].
+    With one seed, frames missing at a rate are missing at every higher rate. Lengths stay. Raises ValueError for a rate
+    outside [0, 1].
     """
     _check(modalities, rate=rate)
     if not np.any(rate):
@@ -124,7 +113,7 @@ def drop_frames(
 
 
 def drop_block(split: Split, share: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
-    """P8: a contiguous block of `share` of each utterance's valid frames (rounded) becomes zero, at a random place.
+    """P8: a block of `share` of each utterance's valid frames (rounded), at a random place, becomes zero.
 
     Raises ValueError for a share outside [0, 1].
     """
@@ -141,9 +130,7 @@ def drop_block(split: Split, share: float, modalities: Collection[str] = MODALIT
 
 
 def shift(split: Split, frames: int, modality: str) -> Split:
-    """P8: one modality comes `frames` later than it should (earlier where negative): its valid frames move within its
-    length, what leaves at one end is lost, and zeros enter at the other. The length stays.
-    """
+    """P8: one modality's valid frames move `frames` later (earlier if negative) within its length; zeros fill in."""
     _check((modality,))
     x = split.features[modality]
     source = np.arange(x.shape[1]) - frames
@@ -153,10 +140,9 @@ def shift(split: Split, frames: int, modality: str) -> Split:
 
 
 def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) -> Split:
-    """P9: each utterance gets the modality of another one, its length too: a random cycle through all utterances, so
-    that none keeps its own. Several modalities come from the same other utterance. Labels stay.
+    """P9: each utterance gets the modalities (all of `modalities`, with lengths) of another one; labels stay.
 
-    Raises ValueError for fewer than two utterances.
+    The others are a random cycle, so none keeps its own. Raises ValueError for fewer than two utterances.
     """
     _check(modalities)
     if len(split) < 2:
@@ -167,14 +153,14 @@ def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) ->
     features = {m: x[source] if m in modalities else x for m, x in split.features.items()}
     lengths = {m: n[source] if m in modalities else n for m, n in split.lengths.items()}
     swapped = replace(split, features=features, lengths=lengths)
-    if "text" in modalities:  # what the text was made from comes along
+    if "text" in modalities:
         tokens = None if split.text_bert is None else split.text_bert[source]
         swapped = replace(swapped, text_bert=tokens, raw_text=tuple(split.raw_text[i] for i in source))
     return swapped
 
 
 def _without_frames(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
-    """The split with zeros where `gone` (N, T) by modality, and unknown tokens for the text that is gone."""
+    """Zeros where `gone` (N, T), by modality, is True; in `text_bert`, unknown tokens."""
     features = {m: np.where(gone[m][..., None], np.float32(0), split.features[m]) for m in gone}
     tokens = split.text_bert
     if "text" in gone and tokens is not None:

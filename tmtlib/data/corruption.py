@@ -1,4 +1,4 @@
-"""Corruptions by name, as frozen settings: what is done to a split, to which modalities, how strongly.
+"""Corruptions as frozen settings, applied by `tmtlib.data.corrupt` and, for P6, `tmtlib.data.transcripts`.
 
     kind                protocol  level                                          modalities
     missing_frames      P1        rate of missing frames, 0 to 1                 that lose frames
@@ -7,11 +7,10 @@
     words_dropped       P6        rate of words lost, 0 to 1                     ("text",)
     words_substituted   P6        rate of words replaced, 0 to 1                 ("text",)
     missing_block       P8        share of an utterance's frames, 0 to 1         that lose a block
-    shift               P8        frames that the modality comes too late        that is late
+    shift               P8        delay in frames                                that is late
     swapped             P9        none                                           that come from another utterance
 
-Names of protocols are this study's; P1 is the random feature missing of TFR-Net (Yuan et al. 2021, ACM MM).
-`tmtlib.data.corrupt` does what these say, and `tmtlib.data.transcripts` P6, which changes transcripts and no features.
+Protocol names are this study's; P1 is the random feature missing of TFR-Net (Yuan et al. 2021, ACM MM).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ TITLES = {
     "swapped": "another utterance's (P9)",
 }
 PROTOCOLS = {kind: title[-3:-1] for kind, title in TITLES.items()}
-IN_TRANSCRIPTS = ("words_dropped", "words_substituted")  # kinds that want an encoder to make features anew
+IN_TRANSCRIPTS = ("words_dropped", "words_substituted")  # kinds whose features an encoder computes from the new text
 CURVES = ("missing_frames", *IN_TRANSCRIPTS, "noise", "missing_block", "shift")  # kinds with more than one level
 SUBSETS = tuple(s for k in (3, 2, 1) for s in combinations(MODALITIES, k))
 GROUPS = (*((m,) for m in MODALITIES), MODALITIES)  # each modality alone, then all
@@ -42,7 +41,7 @@ GROUPS = (*((m,) for m in MODALITIES), MODALITIES)  # each modality alone, then 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One corruption. `level` None in "missing_frames" draws a rate for each utterance, uniform from 0 to 1."""
+    """One corruption. Level None of "missing_frames": each utterance has its own rate, uniform from 0 to 1."""
 
     kind: str
     modalities: tuple[str, ...] = MODALITIES
@@ -65,17 +64,17 @@ class Corruption:
 
     @property
     def is_random(self) -> bool:
-        """Whether another seed gives another result: not where nothing is changed or everything is missing."""
+        """Whether the result depends on the seed."""
         fixed = self.changes_nothing or self.kind in ("missing_modalities", "shift")
         return not fixed and not (self.kind in ("missing_frames", "missing_block") and self.level == 1)
 
     @property
     def where(self) -> str:
-        """The modalities in words: "all", or "text+audio"."""
+        """The modalities as "all" or "text+audio"."""
         return "all" if set(self.modalities) == set(MODALITIES) else "+".join(self.modalities)
 
 
-# What train and valid have gone through in each regime; test is what a corruption makes of it
+# Corruption of train and valid in each regime
 REGIMES = {"clean": None, "masked": Corruption("missing_frames")}
 
 
@@ -95,12 +94,12 @@ def in_transcripts(rates: Sequence[float]) -> list[Corruption]:
 
 
 def noise(snr_db: Sequence[float]) -> list[Corruption]:
-    """P7: each modality alone, then all together, from clean (infinity) to each ratio in decibels."""
+    """P7: each modality alone, then all together, at infinity (clean) and each ratio in decibels."""
     return [Corruption("noise", g, level) for g in GROUPS for level in (math.inf, *snr_db)]
 
 
 def in_time(blocks: Sequence[float], shifts: Sequence[int]) -> list[Corruption]:
-    """P8: a block missing from all modalities by share, and each modality late by frames; both from nothing."""
+    """P8: a block missing from all modalities by share, and each modality late by frames; both from level 0."""
     late = [Corruption("shift", (m,), float(n)) for m in MODALITIES for n in (0, *shifts)]
     return [Corruption("missing_block", level=share) for share in (0.0, *blocks)] + late
 

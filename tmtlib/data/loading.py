@@ -1,7 +1,7 @@
-"""From a name or a path to a data set: what is meant (`resolve`), and the data themselves (`load`).
+"""From a name or a path to a `DataRef` (`resolve`) and to the data (`load`).
 
-A name ("mosi", "mosei", "sims") is looked for in the user's data folder, under the field's standard file names; with
-no folder it is synthetic. A path to a file is a data set of its own, of any name.
+A name ("mosi", "mosei", "sims") is looked up in the data folder under the standard file names; without a folder the
+data are synthetic. A path may be any feature file.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tmtlib.data.schema import DataError, DataRef, Dataset, SyntheticSize
 
 
 class Stated(NamedTuple):
-    """What data say of themselves."""
+    """Properties that a `DataRef` does not hold."""
 
-    source: str  # "real" or "synthetic", which a file may be too
+    source: str  # "real" or "synthetic"; a file may hold synthetic data
     has_emotions: bool
 
 
@@ -38,20 +38,20 @@ def load_dataset(
 
     Args:
         name_or_path: a name, or the path of an MMSA, MMSA-FET or MulT pickle.
-        data: folder to look in for a name; default: the environment variable TMT_DATA, else the data are synthetic.
+        data: folder with the files of a name; default: the environment variable TMT_DATA, else synthetic data.
         normalize: z-score each feature by the training split's valid frames, as the study does.
         synthetic_size: utterances and frames of synthetic data; default: as published.
         family: metric family of a file, "mosi" or "sims"; default: from the file, or guessed and reported.
 
-    Raises FileNotFoundError for what is not there (where was looked, the SHA-256 wanted and where to get it), DataError
-    for a file that cannot be used.
+    Raises FileNotFoundError (with the paths tried, the SHA-256 wanted and download sources), DataError for a file that
+    cannot be used, and ValueError for `family` with synthetic data or a name without a recipe.
     """
     ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size)
     if family is None:
         return load(ref)
     if ref.path is None:
         raise ValueError(f"family={family!r} is for files; the synthetic data set {ref.name!r} has its own")
-    return _prepared(mmsa.read(ref.path, family=family), None, normalize)  # a caller's choice is no part of a reference
+    return _prepared(mmsa.read(ref.path, family=family), None, normalize)  # a DataRef cannot state a family
 
 
 def resolve(
@@ -61,7 +61,7 @@ def resolve(
     normalize: bool = True,
     synthetic_size: SyntheticSize | None = None,
 ) -> DataRef:
-    """What a name or path refers to, with the hash of its content; arguments and errors as `load_dataset`."""
+    """The reference, with content hash, of a name or path; arguments and errors as `load_dataset`."""
     if looks_like_path(name_or_path):
         return _file_ref(Path(name_or_path), normalize)
     name = str(name_or_path)
@@ -74,17 +74,16 @@ def resolve(
 
 
 def synthetic_ref(name: str, size: SyntheticSize | None = None, normalize: bool = True) -> DataRef:
-    """A synthetic data set, whatever files there are. Raises ValueError for a name without a recipe."""
+    """A synthetic data set, even if there are files. Raises ValueError for a name without a recipe."""
     return DataRef(name=name, sha256=synthetic.settings_sha256(name, size), synthetic=size, normalize=normalize)
 
 
 def resolve_all(
     names: Sequence[str], *, data: str | Path | None, normalize: bool, sizes: dict[str, SyntheticSize]
 ) -> tuple[list[DataRef], list[str]]:
-    """The data sets of a study, and a message for each that a data folder lacks.
+    """The data sets of a study, and a message for each that the data folder lacks (never replaced by synthetic data).
 
-    A file given as `data` is the study's only data set. A folder gives those of `names` whose file it has; synthetic
-    data never fill in for missing ones. Raises FileNotFoundError when it has none of them, or does not exist.
+    A file as `data` is the only data set. Raises FileNotFoundError for a folder without any of `names`, or none.
     """
     place = Path(data).expanduser() if data else common.data_folder()
     if place is None:
@@ -103,7 +102,7 @@ def resolve_all(
 
 
 def _standard_file(name: str, folder: Path) -> Path:
-    """Where the folder holds a data set's standard file. Raises FileNotFoundError with places, hash and sources."""
+    """The data set's standard file in the folder. Raises FileNotFoundError with places, hash and sources."""
     files = catalog.files_of(name)
     if not files:
         names = ", ".join(catalog.NAMES)
@@ -116,7 +115,7 @@ def _standard_file(name: str, folder: Path) -> Path:
 
 
 def looks_like_path(value: str | Path) -> bool:
-    """Whether a value means a file rather than a data set's name."""
+    """Whether a value is a file's path and not a data set's name."""
     text = str(value)
     return isinstance(value, Path) or "/" in text or "\\" in text or text.endswith((".pkl", ".pickle"))
 
@@ -129,16 +128,14 @@ def _file_ref(path: Path, normalize: bool) -> DataRef:
 
 @lru_cache(maxsize=4)
 def load(ref: DataRef) -> Dataset:
-    """The data of a reference, as they were when it was made.
+    """The data of a reference. Raises DataError if the file has changed since, FileNotFoundError if it is gone.
 
-    Where the reference names a corruption, train and valid have gone through it, once for all runs (as in TFR-Net's
-    data loader): a model then meets the same masks in every epoch. Raises DataError when the file has changed since,
-    FileNotFoundError when it is gone.
+    A `training_corruption` is applied to train and valid once, so every epoch has the same masks (as in TFR-Net).
     """
     if ref.training_corruption is not None:
         dataset = load(ref.clean)
         scale = noise_scale(dataset.train)
-        seeds = {"train": 1001, "valid": 1002}  # masks at test time are drawn from 0 upwards
+        seeds = {"train": 1001, "valid": 1002}  # test masks use seeds from 0 upwards
         splits = {s: corrupt(dataset[s], ref.training_corruption, scale, seed) for s, seed in seeds.items()}
         return replace(dataset, ref=ref, **splits)
     if ref.source == "synthetic":
@@ -156,7 +153,7 @@ def load(ref: DataRef) -> Dataset:
 
 @cache
 def stated(ref: DataRef) -> Stated:
-    """What the data of a reference say of themselves. Only a file that is not a published one is read for it, once."""
+    """Source and presence of emotion labels; only a file that is not a published one is read for it."""
     if ref.source == "synthetic":
         return Stated("synthetic", ref.name in EMOTION_LOADINGS)
     if catalog.known_sha256(ref.sha256):

@@ -1,15 +1,12 @@
-"""Reads the field's feature pickles into `Dataset`, and writes it as one.
+"""Reads the field's feature pickles into `Dataset`, and writes MMSA pickles.
 
     MMSA       {train, valid, test} of {id, raw_text, text, audio, vision, regression_labels, ...}; aligned
                files state no lengths, unaligned ones state audio_lengths and vision_lengths
     MMSA-FET   the same with text_lengths, float64, and a `config` beside the splits
     MulT       {train, valid, test} of {text, audio, vision, labels (N, 1, 1), id}
 
-Any of them may hold `emotion_labels` besides, in every split or in none: (N, 6) or (N, 1, 6), happy, sad, anger,
-surprise, disgust, fear, each from 0 (absent) to 3.
-
-Files differ from their description, so nothing is repaired in silence: each departure becomes an `Oddity` with
-its count and what was done about it.
+All may hold `emotion_labels` in every split: (N, 6) or (N, 1, 6), the order of EMOTIONS, each 0 (absent) to 3. Every
+departure from this layout is recorded as an `Oddity`.
 """
 
 from __future__ import annotations
@@ -28,13 +25,13 @@ from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
-OUR_KEY = "tmtlib"  # key in `config` under which `write_mmsa` states what the MMSA layout has no place for
+OUR_KEY = "tmtlib"  # key in `config` for family, alignment and source, which the MMSA layout lacks
 
 
 def read(path: str | Path, *, name: str | None = None, family: str | None = None) -> Dataset:
     """The data set of an MMSA, MMSA-FET or MulT pickle; `name` and metric `family` are guessed if not given.
 
-    Raises DataError when the file is no such pickle, RefusedPickle when it asks for code, FileNotFoundError.
+    Raises DataError for another file, RefusedPickle for a pickle with code, FileNotFoundError.
     """
     path = catalog.feature_file(path)
     sha256 = catalog.file_sha256(path)
@@ -63,7 +60,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
 
 
 def name_of(path: Path, sha256: str) -> str:
-    """The data set's name: by known bytes, by folder (MOSI, MOSEI, SIMS, SIMSv2), or else the file's stem."""
+    """The data set's name: by known hash, else by folder (MOSI, MOSEI, SIMS, SIMSv2), else the file's stem."""
     published = catalog.known_sha256(sha256)
     if published:
         return published.name
@@ -73,10 +70,7 @@ def name_of(path: Path, sha256: str) -> str:
 
 
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
-    """Writes a data set as an MMSA pickle of plain numpy arrays and text, whole or not at all.
-
-    Reading it back gives the same splits, family, alignment and source; the ground truth of synthetic data is lost.
-    """
+    """Writes an MMSA pickle, atomically. `read` restores all but the ground truth of synthetic data."""
     content = {s: _as_mmsa(dataset[s]) for s in SPLITS}
     content["config"] = {OUR_KEY: {k: getattr(dataset.card, k) for k in ("family", "alignment", "source")}}
     write_atomic(Path(path), lambda file: pickle.dump(content, file, protocol=4))
@@ -108,7 +102,7 @@ def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], di
 
 
 def _card(path, sha256, name, family, written: object, splits: Mapping, stated: bool, note: Note) -> Card:
-    """The card: what was asked for, else what the bytes are known for, else what `write_mmsa` wrote, else a guess."""
+    """Fields from the arguments, else the catalog, else what `write_mmsa` wrote, else a guess."""
     published = catalog.known_sha256(sha256)
     name = name or name_of(path, sha256)
     written = written if isinstance(written, dict) else {}
@@ -117,7 +111,7 @@ def _card(path, sha256, name, family, written: object, splits: Mapping, stated: 
         name=name,
         family=family or (published.family if published else written.get("family") or _family(name, splits, note)),
         alignment=published.alignment if published else written.get("alignment") or _alignment(splits, stated),
-        source="synthetic" if source == "planted" else source,  # the word of earlier versions
+        source="synthetic" if source == "planted" else source,  # "planted": files of earlier versions
         origin=path.name,
         sha256=sha256,
     )
@@ -145,7 +139,7 @@ def _family(name: str, splits: Mapping[str, Split], note: Note) -> str:
 
 
 def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
-    """One T for all modalities and, where the file states lengths, equal ones (absent ones aside) are aligned."""
+    """Aligned: one T for all modalities and, where the file states lengths, the same ones (absent ones aside)."""
     for split in splits.values():
         if len({split.shapes[m][0] for m in MODALITIES if split.lengths[m].any()}) > 1:
             return "unaligned"
@@ -156,13 +150,13 @@ def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
 
 
 def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Note) -> None:
-    """Reports a standard file with other bytes, and shapes unlike the published ones or its own config."""
+    """Notes a standard file with another hash, and shapes unlike the published ones or the file's config."""
     files, published = catalog.files_of(card.name), catalog.namesake(card.name, path.name)
     if published and published.sha256 != card.sha256:
         hashes = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {published.sha256[:12]}..."
         note(hashes, 1, "read all the same: results are this file's, not the published one's")
     described = {}
-    if card.source == "real":  # synthetic data may have any size, and say what they are
+    if card.source == "real":  # synthetic data may have any size
         described["the published file"] = next((f.shapes for f in files if f.alignment == card.alignment), ())
     frames, widths = config.get("seq_lens"), config.get("feature_dims")  # as MMSA's own config names them
     if isinstance(frames, (list, tuple)) and isinstance(widths, (list, tuple)):

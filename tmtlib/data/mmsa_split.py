@@ -1,8 +1,7 @@
-"""One split of an MMSA, MMSA-FET or MulT pickle, from whatever types the file has to a validated `Split`.
+"""One split of an MMSA, MMSA-FET or MulT pickle as a validated `Split`; departures go to `note`.
 
-A true length, the number of frames that are data, comes from the file's own list; where there is none, from the BERT
-mask (text), or else from the frames: up to the last one that is not all zero. Afterwards data stand at the start, and
-all beyond the length is zero. Whatever was not so in the file is told to `note(what, count, handling)`.
+Lengths come from the file; else, for text, from the BERT mask; else from the last frame that is not all zero.
+Afterwards data stand at the start, and all frames beyond the length are zero.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from jaxtyping import Bool, Float32, Int64
 from tmtlib.common import EMOTIONS, MODALITIES
 from tmtlib.data.schema import DataError, Split
 
-Note = Callable[[str, int, str], None]  # what was odd, how many utterances (or values), what was done about it
+Note = Callable[[str, int, str], None]  # what is odd, number of utterances (or values), handling
 UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
 
 def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
-    """One split of any layout; `name` makes up ids where there are none.
+    """One split of any layout; `name` is used in ids where the file has none.
 
-    Raises DataError for a split without features or finite labels, or whose arrays do not fit together.
+    Raises DataError for missing features or labels, labels that are not finite, or arrays that do not fit together.
     """
     ids = _row_by_row(raw.get("id"), "id", _id)
     labels = _labels(raw, ids, note)
@@ -52,7 +51,7 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
 
 
 def _row_by_row(values: object, key: str, read: Callable[[object], str]) -> tuple[str, ...] | None:
-    """Text for each utterance. Raises DataError for what is no list, tuple or array of any length."""
+    """Text for each utterance. Raises DataError for anything but a list, tuple or array."""
     if values is None:
         return None
     if not isinstance(values, (list, tuple, np.ndarray)) or getattr(values, "ndim", 1) == 0:
@@ -73,7 +72,7 @@ def _text(value: object) -> str:
 
 
 def _array(values: object, key: str) -> np.ndarray:
-    """An array of numbers of one kind. Raises DataError for text, rows of several sizes and all else."""
+    """An array of numbers. Raises DataError for text, complex numbers and rows of several sizes."""
     wanted = "wanted numbers in rows of one size, padded with 0"
     try:
         array = np.asarray(values)
@@ -83,13 +82,13 @@ def _array(values: object, key: str) -> np.ndarray:
             array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{key} is no array of numbers ({error}); {wanted}") from error
-    if array.dtype.kind in "USc":  # text would be parsed, and an imaginary part lost, in silence
+    if array.dtype.kind in "USc":  # astype(float32) would parse text and drop imaginary parts
         raise DataError(f"{key} holds {array.dtype}; {wanted}")
     return array
 
 
 def _numbers(values: object, key: str) -> Float32[np.ndarray, " ..."]:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and that is reported
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are reported
         return _array(values, key).astype(np.float32, copy=False)
 
 
@@ -126,11 +125,7 @@ def _unimodal_labels(raw: Mapping[str, object], n: int, note: Note) -> dict[str,
 
 
 def _emotion_labels(values: object, n: int) -> Float32[np.ndarray, "N 6"] | None:
-    """Strengths 0..3 in the order of EMOTIONS, from numbers (N, 6) or (N, 1, 6), as arrays or lists.
-
-    Raises DataError for another shape. The seven columns of CMU-MOSEI's own label file begin with the sentiment, and a
-    column too many is not taken off by guess.
-    """
+    """Strengths 0..3 in the order of EMOTIONS, from (N, 6) or (N, 1, 6). Raises DataError for another shape."""
     if values is None:
         return None
     strengths, k = _numbers(values, "emotion_labels"), len(EMOTIONS)
@@ -142,7 +137,7 @@ def _emotion_labels(values: object, n: int) -> Float32[np.ndarray, "N 6"] | None
 
 
 def _features(values: object, modality: str, n: int, note: Note) -> Float32[np.ndarray, "N T D"]:
-    """Finite float32 features; zeros (N, 1, 1) for a modality that the file does not have."""
+    """Finite float32 features; zeros (N, 1, 1) for a missing modality."""
     x = np.empty(0) if values is None else _numbers(values, modality)
     if not x.size:
         note(f"{modality} not in the file", n, "taken as one frame of one 0, length 0")
@@ -163,7 +158,7 @@ def _features(values: object, modality: str, n: int, note: Note) -> Float32[np.n
 
 
 def _text_bert(values: object, text: Float32[np.ndarray, "N T D"], note: Note) -> Int64[np.ndarray, "N 3 T"] | None:
-    """Token ids, mask and segments, if they are as long as the text features; None otherwise."""
+    """Token ids, mask and segments; None unless as long as the text features."""
     if values is None:
         return None
     n, frames = text.shape[:2]
@@ -183,7 +178,7 @@ def _text_bert(values: object, text: Float32[np.ndarray, "N T D"], note: Note) -
 def _lengths(
     raw: Mapping[str, object], features: dict, text_bert: Int64[np.ndarray, "N 3 T"] | None, note: Note
 ) -> tuple[dict[str, Float32[np.ndarray, "N T D"]], dict[str, Int64[np.ndarray, " N"]]]:
-    """Settled features, and lengths by modality: the file's, the BERT mask's, or the frames' own."""
+    """Features as `_settled` returns them, and lengths by modality."""
     lengths = {}
     for m, x in features.items():
         values = raw.get(f"{m}_lengths")
@@ -202,7 +197,7 @@ def _lengths(
 
 
 def _stated_lengths(values: object, modality: str, n: int, frames: int, note: Note) -> Int64[np.ndarray, " N"]:
-    """A file's lengths as integers within 0..frames. Raises DataError when they are not n integers."""
+    """The file's lengths, clipped to 0..frames. Raises DataError unless they are n integers."""
     try:
         lengths = np.asarray(values, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
@@ -220,7 +215,7 @@ def _stated_lengths(values: object, modality: str, n: int, frames: int, note: No
 def _settled(
     x: Float32[np.ndarray, "N T D"], modality: str, lengths: Int64[np.ndarray, " N"] | None, note: Note
 ) -> tuple[Float32[np.ndarray, "N T D"], Int64[np.ndarray, " N"]]:
-    """Features that are zero beyond their lengths, and the lengths; `lengths` None: found from the frames."""
+    """Features that are zero beyond their lengths, and the lengths; `lengths` None: from the frames."""
     frames = np.arange(1, x.shape[1] + 1)
     last = (_has_data(x) * frames).max(1)  # frames up to and including the last with data
     if lengths is None:
@@ -243,10 +238,10 @@ def _settled(
 def _padded_at_the_end(
     features: dict[str, Float32[np.ndarray, "N T D"]], one_clock: bool, note: Note
 ) -> dict[str, Float32[np.ndarray, "N T D"]]:
-    """Moves data to the start in modalities that are padded at the front, as the MulT pickles are.
+    """Moves data to the start in modalities padded at the front, as in the MulT pickles.
 
-    A modality counts as padded there when most of its utterances begin with zeros and end with data. With one
-    clock all such modalities move by the same number of frames, so that what was simultaneous stays so.
+    These are the ones most of whose utterances begin with zeros and end with data. With one clock they all move by the
+    same number of frames, to stay synchronous.
     """
     leading = {}
     for m, x in features.items():
@@ -267,5 +262,4 @@ def _padded_at_the_end(
 
 
 def _has_data(x: Float32[np.ndarray, "N T D"]) -> Bool[np.ndarray, "N T"]:
-    """True at frames with any value other than zero."""
     return (x != 0).any(2)

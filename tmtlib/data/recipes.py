@@ -1,14 +1,10 @@
-"""Recipes of synthetic data, and worlds: the same latent model with other variances and reliabilities.
+"""Recipes of synthetic data (`synthetic_recipes.toml`), and worlds: recipes with random variances and reliabilities.
 
-A recipe (`synthetic_recipes.toml`) is one answer to "which modality matters"; whether a measure of importance finds the
-answer shows only over many. World k keeps a recipe's labels, shapes, sizes and partner and draws, each independently,
+World k keeps a recipe's labels, shapes, sizes and partner and draws, each independently,
 
     w_e ~ U(0.2, 0.4)                                                 noise, that no modality shows
     (w_0, w_text, w_audio, w_vision, w_x) ~ (1 - w_e) Dirichlet(1, 1, 1, 1, 1/2)
     rho_m ~ U(0.7, 1)                                                 reliability
-
-so that true importance ranges from nearly nothing to nearly all in every modality, and none is favoured on average
-but by the interaction, which text is always part of.
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ from tmtlib.common import as_tuples
 
 @dataclass(frozen=True)
 class Recipe:
-    """The latent model of one data set. Variances w and reliabilities rho are chosen, not measured anywhere."""
+    """The latent model of one data set (`synthetic`). Variances w and reliabilities rho are chosen, not measured."""
 
     family: str
     step: float  # label grid
@@ -56,14 +52,11 @@ EMOTION_LOADINGS: Mapping[str, Mapping[str, list[float]]] = _CONTENT["emotion_lo
 NOISE = (0.2, 0.4)
 CONCENTRATION = (1.0, 1.0, 1.0, 1.0, 0.5)  # shared, text, audio, vision, interaction
 RELIABILITY = (0.7, 1.0)
-STREAM = 20_240  # keeps the worlds' draws apart from the data's
+STREAM = 20_240  # separates the worlds' random numbers from the data's
 
 
 def recipe_of(name: str, world: int | None = None) -> Recipe:
-    """The recipe of a data set, or that of a world: the same number draws the same world for every data set.
-
-    Raises ValueError for a name without a recipe, and for a world that is not 0, 1, 2, ...
-    """
+    """A data set's recipe, or a world of it (equal draws for all). Raises ValueError for other names and world < 0."""
     if name not in RECIPES:
         raise ValueError(f"no synthetic data set {name!r}; there are {', '.join(RECIPES)}")
     if world is None:

@@ -1,4 +1,4 @@
-"""Splits by video, and speakers in synthetic data: what a model gains from knowing a test video's speaker."""
+"""New splits by video, and synthetic data with speakers: how much a model gains from knowing a test video's speaker."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, sp
 
 
 def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -> Dataset:
-    """All utterances of a data set, split anew so that no video is in two splits.
+    """All utterances in new splits, no video in two of them; as near the official sizes as whole videos allow.
 
-    Sizes are the official ones as nearly as whole videos allow: of the videos in random order, test takes those that
-    come nearest to its size, then valid of the rest; train is what is left. Each split has at least one video: where
-    few large ones would leave none, the largest are kept for train.
-
-    `normalized`: whether the features are z-scores of the official training split (default: what `dataset.ref` says);
-    they are then made z-scores of the new one, which is the same as scaling the raw features once. Truth, oddities and
-    `ref` are dropped. Raises ValueError for fewer than three videos and for ids that name no video.
+    `normalized`: whether the features are z-scores of the official training split (default: `dataset.ref`); if so, they
+    become z-scores of the new one. Truth, oddities and `ref` are dropped. Raises ValueError for fewer than three videos
+    and for ids that name no video.
     """
     videos = video_names(dataset)
     place = _placed(videos, {s: len(dataset[s]) for s in SPLITS}, seed)
@@ -33,13 +29,11 @@ def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -
 
 
 def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bool | None = None) -> Dataset:
-    """Synthetic data with speakers: who speaks shows in the features and moves the label.
+    """Synthetic data in which each video is a speaker, recognisable in the features, who shifts the labels.
 
-    A speaker is a video, whatever splits it is in. Each has a signature, added to every valid frame (for each
-    feature a normal draw of `effect` times the feature's standard deviation in train), and a shift of all its labels
-    (a normal draw of `effect` times the labels' standard deviation in train; the label goes to the nearest value of
-    the grid, so it stays in range). A signature says nothing of the shift but by having been seen with it.
-    `normalized` as for `regrouped`. An effect of 0 changes nothing; truth is dropped, as it knows no speakers.
+    Per speaker and feature, a normal draw of `effect` times the feature's sd in train is added to every valid frame. An
+    independent normal draw of `effect` times the labels' sd in train is added to the labels, which are then rounded to
+    the grid. `normalized` as for `regrouped`. Truth is dropped.
 
     Raises ValueError for data that are not synthetic, a negative effect, and ids that name no video.
     """
@@ -81,7 +75,7 @@ def video_names(dataset: Dataset) -> dict[str, list[str]]:
 
 
 def _placed(videos: dict[str, list[str]], wanted: dict[str, int], seed: int) -> dict[str, str]:
-    """The new split of each video."""
+    """The new split of each video. Test, then valid, take random videos that sum nearest to their size."""
     names, sizes = np.unique([v for s in SPLITS for v in videos[s]], return_counts=True)
     if len(names) < len(SPLITS):
         raise ValueError(f"{len(names)} videos; wanted at least {len(SPLITS)}, one for each split")
@@ -89,7 +83,7 @@ def _placed(videos: dict[str, list[str]], wanted: dict[str, int], seed: int) -> 
     place = {}
     for split, others in (("test", 2), ("valid", 1)):
         taken = nearest_sum(sizes[left], wanted[split])
-        if len(left) - len(taken) < others:  # none would be left for a split to come, so it does without the largest
+        if len(left) - len(taken) < others:  # too few left for the other splits: keep the largest for them
             smaller = np.sort(np.argsort(-sizes[left], kind="stable")[others:])
             taken = smaller[nearest_sum(sizes[left][smaller], wanted[split])]
         place |= {str(names[i]): split for i in left[taken]}
@@ -98,31 +92,27 @@ def _placed(videos: dict[str, list[str]], wanted: dict[str, int], seed: int) -> 
 
 
 def nearest_sum(sizes: Sequence[int], wanted: int) -> list[int]:
-    """Positions of the sizes that add up nearest to `wanted`, preferring those early in the order.
-
-    Exact, by the sums that the first k sizes can reach: bit t of a whole number says whether they reach t.
-    """
+    """Positions of the sizes with the sum nearest to `wanted`, preferring those early in the order; exact."""
     sizes = [int(size) for size in sizes]
-    reached = [1]
+    reached = [1]  # bit t of item k: the first k sizes can sum to t
     for size in sizes:
         reached.append(reached[-1] | reached[-1] << size)
     bits = f"{reached[-1]:b}"[::-1]
     total = min((t for t, bit in enumerate(bits) if bit == "1" and t), key=lambda t: abs(t - wanted))
     chosen = []
     for k in range(len(sizes), 0, -1):
-        if not reached[k - 1] >> total & 1:  # not to be reached without this one
+        if not reached[k - 1] >> total & 1:  # not reachable without this one
             chosen.append(k - 1)
             total -= sizes[k - 1]
     return chosen[::-1]
 
 
 def _on_grid(labels: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The nearest grid value of each label, (N,) float32."""
     return grid[np.abs(labels[:, None] - grid).argmin(1)]
 
 
 def _changed(dataset: Dataset, splits: dict[str, Split], how: str, normalized: bool | None) -> Dataset:
-    """The data set with other splits, its card saying so, z-scored by its own train where it was z-scored."""
+    """The data set with other splits and a new card, z-scored by its new train if it was normalised."""
     if normalized is None:
         normalized = dataset.ref is not None and dataset.ref.normalize
     if normalized:

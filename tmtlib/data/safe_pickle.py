@@ -1,9 +1,8 @@
-"""Pickles without running code: arrays, text, numbers, lists, tuples and dicts are read, all else is refused.
+"""Pickles without running code: only arrays, text, numbers, lists, tuples and dicts are read.
 
-A pickle is a program, and `pickle.load` runs it; feature files are passed around by strangers. Here no global of
-a pickle is ever looked up. The few names that arrays need are answered by stand-ins of our own, which also make
-arrays only from plain dtypes: numpy's own `dtype.__setstate__` lets a pickle take the object flag from dtype 'O',
-so that raw bytes are used as pointers.
+`pickle.load` runs whatever a file names; here no global is looked up, and the few names that arrays need are replaced
+by stand-ins. These allow plain dtypes only: numpy's `dtype.__setstate__` would let a pickle take the object flag from
+dtype 'O' and use raw bytes as pointers.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from tmtlib.data.schema import DataError
 
 PLAIN_DTYPE = re.compile(r"[<>|=]?([?biufcSUO])\d*")  # bool, numbers, bytes, str, object: "f4", "<U11", "O8"
 
-# What a stream of opcodes that is no whole pickle can raise.
+# What a broken pickle can raise
 BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError)
 BROKEN += (MemoryError, OverflowError, RecursionError)
 
 
 class RefusedPickle(DataError):
-    """A pickle that asks for more than arrays, text, numbers, lists, tuples and dicts."""
+    """A pickle that needs more than arrays, text, numbers, lists, tuples and dicts."""
 
 
 def load(path: str | Path) -> object:
-    """The content of a pickle file, protocols 0 to 5, numpy 1 and 2, Python 2 (its strings read as latin-1).
+    """The content of a pickle, protocols 0 to 5, numpy 1 and 2, Python 2 (strings read as latin-1).
 
-    Raises RefusedPickle naming the global that was asked for, DataError for a file that is no whole pickle.
+    Raises RefusedPickle with the name of the refused global, DataError for a broken file.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -57,7 +56,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 class _Dtype:
-    """Stands in for numpy.dtype while a pickle is read."""
+    """Replaces numpy.dtype while a pickle is read."""
 
     __slots__ = ("value",)
 
@@ -67,23 +66,23 @@ class _Dtype:
         self.value = np.dtype(spec)
 
     def __setstate__(self, state: tuple):
-        if state[1] in ("<", ">"):  # the byte order; size is in the spec, and nothing else fits a plain dtype
+        if state[1] in ("<", ">"):  # byte order, the only state of a plain dtype
             self.value = self.value.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
-    """Stands in for numpy.ndarray while a pickle is read; `_plain` makes it an ndarray."""
+    """Replaces numpy.ndarray while a pickle is read; `_plain` makes it an ndarray."""
 
     def __setstate__(self, state: tuple):
         version, shape, dtype, fortran, content = state
-        # numpy takes as many objects as the shape says, from a shorter list too: from memory beyond its end.
+        # From a list shorter than the shape, numpy would read memory beyond its end
         if dtype.value.hasobject and not (min(shape, default=0) >= 0 and len(content) == math.prod(shape)):
             raise RefusedPickle(_refusal(f"an array {shape} of {len(content)} objects"))
         super().__setstate__((version, shape, dtype.value, fortran, content))
 
 
 class _StandIn:
-    """A callable that a pickle can call but not change (BUILD on a plain function would set attributes)."""
+    """A callable that a pickle cannot change (BUILD on a plain function would set attributes)."""
 
     __slots__ = ("call",)
 
@@ -102,7 +101,7 @@ def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray
 
 
 def _frombuffer(buffer: object, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
-    """How protocol 5 writes an array; newer numpy adds the axes of a transposed one, as order "K"."""
+    """Arrays of protocol 5; newer numpy adds the axes of a transposed one, with order "K"."""
     array = np.frombuffer(buffer, dtype=dtype.value)
     return array.reshape(shape, order=order) if axes is None else array.reshape(shape).transpose(axes)
 
@@ -115,7 +114,7 @@ def _scalar(dtype: _Dtype, content: object = b"") -> object:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How protocols 0 to 2 write an array's bytes."""
+    """Array bytes of protocols 0 to 2."""
     if encoding != "latin1":
         raise RefusedPickle(_refusal(f"the codec {encoding!r}"))
     return text.encode("latin1")
@@ -125,7 +124,7 @@ ADMITTED = {
     ("numpy", "ndarray"): _StandIn(_reconstruct),
     ("numpy", "dtype"): _StandIn(_Dtype),
     ("_codecs", "encode"): _StandIn(_encode),
-    ("builtins", "bytes"): _StandIn(lambda: b""),  # how protocols 0 to 2 write no bytes at all
+    ("builtins", "bytes"): _StandIn(lambda: b""),  # empty bytes in protocols 0 to 2
     ("__builtin__", "bytes"): _StandIn(lambda: b""),
 }
 for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
@@ -136,7 +135,7 @@ for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
-        """A stand-in for an admitted name. The list is exact, so that "numpy" with "core.os" is not in it."""
+        """The stand-in of an admitted name; exact pairs, so that "numpy" with a dotted name is refused."""
         if (module, name) not in ADMITTED:
             raise RefusedPickle(_refusal(f"{module}.{name}"))
         return ADMITTED[module, name]
@@ -155,10 +154,10 @@ def _refusal(what: str) -> str:
 
 
 def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
-    """The value with every stand-in replaced by numpy's type; lists, dicts and object arrays change in place.
+    """Replaces every stand-in by numpy's type; lists, dicts and object arrays change in place.
 
-    `done` maps the id of a container to (container, result): shared and circular ones are walked once, and none
-    is freed on the way, so that an id stays its own.
+    `done`: id of a container -> (container, result). Shared and circular ones are visited once, and holding the
+    container keeps its id from being reused.
     """
     if isinstance(value, _Dtype):
         return value.value

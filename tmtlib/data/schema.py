@@ -1,7 +1,4 @@
-"""The one type a data set has, whatever file or generator it came from, checked when it is made.
-
-Dataset = card + train, valid, test (each a Split) + oddities found on the way (+ the ground truth)
-"""
+"""The one type of a data set, checked when it is made: card, three splits, oddities, ground truth."""
 
 from __future__ import annotations
 
@@ -19,33 +16,33 @@ from tmtlib.data.corruption import REGIMES, Corruption
 
 @dataclass(frozen=True)
 class SyntheticSize:
-    """How large a synthetic data set is: utterances per split and frames per modality; None means as published."""
+    """Utterances by split and frames by modality of synthetic data; None: as published."""
 
     utterances: tuple[int, int, int] | None = None
     frames: tuple[int, int, int] | None = None  # text, audio, vision
-    world: int | None = None  # another ground truth, drawn by this number (tmtlib.data.recipes); None: the recipe's own
+    world: int | None = None  # number of another ground truth (tmtlib.data.recipes); None: the recipe's
 
 
 @dataclass(frozen=True)
 class DataRef:
-    """Names a data set so that a `Run` can load it: a file on disk, or the synthetic generator's settings."""
+    """Identifies a data set that can be loaded: a file, or the settings of the synthetic generator."""
 
     name: str
-    source: str = "synthetic"  # by the generator, or "real": from a file, which may say otherwise of itself
+    source: str = "synthetic"  # by the generator; "real": from a file, whose card may still say "synthetic"
     sha256: str = ""  # of the file, or of the generator's settings
     path: str | None = field(default=None, metadata={"identity": False})  # a moved file is the same data
     synthetic: SyntheticSize | None = None
     normalize: bool = True  # per-feature z-score from the training split's valid frames
-    training_corruption: Corruption | None = None  # what train and valid have gone through; test is never changed
+    training_corruption: Corruption | None = None  # of train and valid, not of test
 
     @property
     def clean(self) -> DataRef:
-        """The same data with nothing done to train and valid."""
+        """The same data without a training corruption."""
         return replace(self, training_corruption=None)
 
     @property
     def regime(self) -> str:
-        """What a model is trained on: "clean", "masked" (see `corruption.REGIMES`), or the corruption in words."""
+        """Name in `corruption.REGIMES` ("clean", "masked"), or the training corruption in words."""
         how = self.training_corruption
         for name, corruption in REGIMES.items():
             if how == corruption:
@@ -58,7 +55,7 @@ FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each
 
 
 def dataset_title(name: str, source: str) -> str:
-    """A data set's name for people; synthetic data never stand without the word, and worlds have their number."""
+    """A data set's name in figures and tables; synthetic data are marked "(synthetic)", worlds by their number."""
     name, world = split_name(name) if source == "synthetic" else (name, None)
     title = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}.get(name, name)
     title = f"{title} (synthetic)" if source == "synthetic" else title
@@ -77,7 +74,7 @@ def split_name(name: str) -> tuple[str, int | None]:
 
 
 class DataError(ValueError):
-    """A data file or array that cannot be used; the message says what it has, what is wanted and what to do."""
+    """A data file or array that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -132,19 +129,15 @@ class Split:
         return {m: self.features[m].shape[1:] for m in MODALITIES}
 
     def take(self, index: np.ndarray) -> Split:
-        """The utterances at `index`, in that order."""
         return replace(self, **{f.name: _rows(getattr(self, f.name), np.asarray(index)) for f in fields(self)})
 
     @classmethod
     def concat(cls, parts: Sequence[Split]) -> Split:
-        """Splits one after another, padded to the longest T; what only some of them hold is left out."""
+        """Splits one after another, padded to the longest T; optional fields that a part lacks are dropped."""
         return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
-        """What a task's predictions are scored against: sentiment (N,) or, for "emotions", their strengths (N, 6).
-
-        Raises DataError for emotions where the data have none.
-        """
+        """Targets: sentiment (N,), or strengths (N, 6) for "emotions". Raises DataError if there are none."""
         if task != "emotions":
             return self.labels
         if self.emotion_labels is None:
@@ -155,13 +148,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Card:
-    """What a data set is, as every result row states it."""
+    """A data set's properties, as every result row states them."""
 
     name: str
     family: str  # metric family: "mosi" or "sims"
     alignment: str  # "aligned" (one clock for all modalities) or "unaligned"
     source: str  # "real" or "synthetic"
-    origin: str  # where it came from, for people: a file name or the generator
+    origin: str  # a file name or the generator
     sha256: str
 
     @property
@@ -170,13 +163,12 @@ class Card:
 
     @property
     def title(self) -> str:
-        """The name as figures and tables show it."""
         return dataset_title(self.name, self.source)
 
 
 @dataclass(frozen=True)
 class Oddity:
-    """Something in a file that was not as documented, how often, and what was done about it."""
+    """A departure of a file from its documented layout."""
 
     split: str
     what: str
@@ -186,7 +178,7 @@ class Oddity:
 
 @dataclass(frozen=True)
 class DataShape:
-    """All that a model or the trainer may know of a whole data set: (T, D) by modality, and the metric family."""
+    """What models and training may use of the whole data set: (T, D) by modality, and the metric family."""
 
     shapes: Mapping[str, tuple[int, int]]
     family: str
@@ -194,7 +186,7 @@ class DataShape:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three validated splits with the same modalities and widths; only synthetic data have a ground truth."""
+    """Three validated splits with the same modalities and widths. Raises DataError if they do not fit together."""
 
     card: Card
     train: Split
@@ -202,7 +194,7 @@ class Dataset:
     test: Split
     ref: DataRef | None = None
     oddities: tuple[Oddity, ...] = ()
-    truth: object | None = None  # tmtlib.data.synthetic.Truth
+    truth: object | None = None  # tmtlib.data.synthetic.Truth of synthetic data
 
     def __post_init__(self):
         low, high = self.card.label_range
@@ -240,15 +232,11 @@ class Dataset:
 
     @property
     def shape(self) -> DataShape:
-        """What training may know of the whole: nothing but sizes."""
         return DataShape(self.shapes, self.family)
 
 
 def normalizer(train: Split) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and standard deviation (D,) per modality over the training split's valid frames.
-
-    A feature that never varies keeps scale 1, so it stays at zero instead of becoming NaN.
-    """
+    """Mean and standard deviation (D,) per modality over valid frames; sd 1 for a constant feature, so it becomes 0."""
     statistics = {}
     for m in MODALITIES:
         frames = train.features[m][valid_frames(train, m)].astype(np.float64)
@@ -269,12 +257,11 @@ def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarra
 
 
 def valid_frames(split: Split, modality: str) -> np.ndarray:
-    """Boolean (N, T): True where a frame lies within its utterance's length."""
+    """Boolean (N, T): True within the utterance's length."""
     return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]
 
 
 def _rows(values, index: np.ndarray):
-    """One field of a split, at some of its rows."""
     if isinstance(values, Mapping):
         return {m: x[index] for m, x in values.items()}
     if isinstance(values, tuple):
@@ -283,7 +270,7 @@ def _rows(values, index: np.ndarray):
 
 
 def _joined(values: list):
-    """One field of several splits, as the field of one; arrays are filled up with zeros to the longest."""
+    """One field of several splits, concatenated; arrays are padded to the longest."""
     if any(value is None for value in values):
         return None
     if isinstance(values[0], Mapping):
@@ -298,7 +285,7 @@ def _joined(values: list):
 
 
 def _check_array(name: str, x: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> None:
-    """Raises DataError unless the array has the dtype and the shape, in which an axis with a name has any size."""
+    """Raises DataError unless dtype and shape are as given; a named axis has any size."""
     fits = x.ndim == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(x.shape, shape, strict=True))
     if not fits or x.dtype != dtype:
         wanted = f"({shape[0]},)" if len(shape) == 1 else f"({', '.join(map(str, shape))})"
@@ -306,6 +293,6 @@ def _check_array(name: str, x: np.ndarray, dtype: type, shape: tuple[int | str, 
 
 
 def _all_finite(x: np.ndarray) -> bool:
-    """Whether every value is finite: by the sum, without a copy; one by one only when that is not."""
+    """Tests the sum first, which needs no copy of the array."""
     with np.errstate(all="ignore"):
         return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())

@@ -1,33 +1,29 @@
-r"""Synthetic data: utterances in the three data sets' shapes, drawn from a latent model whose ground truth is known.
+r"""Synthetic data in the shapes of the three data sets, drawn from a latent model with known ground truth.
 
 For utterance i, with independent standard normal u_0, u_text, u_audio, u_vision, p, e and a fair sign q:
 
     y = sqrt(w_0) u_0 + sum_m sqrt(w_m) u_m + sqrt(w_x) p q + sqrt(w_e) e,    all w summing to 1, so y ~ N(0, 1)
     label = Q(Phi(y)),    Q the quantile function of the real data set's label histogram
 
-u_0 is shared by all modalities, u_m is specific to one, p q is an interaction (text says p, vision or audio flips
-it), e is noise that no modality shows. Modality m is reliable for utterance i with probability rho_m, r_im in {0, 1}.
-Its frames are x_t = B_m z_t, B_m (D, K) with orthonormal columns times sqrt(D / K), n ~ N(0, I), and
+u_0 is shared by all modalities, u_m is specific to one, p q is an interaction (text shows p, its partner, vision or
+audio, shows q), e is noise that no modality shows. Modality m is reliable for utterance i with probability rho_m, r_im
+in {0, 1}. Its frames are x_t = B_m z_t, B_m (D, K) with orthonormal columns times sqrt(D / K), n ~ N(0, I), and
 
     z_t = (2, u_0, u_m, p or q or 0, 0.5 n)   at the salient fifth of the frames, when r_im = 1
     z_t = 0.5 n                               at all other frames, and everywhere when r_im = 0
 
-so that what a modality shows stands at a few marked time steps among distractors. The best prediction knows what was
-shown: with o the sum of the shown parts and v its variance, y given the features is symmetric about o, namely
+With o the sum of the shown parts and v its variance, y given the features is symmetric about o:
 
     y | features ~ N(o, 1 - v), but where text shows p and its partner no q:  N(o -+ sqrt(w_x) p, 1 - v - w_x), evenly
 
-so Q(Phi(o)) is a median and reaches the least possible MAE, and the likeliest of the five classes the best Acc-5.
-Global importance is the Shapley value of the variance of y that a subset of modalities explains; per-utterance
-importance divides the shown parts among the modalities in the same way. Other w and rho, drawn by a number, make other
-worlds: see `recipes`.
+so Q(Phi(o)) has the least expected absolute error, and the likeliest of the five classes the best Acc-5. Global
+importance is the Shapley value of the variance of y that a subset of modalities explains; per-utterance importance
+divides the shown parts among the modalities in the same way.
 
-The synthetic CMU-MOSEI has emotion labels too. For utterance i and emotion k, with z = (u_0, u_text, u_audio, u_vision,
-p q) and an independent standard normal e_ik, v_ik = a_k . z_i + sqrt(1 - |a_k|^2) e_ik, so v ~ N(0, 1). The emotion is
-absent (0) unless v_ik lies among the highest share r_k; there, with s uniform in (0, 1) for how far up it lies, its
-strength is 9 s^2 rounded up, in thirds: 1/3, 2/3, ..., 3, weak ones commoner than strong. Loadings a and rates r are
-chosen, not measured: each emotion leans on modalities of its own, and rates are like those of CMU-MOSEI, where
-happiness is in every second utterance and fear in one of twelve.
+Synthetic CMU-MOSEI also has emotion labels. For emotion k, with z = (u_0, u_text, u_audio, u_vision, p q) and an
+independent standard normal e_ik, v_ik = a_k . z_i + sqrt(1 - |a_k|^2) e_ik, so v ~ N(0, 1). The emotion is present if
+v_ik is in the highest share r_k; with s in (0, 1) the relative position within that share, its strength is 9 s^2
+rounded up, in thirds: 1/3, 2/3, ..., 3. Loadings a and rates r are chosen; rates resemble those of CMU-MOSEI.
 """
 
 from __future__ import annotations
@@ -50,17 +46,17 @@ from tmtlib.stats.statistics import shapley
 VERSION = 2  # part of every synthetic data set's hash: raise it when the generator changes
 SALIENT_SHARE = 0.2
 MARKER = 2.0
-LATENT = 12  # K, at most: real features are correlated too, and a low rank keeps generation fast
+LATENT = 12  # largest K: real features are correlated too, and a low rank is fast
 
 
 @dataclass(frozen=True)
 class SplitTruth:
-    """What generated one split: reliability, per-utterance importance and the best predictions that exist."""
+    """Ground truth of one split. Axes: N utterances, M modalities."""
 
     reliable: np.ndarray  # (N, M) bool: which modalities show their parts
     importance: np.ndarray  # (N, M): each modality's part of o; sums to o over modalities
     best_value: np.ndarray  # (N,): the label value with the least expected absolute error
-    best_class: np.ndarray  # (N,): the likeliest class of Acc-5, 0..4
+    best_class: np.ndarray  # (N,): the most probable class of Acc-5, 0..4
 
 
 @dataclass(frozen=True)
@@ -76,20 +72,17 @@ class Truth:
 
 
 def settings_sha256(name: str, size: SyntheticSize | None = None, seed: int = 0) -> str:
-    """SHA-256 of all that determines the synthetic data: recipe, size, seed and the generator's version."""
+    """SHA-256 of recipe, size, seed and the generator's version."""
     size = asdict(size or SyntheticSize())
     recipe = recipe_of(name, size["world"])
-    if size["world"] is None:  # the hash of data sets without a world does not know of worlds
+    if size["world"] is None:  # keeps the hashes from before there were worlds
         del size["world"]
     settings = {"version": VERSION, "recipe": asdict(recipe), "size": size, "seed": seed}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def generate(name: str, size: SyntheticSize | None = None, seed: int = 0) -> Dataset:
-    """The synthetic data set of a name, at published size unless `size` says otherwise; the same seed, the same data.
-
-    Splits have random streams of their own, so the size of one does not change another.
-    """
+    """The synthetic data set of a name, at published size by default; the size of one split does not change another."""
     size = size or SyntheticSize()
     recipe = recipe_of(name, size.world)
     utterances = size.utterances or recipe.utterances
@@ -120,23 +113,22 @@ def generate(name: str, size: SyntheticSize | None = None, seed: int = 0) -> Dat
 
 
 def quantile(recipe: Recipe, y: np.ndarray) -> np.ndarray:
-    """Q(Phi(y)): the label whose share of the histogram y falls into."""
+    """Q(Phi(y)): labels of y."""
     return grid(recipe)[np.searchsorted(_edges(recipe), ndtr(y), side="right")]
 
 
 def grid(recipe: Recipe) -> np.ndarray:
-    """The label values, lowest first, one for each count."""
+    """The label values, lowest first."""
     steps = np.arange(len(recipe.counts)) - len(recipe.counts) // 2
     return (recipe.step * steps).astype(np.float32)
 
 
 def _edges(recipe: Recipe) -> np.ndarray:
-    """Phi(y) between each label value and the next."""
     return np.cumsum(recipe.counts)[:-1] / np.sum(recipe.counts)
 
 
 def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
-    """Expected share of the variance of y that the best prediction explains from a subset of the modalities."""
+    """Share of the variance of y that the best prediction from a subset of modalities explains."""
     rho = dict(zip(MODALITIES, recipe.reliability, strict=True))
     w = dict(zip(MODALITIES, recipe.specific, strict=True))
     value = recipe.shared * (1 - np.prod([1 - rho[m] for m in subset])) + sum(rho[m] * w[m] for m in subset)
@@ -148,8 +140,7 @@ def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
 def best_mae(recipe: Recipe, nodes: int = 400) -> float:
     """Expected MAE of the best prediction, by quadrature over (o, y - o) for each pattern of reliability.
 
-    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; the integral is taken at the midpoints of
-    `nodes` equally likely intervals of each.
+    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; `nodes` equally likely intervals of each.
     """
     points = _normal_points(nodes)
     total = 0.0
@@ -162,7 +153,7 @@ def best_mae(recipe: Recipe, nodes: int = 400) -> float:
 
 
 def best_acc5(recipe: Recipe, nodes: int = 400) -> float:
-    """Expected Acc-5 of the likeliest class, by quadrature over (o, p) for each pattern of reliability."""
+    """Expected Acc-5 of the most probable class, by quadrature over (o, p) for each pattern of reliability."""
     points = _normal_points(nodes)
     total = 0.0
     for r, chance in _patterns(recipe):
@@ -174,7 +165,7 @@ def best_acc5(recipe: Recipe, nodes: int = 400) -> float:
 
 
 def class_chances(recipe: Recipe, reliable: np.ndarray, o: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """(N, 5): the chance of each class of Acc-5, given what was shown: (N, M) reliability, (N,) o and p."""
+    """Probabilities (N, 5) of the classes of Acc-5, given reliability (N, M), o (N,) and p (N,)."""
     last = np.searchsorted(metrics.classes5(grid(recipe), recipe.family), np.arange(4), side="right") - 1
     cuts = ndtri(_edges(recipe)[last])  # y between each class and the next
     half = _only_text_of_pair(recipe, reliable)
@@ -185,12 +176,11 @@ def class_chances(recipe: Recipe, reliable: np.ndarray, o: np.ndarray, p: np.nda
 
 
 def _normal_points(nodes: int) -> np.ndarray:
-    """Midpoints of equally likely intervals of a standard normal variable."""
     return ndtri((np.arange(nodes) + 0.5) / nodes)
 
 
 def _patterns(recipe: Recipe) -> Iterator[tuple[np.ndarray, float]]:
-    """Each pattern of reliability (M,) and its chance."""
+    """Each pattern of reliability (M,) and its probability."""
     rho = np.array(recipe.reliability)
     for pattern in np.ndindex(2, 2, 2):
         r = np.array(pattern, bool)
@@ -239,7 +229,7 @@ def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, 
             part = np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]
             unimodal[m] = quantile(recipe, part / np.sqrt(recipe.shared + w[i] ** 2))
     emotions = None
-    if loadings is not None:  # from a stream of their own, so that they change nothing else
+    if loadings is not None:  # a separate random stream, so that emotions change nothing else
         emotions = emotion_labels(loadings, np.column_stack([u0, specific, p * q]), rng.spawn(1)[0])
     made = Split(
         features=features,
@@ -256,7 +246,7 @@ def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, 
 def emotion_labels(
     loadings: Mapping[str, tuple[float, ...]], latents: Float[np.ndarray, "N 5"], rng: np.random.Generator
 ) -> Float32[np.ndarray, "N 6"]:
-    """Strengths 0..3 in thirds, in the order of EMOTIONS, of N utterances with latents z; `rng` gives the noise."""
+    """Strengths 0..3 in thirds, in the order of EMOTIONS, of latents z; see the module."""
     a, rate = np.array([loadings[k] for k in EMOTIONS]), np.array([EMOTION_RATES[k] for k in EMOTIONS])
     noise = rng.standard_normal((len(latents), len(EMOTIONS)))
     v = latents @ a.T + np.sqrt(1 - np.square(a).sum(1)) * noise
@@ -283,14 +273,14 @@ def _lengths(recipe, n, frames, rng) -> dict[str, np.ndarray]:
 
 
 def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
-    """Features (n, t, D) of one modality: salient frames among distractors, zeros beyond each length."""
+    """Features (n, t, D) of one modality, zero beyond each length."""
     n, k = len(shown), len(basis)
     valid = np.arange(t) < length[:, None]
     order = np.where(valid, rng.random((n, t), np.float32), 2).argsort(1).argsort(1)  # a random rank per valid frame
     salient = (order < np.maximum(1, np.rint(SALIENT_SHARE * length))[:, None]) & valid & reliable[:, None]
     z = 0.5 * rng.standard_normal((valid.sum(), k), np.float32)
     content = np.column_stack([np.full(n, MARKER, np.float32), shown])
-    z[salient[valid], :4] = content[np.nonzero(salient)[0]]  # shown exactly: the oracle's knowledge is reachable
+    z[salient[valid], :4] = content[np.nonzero(salient)[0]]  # without noise, so that the best prediction is reachable
     features = np.zeros((n, t, basis.shape[1]), np.float32)
     # z @ basis, without BLAS: its rounding depends on the number of threads, and a training amplifies the difference
     features[valid] = np.einsum("fk,kd->fd", z, basis)
@@ -298,7 +288,7 @@ def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
 
 
 def _ids(recipe, split, n) -> tuple[str, ...]:
-    """`video$_$clip`, about 20 clips a video; CH-SIMS alone has the same videos in every split."""
+    """`video$_$clip`, about 20 clips a video; only CH-SIMS has the same videos in every split."""
     prefix = "synthetic" if recipe.videos_shared else f"synthetic_{split}"
     first = {"train": 0, "valid": 100_000, "test": 200_000}[split]  # clips stay unique across splits
     videos = max(1, n // 20)

@@ -1,8 +1,7 @@
-"""Transcripts to text features, by word vectors or by a frozen BERT that the user has on disk; nothing is downloaded.
+"""Text features of transcripts, by word vectors or a frozen BERT on disk; nothing is downloaded.
 
-BERT's layout is `text_bert` of MMSA's files (https://github.com/thuiar/MMSA): int64 (N, 3, T), rows token ids,
-attention mask and segment ids, padded at the end. Its features are the last hidden state, zero beyond each true length,
-as in `tmtlib.models.bert`, which fine-tunes. transformers is imported only when a BERT is used.
+`text_bert` is the layout of MMSA (https://github.com/thuiar/MMSA): int64 (N, 3, T), rows token ids, attention mask and
+segment ids, padded at the end. transformers is imported only when a BERT is used.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ Encoded = tuple[Float32[np.ndarray, "N T D"], Int64[np.ndarray, " N"]]  # featur
 
 @dataclass(frozen=True)
 class EncodedText:
-    """N transcripts as BERT sees them; lengths count the marks [CLS] and [SEP]."""
+    """N encoded transcripts; lengths count [CLS] and [SEP]."""
 
     features: Float32[np.ndarray, "N T H"]  # last hidden state, zero from each length on
     lengths: Int64[np.ndarray, " N"]  # tokens, 2 (an empty transcript) to T
@@ -50,7 +49,7 @@ class EncodedText:
 def encode_text(
     raw_text: Sequence[str], model: str | Path, max_length: int = 50, batch_size: int = 32, device: str = "cpu"
 ) -> Float32[np.ndarray, "N T H"]:
-    """The features of `encode_transcripts` alone, (N, T, 768) from a BERT-base; arguments and errors are the same."""
+    """`encode_transcripts(...).features`, (N, T, 768) for a BERT-base."""
     return encode_transcripts(raw_text, model, max_length, batch_size, device).features
 
 
@@ -62,14 +61,11 @@ def encode_transcripts(
     Args:
         raw_text: N transcripts; longer ones are cut to max_length tokens, [CLS] and [SEP] included.
         model: folder with a tokenizer and a BERT-like model, both written by `save_pretrained`.
-        max_length: T, tokens an utterance, at least 3: [CLS], a token, [SEP]. In MMSA's files 50 for MOSI and
-            MOSEI, 39 for CH-SIMS.
-        batch_size: transcripts at a time; changes speed and memory only.
+        max_length: T, at least 3. In MMSA's files 50 for MOSI and MOSEI, 39 for CH-SIMS.
         device: where BERT runs; the result is on the CPU.
 
-    Raises FileNotFoundError where the folder, its model or its tokenizer is missing; TypeError where a
-    transcript is not a string; ValueError for no transcripts, sizes out of range, or a tokenizer and a model
-    that do not belong together.
+    Raises FileNotFoundError for a missing folder, model or tokenizer; TypeError for a transcript that is not a string;
+    ValueError for no transcripts, sizes out of range, or a tokenizer with more tokens than the model.
     """
     _check_transcripts(raw_text)
     if batch_size < 1 or max_length < 3:
@@ -87,7 +83,7 @@ def encode_transcripts(
 
 
 def last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
-    """BERT's last hidden state, zero where the attention mask is. Raises ValueError for another shape or too long T."""
+    """BERT's last hidden state, zero where the mask is 0. Raises ValueError for another shape or too many tokens."""
     if text_bert.ndim != 3 or text_bert.shape[1] != 3:
         raise ValueError(f"text_bert has shape {tuple(text_bert.shape)}; wanted (B, 3, T): ids, mask, segments")
     positions = getattr(bert.config, "max_position_embeddings", None)
@@ -101,7 +97,7 @@ def last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float
 
 
 def load_bert(model: str | Path) -> PreTrainedModel:
-    """The model in float32, without the pooler: its parameters would get no gradient from hidden states."""
+    """The model in float32, without the pooler, whose parameters would get no gradient."""
     from transformers import AutoModel
 
     bert = AutoModel.from_pretrained(_model_folder(model), local_files_only=True).float()
@@ -114,7 +110,7 @@ def _load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     folder = _model_folder(model)
-    # Without its files transformers 5 makes a tokenizer that reads every word as [UNK], and says nothing
+    # Without these files transformers 5 silently makes a tokenizer that reads every word as [UNK]
     if not any(any(folder.glob(name)) for name in VOCABULARY_FILES):
         raise FileNotFoundError(
             f"there is a model but no tokenizer in {folder}; wanted one of {', '.join(VOCABULARY_FILES)} "
@@ -160,7 +156,7 @@ def _check_transcripts(raw_text: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class FrozenBert:
-    """The last hidden state of a BERT that is not trained, a frame a token ([CLS] and [SEP] too)."""
+    """The last hidden state of a frozen BERT, one frame a token, [CLS] and [SEP] included."""
 
     path: Path
     device: str = "cpu"
@@ -177,9 +173,7 @@ class FrozenBert:
 
 @dataclass(frozen=True)
 class WordVectors:
-    """A vector for each word: a frame a word, in order. Words without one are left out, as in CMU-MOSI's GloVe features
-    (all 2195 utterances of a public copy come out as they are in it); a transcript of such words alone has length 0.
-    """
+    """One frame a word; words without a vector are skipped, as in CMU-MOSI's GloVe features."""
 
     path: Path
     places: dict[str, int]  # of each word in `vectors`, by the word in lower case
@@ -190,7 +184,7 @@ class WordVectors:
         return file_sha256(self.path)
 
     def __call__(self, raw_text: Sequence[str], frames: int) -> Encoded:
-        """Features (N, frames, D), zero from each length on, and lengths (N,); longer transcripts are cut."""
+        """Features (N, frames, D), zero beyond the lengths (N,); longer transcripts are cut."""
         features = np.zeros((len(raw_text), frames, self.vectors.shape[1]), np.float32)
         lengths = np.zeros(len(raw_text), np.int64)
         for i, text in enumerate(raw_text):
@@ -200,13 +194,13 @@ class WordVectors:
 
 
 def open_encoder(path: str | Path, device: str = "cpu") -> WordVectors | FrozenBert:
-    """What makes text features of transcripts, `(raw_text, T) -> (features (N, T, D), lengths (N,))`.
+    """An encoder of transcripts, `(raw_text, T) -> (features (N, T, D), lengths (N,))`.
 
     Args:
         path: an .npz of word vectors, or the folder of a BERT.
         device: where a BERT runs: "auto", "cpu" or "cuda".
 
-    Raises FileNotFoundError where nothing is there, ValueError for a path that is neither or arrays that do not fit.
+    Raises FileNotFoundError for a missing path, ValueError for another file or folder.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -218,7 +212,7 @@ def open_encoder(path: str | Path, device: str = "cpu") -> WordVectors | FrozenB
     try:
         with np.load(path) as file:
             vocabulary, vectors = file["words"], file["vectors"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:  # what np.load says of other files
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:  # np.load on other files
         raise ValueError(f"{path} cannot be read as word vectors ({error}); {ENCODERS}") from None
     fit = vocabulary.dtype.kind == "U" and vocabulary.ndim == 1 and vectors.ndim == 2
     fit = fit and len(vectors) == len(vocabulary) > 0 and np.issubdtype(vectors.dtype, np.floating)

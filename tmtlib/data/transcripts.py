@@ -1,11 +1,8 @@
-"""Corruptions of transcripts that leave the label as it is (P6: words dropped or substituted), and what a word is.
+"""P6, words dropped or substituted in transcripts (text family of MultiBench, Liang et al. 2021, NeurIPS Datasets).
 
-P6 is the text family of MultiBench (Liang et al. 2021, NeurIPS Datasets and Benchmarks), a word at a time: MultiBench's
-own noise is typing errors, which transcripts do not have, and a misspelt word is no word to word vectors.
-
-The label is taken to hold where no negation is lost, added or replaced (`NEGATIONS`; any other set can be given): a
-lost "not" says the opposite, a lost "good" says less. At least one word of each transcript stays. The same seed
-chooses the same words for every model and for both kinds, and what is chosen at a rate is chosen at every higher one.
+Whole words, not MultiBench's typing errors: a misspelt word has no word vector. The label is assumed to stay because
+negations are kept (`NEGATIONS`). At least one word of each transcript stays. The same seed chooses the same words for
+every model and both kinds, and words chosen at a rate are chosen at every higher rate.
 """
 
 from __future__ import annotations
@@ -28,25 +25,21 @@ TOKEN = re.compile(rf"[{CHINESE}]|[^\s{CHINESE}]+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a transcript in lower case, without punctuation at their ends.
-
-    Words are what stands between spaces; Chinese, written without any, is split by characters.
-    """
+    """The words in lower case, without outer punctuation, split at spaces; each Chinese character is a word."""
     return [word for word in map(_bare, TOKEN.findall(text)) if word]
 
 
 def vocabulary(raw_text: Sequence[str]) -> Counter[str]:
-    """How often each word is said in some transcripts."""
+    """Count of each word."""
     return Counter(word for text in raw_text for word in words(text))
 
 
 def drop_words(
     raw_text: Sequence[str], rate: float, seed: int = 0, keep: Collection[str] = NEGATIONS
 ) -> tuple[str, ...]:
-    """P6: each word that is not in `keep` (lower case) is lost with probability `rate`; the last of a transcript never.
+    """Drops each word outside `keep` (lower case) with probability `rate`, but never all words of a transcript.
 
-    A transcript that loses nothing is left as it is, another comes back with a space between tokens. Raises ValueError
-    for a rate outside [0, 1].
+    Unchanged transcripts keep their spacing. Raises ValueError for a rate outside [0, 1].
     """
     left = []
     for text, tokens, chosen, draw in _chosen(raw_text, rate, seed, keep):
@@ -63,10 +56,9 @@ def substitute_words(
     seed: int = 0,
     keep: Collection[str] = NEGATIONS,
 ) -> tuple[str, ...]:
-    """P6: each word that is not in `keep` becomes, with probability `rate`, another of `vocabulary`.
+    """Replaces each word outside `keep`, with probability `rate`, by another of `vocabulary`, drawn by its count.
 
-    A word is drawn by how often `vocabulary` says that it is said, never the one that it replaces, and never one of
-    `keep`. Other arguments as `drop_words`. Raises ValueError for a rate outside [0, 1], or fewer than two such words.
+    Words of `keep` are never drawn. Raises ValueError for a rate outside [0, 1], or fewer than two words to draw from.
     """
     others = sorted(word for word, count in vocabulary.items() if count > 0 and word not in keep)
     if len(others) < 2:
@@ -86,8 +78,7 @@ def substitute_words(
 def _chosen(
     raw_text: Sequence[str], rate: float, seed: int, keep: Collection[str]
 ) -> Iterator[tuple[str, list[str], np.ndarray, np.ndarray]]:
-    """Each transcript, its tokens, which of them are chosen, and the number drawn for each: infinity for what is kept
-    or no word."""
+    """Each transcript, its tokens, which are chosen, and their random numbers (infinity: kept, or no word)."""
     if not 0 <= rate <= 1:
         raise ValueError(f"rate is {rate}; wanted 0 to 1")
     rng = np.random.default_rng(seed)
@@ -99,7 +90,7 @@ def _chosen(
 
 
 def _another(ends: np.ndarray, place: int | None, uniform: float) -> int:
-    """The word at a uniform number when all but that at `place` are laid end to end, each as long as it is frequent."""
+    """Index of the word drawn by `uniform` in [0, 1), in proportion to counts, without the word at `place`."""
     start = 0 if place in (None, 0) else ends[place - 1]
     length = 0 if place is None else ends[place] - start
     at = int(uniform * (ends[-1] - length))

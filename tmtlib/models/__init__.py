@@ -10,6 +10,6 @@ __all__ = ["Batch", "Model", "ModelConfig", "Trace", "build_model", "count_param
 def build_model(config: ModelConfig, dataset) -> Model:
     """A freshly initialised model for the shapes and metric family of `dataset` (a `Dataset` or `DataShape`).
 
-    Initialisation draws from torch's global generator: seed it first. Raises TypeError for a config without a model.
+    Draws from torch's global generator. Raises TypeError for a config without a model.
     """
     return config.model_class(config, dataset.shapes, dataset.family)

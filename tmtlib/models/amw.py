@@ -1,13 +1,9 @@
-"""Adaptive modality weighting (AMW), its variants and its controls: each gives every modality a weight per feature.
+"""Adaptive modality weighting (AMW), its variants and controls: weights of each modality and feature.
 
-A weighting turns the modality-specific tokens into logits; the base class makes them weights, positive and summing to
-one over the M modalities. `TMT` decides where they act (its `placement`). To add one of your own, derive it from
-`Weighting` (or take any module that maps the tokens to weights (#B, M, d)), decorate it with `@register("name")`, and
-write that name in `TMTConfig.weighting`.
+To add one, derive it from `Weighting` (or write any module that maps the tokens to weights (#B, M, d)), decorate it
+with `@register("name")`, and set `TMTConfig.weighting` to that name; `TMTConfig.placement` says where it acts.
 
-A weighting is given TMT's config, of which it reads width, temperature, mask_absent and weighting_init_std.
-
-Axes: B utterances, M modalities, k tokens a modality, d width; "#" marks an axis that may be 1 and then holds for all.
+Axes: B utterances, M modalities, k tokens a modality, d width; "#": the axis may be 1 and is then broadcast.
 """
 
 from __future__ import annotations
@@ -23,12 +19,11 @@ from tmtlib.common import MODALITIES
 from tmtlib.models.base import ModelConfig
 
 WEIGHTINGS: dict[str, Callable[[ModelConfig], nn.Module]] = {}
-# Inner width of the scorers that see the input: small, so that seeing it, and not size, is the difference to a static W
-RANK = 16
+RANK = 16  # inner width of the input-dependent scorers: few parameters, so that size does not explain a difference
 
 
 def register(name: str):
-    """Class decorator: makes a weighting known by name. Raises ValueError when the name is taken."""
+    """Class decorator that registers a weighting. Raises ValueError when the name is taken."""
 
     def add(cls):
         if name in WEIGHTINGS:
@@ -40,7 +35,7 @@ def register(name: str):
 
 
 def build_weighting(config: ModelConfig) -> nn.Module | None:
-    """The weighting a config names; None for "none" (plain TMT). Raises ValueError for an unknown name."""
+    """The weighting of a config; None for "none" (plain TMT). Raises ValueError for an unknown name."""
     if config.weighting == "none":
         return None
     if config.weighting not in WEIGHTINGS:
@@ -49,13 +44,12 @@ def build_weighting(config: ModelConfig) -> nn.Module | None:
 
 
 class Weighting(nn.Module):
-    """Base: A = softmax over modalities of logits / temperature. Derive it and write `logits`.
+    """Base: A = softmax over modalities of logits / temperature. Raises ValueError for temperature <= 0.
 
-    With `config.mask_absent`, a modality that an utterance lacks gets weight 0 there and the others share the whole;
-    where all are absent, the weights are as without the mask. Raises ValueError for a temperature that is not positive.
+    With `config.mask_absent`, a modality that an utterance lacks has weight 0 (unless all are absent).
     """
 
-    by_token = False  # whether in placement R3, before disentanglement, it is given every frame and not their mean
+    by_token = False  # in placement R3: called with every frame instead of their mean
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -69,7 +63,6 @@ class Weighting(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B M k d"], present: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "#B M #k #d"]:
-        """The weights; `present` says which modalities an utterance has."""
         z = self.logits(tokens) / self.temperature
         if self.mask_absent and present is not None:
             hidden = ~present & present.any(1, keepdim=True)
@@ -79,16 +72,12 @@ class Weighting(nn.Module):
 
 @register("static")
 class AMW(Weighting):
-    """Adaptive Modality Weighting: A = softmax over modalities of W, the paper's equation (sec. "Adaptive Modality
-    Weight Calculation").
-
-    W in R^{M x d} is a parameter: A is the same for every utterance. At W = 0 every weight is 1/M.
-    """
+    """A = softmax over modalities of W, a parameter (M, d); the paper's sec. "Adaptive Modality Weight Calculation"."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.W = nn.Parameter(torch.zeros(len(MODALITIES), config.width))
-        if config.weighting_init_std:  # else nothing is drawn, and TMT's own random numbers stay as they are
+        if config.weighting_init_std:  # at 0 nothing is drawn, so TMT's random numbers do not change
             nn.init.normal_(self.W, std=config.weighting_init_std)
 
     def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 d"]:
@@ -97,7 +86,7 @@ class AMW(Weighting):
 
 @register("uniform")
 class UniformWeighting(Weighting):
-    """Control C1: A = 1/M for ever. What AMW gains beyond this, it gains by learning the weights."""
+    """Control C1: A = 1/M, not learned."""
 
     def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 1"]:
         return tokens.new_zeros(1, tokens.shape[1], 1, 1)
@@ -105,7 +94,7 @@ class UniformWeighting(Weighting):
 
 @register("random")
 class RandomWeighting(Weighting):
-    """Control C2: W frozen at a draw from N(0, 1). What AMW gains beyond this, it gains by learning which weights."""
+    """Control C2: W frozen at a draw from N(0, 1)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -116,8 +105,7 @@ class RandomWeighting(Weighting):
 
 
 class MostlyWeighting(Weighting):
-    """Control C3: for ever .8 on one modality, .1 on each other, in all features. A model as good with any of them
-    shows that a weight need not say what the model relies on: the rest of it makes up for the weight."""
+    """Control C3: fixed weights, .8 for one modality and .1 for each other, in all features."""
 
     def __init__(self, config: ModelConfig, most: str):
         super().__init__(config)
@@ -134,7 +122,7 @@ for _modality in MODALITIES:
 
 @register("scalar")
 class ScalarWeighting(Weighting):
-    """One learned number a modality (the paper's future work: "more lightweight"): M parameters instead of M d."""
+    """One learned logit a modality, M parameters (the paper's future work, "more lightweight")."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -146,7 +134,7 @@ class ScalarWeighting(Weighting):
 
 @register("lowrank")
 class LowRankWeighting(Weighting):
-    """W = u v^T of rank one: M + d parameters. u is drawn and v starts at 0, so that W does too, and can leave it."""
+    """W = u v^T, M + d parameters. u is random and v starts at 0: W = 0, with a gradient."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -158,7 +146,7 @@ class LowRankWeighting(Weighting):
 
 
 class _Scorer(nn.Sequential):
-    """Scores of tokens from the tokens themselves, one small network for all modalities; at first all 0."""
+    """Scores of tokens by one small network for all modalities; 0 at initialisation."""
 
     def __init__(self, width: int, outputs: int):
         super().__init__(nn.Linear(width, RANK), nn.Tanh(), nn.Linear(RANK, outputs, bias=False))
@@ -167,7 +155,7 @@ class _Scorer(nn.Sequential):
 
 @register("gated")
 class GatedWeighting(AMW):
-    """Weights "based on input data", as the paper has it in prose: Z = W + scorer(mean over k of S_m), (B, M, d)."""
+    """Input-dependent weights, as in the paper's prose: Z = W + scorer(mean over k of S_m), (B, M, d)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -179,7 +167,7 @@ class GatedWeighting(AMW):
 
 @register("gated_scalar")
 class ScalarGatedWeighting(ScalarWeighting):
-    """The same with one number a modality and utterance: Z = w + scorer(mean over tokens of S_m), (B, M)."""
+    """One logit a modality and utterance: Z = w + scorer(mean over k of S_m), (B, M)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -191,7 +179,7 @@ class ScalarGatedWeighting(ScalarWeighting):
 
 @register("attention")
 class AttentionWeighting(Weighting):
-    """Attention over modalities, as in the paper's related work: the mean of all modalities asks, each one answers."""
+    """Attention over modalities, as in the paper's related work; the query is the mean of all modalities."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -206,10 +194,7 @@ class AttentionWeighting(Weighting):
 
 @register("token")
 class TokenWeighting(AMW):
-    """Each token by itself (the paper's future work 1, "at the token level"): Z = W + scorer(S_mk), (B, M, k, d).
-
-    In placement R3 a token is a frame: Z = W + scorer(X_mt), see `tmtlib.models.frames`.
-    """
+    """For each token (the paper's future work 1), in placement R3 each frame: Z = W + scorer(S_mk), (B, M, k, d)."""
 
     by_token = True
 
@@ -221,4 +206,4 @@ class TokenWeighting(AMW):
         return super().logits(tokens) + self.scorer(tokens)
 
 
-BUILT_IN = frozenset(WEIGHTINGS)  # others are registered by users, and worker processes have to be told
+BUILT_IN = frozenset(WEIGHTINGS)  # worker processes must be told of all others

@@ -1,4 +1,4 @@
-"""What every model offers the one training loop: `forward(batch) -> (prediction, trace)`, a loss, and label values."""
+"""The interface of every model: `forward(batch) -> (prediction, trace)`, a loss, and label values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TASKS = ("regression", "classification", "emotions")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What every model shares: the task and the training habits that belong to its recipe."""
+    """Settings that every model has."""
 
     # "regression" (L1 loss), "classification" (5 classes, cross-entropy) or "emotions" (6 yes or no, cross-entropy)
     task: str = "regression"
@@ -40,20 +40,17 @@ class ModelConfig:
 
     @property
     def model_class(self) -> type[Model]:
-        """The model that this configures. A model of your own names its class here, and nothing else need know it."""
+        """The `Model` subclass of this config. Raises TypeError in the base."""
         raise TypeError(f"no model for a {type(self).__name__}; give it a property model_class")
 
     @classmethod
     def beside(cls, tmt: ModelConfig, **changes) -> ModelConfig:
-        """This model in a study whose TMT has that config: at the size of its own paper, with TMT's schedule."""
+        """This model as a baseline of `tmt`: at the size of its own paper, with TMT's schedule."""
         return cls(schedule=tmt.schedule, **changes)
 
     @classmethod
     def published(cls, dataset: str, **changes) -> ModelConfig:
-        """The published sizes for "mosi", "mosei", "sims" or "simsv2" (published_sizes.toml), and `changes`.
-
-        Raises ValueError for another data set, or a model without any.
-        """
+        """The published sizes of a data set (published_sizes.toml) and `changes`. Raises ValueError without any."""
         sizes = tomllib.loads(PUBLISHED_SIZES.read_text(encoding="utf-8")).get(cls.__name__)
         if sizes is None:
             raise ValueError(f"no hyper-parameters by data set are published for a {cls.__name__}")
@@ -61,26 +58,26 @@ class ModelConfig:
         fields_ = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes[dataset].items()}
         return cls(**fields_ | changes)
 
-    # What the rest of the study asks of any model; a config with a field of that name answers with the field
+    # Defaults; a config may have a field of the same name instead
 
     @property
     def masked(self) -> bool:
-        """Whether padding is hidden from the model, so that a batch can do without what no utterance of it needs."""
+        """Whether padding is hidden from the model; then batches may be cut to their longest utterance."""
         return True
 
     @property
     def window(self) -> int | None:
-        """How many frames a modality the model keeps; None for all."""
+        """Number of frames a modality that the model keeps; None for all."""
         return None
 
     @property
     def weighting(self) -> str:
-        """The name of the model's modality weighting; "none" for a model without one."""
+        """Name of the modality weighting; "none" without one."""
         return "none"
 
     @property
     def reads_token_ids(self) -> bool:
-        """Whether the model has a BERT of its own, which sees no change to precomputed text features."""
+        """Whether the model has a BERT; it then ignores precomputed text features."""
         return getattr(self, "bert", None) is not None
 
 
@@ -91,18 +88,15 @@ class Batch:
     features: Mapping[str, Float[Tensor, "B T D"]]
     lengths: Mapping[str, Int64[Tensor, " B"]]
     text_bert: Int64[Tensor, "B 3 W"] | None = None  # W word pieces, padding included
-    groups: int = 1  # into how many groups of like length `split` cuts it; more than 1: sorted by length
+    groups: int = 1  # number of parts made by `split`; above 1, utterances are sorted by length
 
     def valid(self, modality: str) -> Bool[Tensor, "B T"]:
-        """True at frames within the utterance's length."""
+        """True within the utterance's length."""
         length = self.lengths[modality]
         return torch.arange(self.features[modality].shape[1], device=length.device) < length[:, None]
 
     def split(self) -> list[Batch]:
-        """Features and lengths by groups of about equal size, each cut to its own longest utterance.
-
-        What treats each utterance by itself and ignores padding gives the same result group by group, for less work.
-        """
+        """Features and lengths in `groups` parts, each cut to its longest utterance to save work on padding."""
         if self.groups == 1:
             return [self]
         size = math.ceil(len(self.lengths["text"]) / self.groups)
@@ -119,18 +113,18 @@ class Batch:
 
 @dataclass
 class Trace:
-    """What a forward pass computed on the way, filled where it is computed; nothing is recomputed for it."""
+    """Intermediate results of a forward pass."""
 
     tokens: dict[str, Float[Tensor, "B k d"]] = field(default_factory=dict)  # shared, text, audio, vision
     projected: dict[str, Float[Tensor, "B d"]] = field(default_factory=dict)  # mean over valid frames of X_m
     weights: Float[Tensor, "#B M d"] | None = None  # A; None when the model has no weighting
-    attention: dict[str, Float[Tensor, "B h Q K"]] = field(default_factory=dict)  # by layer, only when asked for
+    attention: dict[str, Float[Tensor, "B h Q K"]] = field(default_factory=dict)  # by layer, only on request
 
 
 class Model(nn.Module):
     """Base of every model. `prediction` is (B,) for regression, or logits: (B, 5) of classes, (B, 6) of emotions."""
 
-    stackable = True  # whether seeds can be trained as one program; vmap has neither LSTMs nor BERTs
+    stackable = True  # whether seeds can be trained by one vmap, which supports neither LSTMs nor BERTs
 
     def __init__(self, config: ModelConfig, family: str):
         super().__init__()
@@ -143,14 +137,11 @@ class Model(nn.Module):
         return {"regression": 1, "classification": 5, "emotions": len(EMOTIONS)}[self.config.task]
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
-        """What training minimises; a model adds its auxiliary losses here."""
+        """The training loss; models add auxiliary losses."""
         return self.task_loss(prediction, target)
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
-        """The task's loss: mean absolute error, or cross-entropy of 5 classes or of 6 emotions, present or not.
-
-        target: (B,) values or classes; for emotions (B, 6), 0 or 1.
-        """
+        """Mean absolute error, or cross-entropy of classes, target (B,), or of each emotion, target (B, 6), 0 or 1."""
         if self.config.task == "classification":
             return cross_entropy(prediction, target)
         if prediction.shape != target.shape:  # (B, 1) against (B,) would broadcast to B x B and train a constant
@@ -160,7 +151,7 @@ class Model(nn.Module):
         return l1_loss(prediction, target)
 
     def values(self, prediction: Tensor) -> Float[Tensor, "B ..."]:
-        """A prediction on the label scale, (B,), where a class is its centre; for emotions their chances (B, 6)."""
+        """A prediction on the label scale (B,), of a class its centre; for emotions probabilities (B, 6)."""
         if self.config.task == "emotions":
             return prediction.sigmoid()
         if self.config.task == "classification":
@@ -168,33 +159,29 @@ class Model(nn.Module):
         return prediction
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        """Parameter groups for the optimiser: the modules of `own_rates`, and all the rest at the training's rate."""
+        """Parameter groups for the optimiser: those of `own_rates`, and the rest at the training's rate."""
         groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in self.own_rates(learning_rate)]
         separate = {id(p) for group in groups for p in group["params"]}
         rest = {"params": [p for p in self.parameters() if id(p) not in separate], "lr": learning_rate}
         return [group for group in (rest, *groups) if group["params"]]
 
     def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        """Modules with a learning rate of their separate, given the training's."""
+        """Modules with a learning rate other than the training's."""
         return []
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def without_padding(batch: Batch) -> Batch:
-    """The batch with zeros beyond every length, and an absent modality as one frame of zeros.
-
-    So whatever stood in the padding is forgotten, and no mean, LSTM or attention is ever over nothing.
-    """
+    """Zeros beyond every length, and absent modalities as one frame of zeros, so no mean is over nothing."""
     features = {m: x.masked_fill(~batch.valid(m)[..., None], 0.0) for m, x in batch.features.items()}
     return replace(batch, features=features, lengths={m: n.clamp_min(1) for m, n in batch.lengths.items()})
 
 
 def check_widths(batch: Batch, widths: dict[str, int]) -> None:
-    """Raises ValueError where the features are not as wide as those the model was built for."""
+    """Raises ValueError unless the features have these widths."""
     for m in MODALITIES:
         width = batch.features[m].shape[-1]
         if width != widths[m]:
@@ -202,7 +189,7 @@ def check_widths(batch: Batch, widths: dict[str, int]) -> None:
 
 
 def check_sizes(config: ModelConfig, *names: str) -> None:
-    """Raises ValueError for a size (or one of several) below 1; None is no size."""
+    """Raises ValueError for a size (or one of a tuple) below 1; None is allowed."""
     for name in names:
         value = getattr(config, name)
         if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
@@ -212,10 +199,7 @@ def check_sizes(config: ModelConfig, *names: str) -> None:
 def lstm_states(
     lstm: nn.LSTM, x: Float[Tensor, "B T D"], lengths: Int64[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B T e"], Float[Tensor, "B e"]]:
-    """Hidden states at each frame and at the end of each utterance, e = h times directions; each length at least 1.
-
-    Packed, so that neither direction reads padding. In full precision even under autocast: states add up over frames.
-    """
+    """States (e = h times directions) of all frames and of the end, without padding; float32 even under autocast."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.to(lstm.weight_ih_l0.dtype)
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -225,7 +209,7 @@ def lstm_states(
 
 
 def read_out(head: nn.Module, hidden: Float[Tensor, "B e"], task: str) -> Tensor:
-    """A head's prediction, (B,) for regression or logits, in full precision: bfloat16 is too coarse near edges."""
+    """The head's prediction, (B,) for regression or logits, in float32: bfloat16 is too coarse near class edges."""
     with torch.autocast(hidden.device.type, enabled=False):
         output = head(hidden.to(next(head.parameters()).dtype))
     return output.squeeze(-1) if task == "regression" else output

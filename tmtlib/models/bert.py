@@ -1,7 +1,6 @@
-"""A BERT fine-tuned on the text alone, as Devlin et al., "BERT" (NAACL 2019), sec. 4.1: one linear map on the first
-token's last hidden state. What a multimodal model gains beyond it, it gains from audio and vision, or from fusion.
+"""A text-only baseline: a fine-tuned BERT (Devlin et al., NAACL 2019, sec. 4.1), and the BERT inside other models.
 
-Axes: B batch, W word pieces, H BERT's width.
+Axes: B batch, T tokens, padding included, H BERT's width.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from tmtlib.models.frames import masked_mean
 
 @dataclass(frozen=True)
 class BertTextConfig(ModelConfig):
-    """A fine-tuned BERT on the text alone (Devlin et al., NAACL 2019, sec. 4.1)."""
+    """Settings of `BertTextOnly`."""
 
-    bert: str | None = None  # its folder; one must be given
+    bert: str | None = None  # folder; required
     bert_lr: float = 2e-5
-    pooling: str = "cls"  # the utterance is the first token's hidden state, "cls", or their "mean"
+    pooling: str = "cls"  # "cls": the first token's hidden state; "mean": that of all tokens
     dropout: float = 0.1
 
     def __post_init__(self):
@@ -39,17 +38,12 @@ class BertTextConfig(ModelConfig):
 
     @classmethod
     def beside(cls, tmt: ModelConfig, **changes) -> BertTextConfig:
-        """With the BERT of the folder that TMT_BERT names, where `changes` name none."""
+        """The BERT is the folder in TMT_BERT unless `changes` name one."""
         return super().beside(tmt, **{"bert": os.environ.get("TMT_BERT")} | changes)
 
 
 class BertText(nn.Module):
-    """A BERT to fine-tune end to end inside a model; its pooler, which nothing here uses, is left out.
-
-    Args: `model_folder`, as `model` of `encode_transcripts`; its tokenizer is not needed, but the token ids must
-    be of the same vocabulary. Attribute `width`: H, the size of a hidden state.
-    Raises FileNotFoundError where the folder or its model is missing.
-    """
+    """A BERT to fine-tune inside a model; `width` is H. Raises FileNotFoundError without folder or model."""
 
     def __init__(self, model_folder: str | Path):
         super().__init__()
@@ -57,25 +51,19 @@ class BertText(nn.Module):
         self.width: int = self.bert.config.hidden_size
 
     def forward(self, text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
-        """Last hidden state, zero where the attention mask is; ids of any number type are cast to int64.
-
-        Raises ValueError for another shape, or a T beyond what the model has positions for.
-        """
+        """See `last_hidden`. Raises ValueError for another shape or too many tokens."""
         return last_hidden(self.bert, text_bert)
 
 
 def build_bert(config: ModelConfig) -> nn.Module | None:
-    """The BERT that a config names to fine-tune, if any. Raises ValueError with mix-up: token ids cannot be mixed."""
+    """The BERT of a config, or None. Raises ValueError with mix-up: token ids cannot be mixed."""
     if config.bert is not None and config.mixup != "off":
         raise ValueError(f"mixup is {config.mixup!r} with a BERT; wanted 'off', as token ids cannot be mixed")
     return None if config.bert is None else BertText(config.bert)
 
 
 def text_encoded(bert: nn.Module | None, batch: Batch) -> Batch:
-    """The batch with the BERT's hidden states as text features; the batch itself without one.
-
-    Raises ValueError where there is a BERT but no token ids.
-    """
+    """The batch with BERT's hidden states, if any, as text features. Raises ValueError for a BERT without token ids."""
     if bert is None:
         return batch
     if batch.text_bert is None:
@@ -84,11 +72,7 @@ def text_encoded(bert: nn.Module | None, batch: Batch) -> Batch:
 
 
 class BertTextOnly(Model):
-    """The text-only BERT as a model of the study. Build it with `tmtlib.build_model`; arguments as those of `TMT`.
-
-    Word pieces beyond the text's length are left out of the mean; an absent text (length 0) is zeros. Raises
-    ValueError where the config names no BERT, or has mix-up.
-    """
+    """BERT and one linear layer; an absent text is zeros. Raises ValueError without a BERT, and with mix-up."""
 
     stackable = False
 
@@ -100,7 +84,7 @@ class BertTextOnly(Model):
         self.head = nn.Sequential(Dropout(config.dropout), nn.Linear(self.bert.width, self.outputs))
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
-        """Prediction, (B,) or (B, 5), and trace: the pooled text (B, H) as `projected`. No attention is given out."""
+        """Prediction and trace, with the pooled text (B, H) as `projected`; no attention maps."""
         batch = text_encoded(self.bert, batch)
         hidden, valid = batch.features["text"], batch.valid("text")
         if self.config.pooling == "cls":

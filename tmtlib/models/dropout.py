@@ -1,7 +1,7 @@
-"""Dropout from whole random words: four elements share one 64-bit number, which is four times as fast on a CPU.
+"""Dropout from random words: four elements share one 64-bit number, four times as fast on a CPU.
 
-Models trained side by side (`training.learners`) must each drop what they would drop alone, so they bring random bits
-of their own: within `bits_from`, each `Dropout` takes the next of the bits that were laid out in advance.
+Models trained together (`training.learners`) must drop what each would drop alone: within `bits_from`, each `Dropout`
+takes its bits from a list made in advance.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ LEVELS = 2**16  # a rate is rounded to a multiple of 1 / LEVELS
 
 
 class Dropout(nn.Module):
-    """In training, sets each element to zero with probability `rate` and divides the others by 1 - rate.
-
-    Raises ValueError for a rate outside [0, 1].
-    """
+    """Zeroes elements with probability `rate`, divides others by 1 - rate. Raises ValueError unless 0 <= rate <= 1."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -43,7 +40,7 @@ class Dropout(nn.Module):
 
 
 class Bits:
-    """Random bits laid out in advance, taken front to back."""
+    """Random bits, taken front to back."""
 
     def __init__(self, values: Int16[Tensor, " N"]):
         self.values, self.taken = values, 0
@@ -54,7 +51,7 @@ class Bits:
 
 
 class Counter(Bits):
-    """Gives bits by which everything is kept, and counts how many are asked for."""
+    """Counts the bits taken; the bits drop nothing."""
 
     def __init__(self, device: torch.device):
         super().__init__(torch.full((1,), -LEVELS // 2, dtype=torch.int16, device=device))
@@ -69,7 +66,7 @@ _SOURCE: ContextVar[Bits | None] = ContextVar("random bits for dropout", default
 
 @contextmanager
 def bits_from(source: Bits) -> Iterator[None]:
-    """Within it, dropout takes its random bits from `source` instead of from PyTorch's own generator."""
+    """Dropout takes its random bits from `source` instead of PyTorch's generator."""
     token = _SOURCE.set(source)
     try:
         yield

@@ -1,7 +1,4 @@
-"""What happens along time before the encoder: means over frames, the original's window, and weights frame by frame.
-
-Axes: B utterances, T frames, M modalities, d width.
-"""
+"""Operations over time before the encoder. Axes: B utterances, T frames, M modalities, d width."""
 
 from __future__ import annotations
 
@@ -16,16 +13,15 @@ from tmtlib.common import MODALITIES
 from tmtlib.models.amw import Weighting
 from tmtlib.models.base import Batch
 
-SPARE = 10  # the original looks for 30 frames where it keeps 20
+SPARE = 10  # the original TMT's last start is T - 30 for a window of 20
 Frames = Mapping[str, Float[Tensor, "B _ d"]]  # by modality, each with a T of its own
 
 
 def weighted_frames(weighting: Weighting, frames: Frames, batch: Batch) -> tuple[Frames, Float[Tensor, "B M d"]]:
-    """Each frame of each modality times its weight among all modalities at that moment, and the mean weights.
+    """Each frame times its weight among the modalities at that time, and the mean weights.
 
-    The paper's future work 1: "temporal-adaptive weighting ... at the token level". The mean is over all frames within
-    the lengths, of whichever modality, so that it too adds up to 1 over modalities; where an utterance has no frame at
-    all, over its padding.
+    The paper's future work 1, "temporal-adaptive weighting ... at the token level". The mean is over the valid frames
+    of all modalities (over padding if there are none), so it sums to 1.
     """
     present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
     weighted, weights = {}, []
@@ -40,11 +36,10 @@ def weighted_frames(weighting: Weighting, frames: Frames, batch: Batch) -> tuple
 
 
 def at_frames_of(clock: str, frames: Frames, lengths: Mapping[str, Int64[Tensor, " B"]]) -> Float[Tensor, "B M T d"]:
-    """What every modality shows at the moments of one modality's frames, T those of `clock`.
+    """All modalities at the times of the frames of `clock`, whose T it has.
 
-    A moment is a share of an utterance: frame t of n lies at (t + 1/2) / n, and of another modality that frame is taken
-    which is nearest there (of two, the later). With equal lengths that is frame t itself. Beyond the clock's length it
-    is the last frame; of an absent modality it is zero. So no padding is ever looked at.
+    Frame t of n lies at time (t + 1/2) / n; the nearest frame of each other modality is taken (of two, the later).
+    Beyond the clock's length it is the last frame; an absent modality is zero.
     """
     t = torch.arange(frames[clock].shape[1], device=frames[clock].device)
     length, shown = lengths[clock].clamp_min(1)[:, None], []
@@ -57,16 +52,13 @@ def at_frames_of(clock: str, frames: Frames, lengths: Mapping[str, Int64[Tensor,
 
 
 def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B d"]:
-    """Mean over valid frames; zero where there are none (an absent modality)."""
+    """Mean over valid frames; zero where there are none."""
     weight = valid.to(x.dtype)[..., None]
     return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
 def windowed(batch: Batch, window: int | None) -> Batch:
-    """The original's cut: `window` (20) frames from the first that is not all zero, from T - 30 at the latest.
-
-    Where there are fewer than 30 frames, from the first. Returns the batch itself without a window.
-    """
+    """The original TMT's cut: `window` frames from the first that is not all zero, at the latest T - window - 10."""
     if window is None:
         return batch
     features, lengths = {}, {}

@@ -1,5 +1,4 @@
-"""Late fusion: each modality is encoded by itself, and only the three results meet. As the LF-DNN of MMSA (Yu et al.,
-"CH-SIMS", ACL 2020): an LSTM for the text, the mean over frames and a small network for audio and vision.
+"""Late fusion as the LF-DNN of MMSA (Yu et al., "CH-SIMS", ACL 2020): modalities are encoded separately.
 
 Axes: B batch, T frames, D features, d_m width of a modality.
 """
@@ -30,7 +29,7 @@ from tmtlib.models.frames import masked_mean
 
 @dataclass(frozen=True)
 class LateFusionConfig(ModelConfig):
-    """Late fusion of three encoders, as MMSA's LF-DNN; the sizes are this study's. Triples are by modality."""
+    """Settings of `LateFusion`; the sizes are this study's. Triples are by modality."""
 
     widths: tuple[int, int, int] = (128, 32, 64)
     fusion_width: int = 64
@@ -42,7 +41,7 @@ class LateFusionConfig(ModelConfig):
 
 
 def perceptron(dropout: float, *widths: int) -> nn.Sequential:
-    """Dropout, then linear maps from width to width, each but the input followed by a ReLU."""
+    """Dropout, then linear maps between consecutive widths, each followed by a ReLU."""
     layers = [Dropout(dropout)]
     for a, b in zip(widths[:-1], widths[1:], strict=True):
         layers += [nn.Linear(a, b), nn.ReLU()]
@@ -50,10 +49,7 @@ def perceptron(dropout: float, *widths: int) -> nn.Sequential:
 
 
 class LateFusion(Model):
-    """Late fusion as a model of the study. Build it with `tmtlib.build_model`; the arguments are those of `TMT`.
-
-    Raises ValueError for sizes below one.
-    """
+    """An LSTM for the text, means and perceptrons for audio and vision. Raises ValueError for sizes below one."""
 
     stackable = False
 
@@ -74,7 +70,7 @@ class LateFusion(Model):
         )
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
-        """Prediction, (B,) or (B, 5), and trace: each modality's encoding as `projected`. There is no attention."""
+        """Prediction and trace, with each modality's encoding as `projected`; no attention maps."""
         check_widths(batch, self.widths)
         batch = without_padding(batch)
         _, text = lstm_states(self.lstm, batch.features["text"], batch.lengths["text"])

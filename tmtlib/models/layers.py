@@ -1,8 +1,4 @@
-"""Attention and pre-norm blocks, the only layers TMT is made of.
-
-Axes: B batch, Q queries, K keys, d width, h heads. One block serves both stages: the disentangling encoder calls
-it with its input as target and source, the mutual transformer with two different token groups.
-"""
+"""Attention and pre-norm blocks of TMT. Axes: B batch, Q queries, K keys, d width, h heads, e head width."""
 
 from __future__ import annotations
 
@@ -17,8 +13,8 @@ from tmtlib.models.dropout import Dropout
 class Attention(nn.Module):
     """Multi-head attention with heads of any width: softmax(Q K^T / sqrt(head_width)) V, then an output projection.
 
-    Queries, keys and values are projected without bias, the output with one, as in the original TMT. `dropout` acts
-    on the output, `map_dropout` on the attention map, which training then has to form.
+    Only the output projection has a bias, as in the original TMT. `dropout` acts on the output, `map_dropout` on the
+    attention map, which is then formed in training.
     """
 
     def __init__(self, width: int, heads: int, head_width: int, dropout: float, map_dropout: float = 0.0):
@@ -39,10 +35,7 @@ class Attention(nn.Module):
         valid: Bool[Tensor, "B K"] | None = None,
         want_map: bool = False,
     ) -> tuple[Float[Tensor, "B Q d"], Float[Tensor, "B h Q K"] | None]:
-        """The attended values, and the attention map when asked for (else None, and it is never formed).
-
-        Keys where `valid` is False get no attention.
-        """
+        """Attended values, and the map on request (else None). Keys where `valid` is False get no attention."""
         q, k, v = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q or K, head_width)
             for project, x in ((self.query, query), (self.key, key), (self.value, value))
@@ -64,8 +57,7 @@ def fused_attention(
     v: Float[Tensor, "B h K e"],
     mask: Bool[Tensor, "B 1 1 K"] | None,
 ) -> Float[Tensor, "B h Q e"]:
-    """PyTorch's fused attention: memory linear in Q and K. On a CPU in float32 even under autocast, where its
-    bfloat16 kernel takes several times as long for heads this narrow (e = 16)."""
+    """PyTorch's fused attention; on a CPU in float32, as its bfloat16 kernel is slow for narrow heads (e = 16)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
             return scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
@@ -73,7 +65,7 @@ def fused_attention(
 
 
 class Block(nn.Module):
-    """t <- t + Attn(LN_q t, LN_k s, LN_v s), then t <- t + FF(LN t); the source s is never changed."""
+    """t <- t + Attn(LN_q t, LN_k s, LN_v s), then t <- t + FF(LN t); s is the source."""
 
     def __init__(self, width: int, heads: int, head_width: int, hidden: int, dropout: float):
         super().__init__()

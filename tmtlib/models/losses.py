@@ -1,4 +1,4 @@
-"""Auxiliary losses that make representations "shared" and "specific": the original TMT's two, and MISA's."""
+"""Auxiliary losses of the original TMT (orthogonality, MMD) and of MISA (orthogonality, CMD)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def orthogonality(u: Float[Tensor, "B d"], v: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
-    """The difference loss of MISA: mean of squared entries of U^T V (d x d), small when the two are unrelated.
+    """The difference loss of MISA: mean of squared entries of U^T V (d x d).
 
-    U and V are centred over the batch, and each row is divided by its norm, through which no gradient flows.
+    U and V are centred over the batch and each row is divided by its norm, through which no gradient flows.
     """
     u, v = (_unit_rows(x - x.mean(0)) for x in (u, v))
     return (u.T @ v).square().mean()
@@ -21,10 +21,9 @@ def _unit_rows(x: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
 
 
 def mmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
-    """Biased squared maximum mean discrepancy with five Gaussian kernels exp(-|.|^2 / bw_k), summed.
+    """Biased squared maximum mean discrepancy, in [0, 10], with five Gaussian kernels exp(-|.|^2 / bw_k), summed.
 
-    bw_k = bw_0 2^k / 4 for k = 0..4, where bw_0 is the mean squared distance over pairs of the joint sample (no
-    gradient flows through it). Lies in [0, 10]; zero when both samples are the same.
+    bw_k = bw_0 2^k / 4 for k = 0..4, bw_0 the mean squared distance over pairs of the joint sample, without gradient.
     """
     joint = torch.cat([x, y])
     n = len(joint)
@@ -37,8 +36,7 @@ def mmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
 
 
 def cmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"], moments: int = 5) -> Float[Tensor, ""]:
-    """Central moment discrepancy of values in [0, 1] (MISA, "Similarity Loss"): the distance |E x - E y| of the means,
-    plus those of the central moments E (x - E x)^k for k = 2 .. `moments`, each by feature. Zero for equal samples."""
+    """Central moment discrepancy (MISA): |E x - E y| + sum over k = 2..`moments` of |E (x - E x)^k - E (y - E y)^k|."""
     distance = (x.mean(0) - y.mean(0)).norm()
     x, y = x - x.mean(0), y - y.mean(0)
     return distance + sum((x.pow(k).mean(0) - y.pow(k).mean(0)).norm() for k in range(2, moments + 1))

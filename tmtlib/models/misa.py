@@ -1,12 +1,10 @@
-"""MISA of Hazarika et al., "MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment Analysis"
-(ACM MM 2020), written from section 3 of the paper, with CMD as similarity and so without the adversarial branch.
+"""MISA (Hazarika et al., ACM MM 2020), from section 3 of the paper; CMD as similarity, no adversarial branch.
 
   1. utterances   u_m (B, d): mean of the text's frames; two bidirectional LSTMs over audio and over vision
   2. encode       one shared encoder and one private to each modality: h_m^c, h_m^p (B, d), values in [0, 1]
   3. fuse         a one-layer transformer over the six vectors (B, 6, d)
   4. predict      from the six, side by side (B, 6 d)
-A decoder for each modality gives u_m back from h_m^c + h_m^p; it serves a loss only.
-Axes: B batch, T frames, D features, d width.
+For a loss only, decoders reconstruct u_m from h_m^c + h_m^p. Axes: B batch, T frames, D features, d width.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ from tmtlib.models.losses import cmd, orthogonality
 
 @dataclass(frozen=True)
 class MISAConfig(ModelConfig):
-    """Modality-invariant and -specific representations (Hazarika et al., ACM MM 2020). Defaults: the paper's, MOSI."""
+    """Settings of `MISA`. Defaults: the paper's for MOSI."""
 
     width: int = 128
     lstm_width: int | None = None  # of each direction; None: as wide as the modality's features
@@ -54,7 +52,7 @@ class MISAConfig(ModelConfig):
     task_loss: str = "mse"  # of regression: "mse" as published, or "l1" as TMT
     bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`, as published; None: the file's features
     bert_lr: float = 5e-5
-    compat: str = "none"  # "mmsa": audio and vision are read for as many frames as the text has
+    compat: str = "none"  # "mmsa": the LSTMs read as many frames of audio and vision as the text has
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,7 +87,7 @@ class BiLSTMs(nn.Module):
 
 
 class Fusion(nn.Module):
-    """A transformer layer as first published, norms last: x <- LN(x + Attn(x)), then x <- LN(x + FF(x))."""
+    """A post-norm transformer layer: x <- LN(x + Attn(x)), then x <- LN(x + FF(x))."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float):
         super().__init__()
@@ -108,11 +106,7 @@ class Fusion(nn.Module):
 
 
 class MISA(Model):
-    """MISA as a model of the study. Build it with `tmtlib.build_model`; the arguments are those of `TMT`.
-
-    compat="mmsa": the LSTMs of audio and vision read as many frames as the text has tokens, whatever their own
-    lengths. Raises ValueError for a width that the heads do not divide, sizes below one, and mix-up with a BERT.
-    """
+    """MISA. Raises ValueError for a width that the heads do not divide, sizes below one, and mix-up with a BERT."""
 
     stackable = False
 
@@ -141,7 +135,7 @@ class MISA(Model):
         )
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
-        """Prediction, (B,) or (B, 5), and trace: u_m as `projected`, the three h^c as tokens "shared", h_m^p by m."""
+        """Prediction and trace: u_m as `projected`; tokens: the three h^c as "shared", and h_m^p by modality."""
         batch = text_encoded(self.bert, batch)
         check_widths(batch, self.widths)
         trace = Trace(projected={m: self.project[m](u) for m, u in self._utterances(batch).items()})
@@ -153,8 +147,7 @@ class MISA(Model):
         return read_out(self.head, fused.flatten(1), self.config.task), trace
 
     def _utterances(self, batch: Batch) -> dict[str, Float[Tensor, "B e"]]:
-        """One vector an utterance and modality, in the order of MODALITIES (sec. 3, "Utterance-level
-        Representations")."""
+        """One vector an utterance and modality (sec. 3, "Utterance-level Representations")."""
         clean = without_padding(batch)
         vectors = {"text": masked_mean(clean.features["text"], clean.valid("text"))}
         for m, lstms in self.lstms.items():
@@ -165,7 +158,7 @@ class MISA(Model):
         return vectors
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
-        """The base's; for regression, mean squared error unless the config says "l1"."""
+        """As the base; for regression, mean squared error unless the config says "l1"."""
         checked = super().task_loss(prediction, target)
         mse = self.config.task == "regression" and self.config.task_loss == "mse"
         return mse_loss(prediction, target) if mse else checked
@@ -173,8 +166,7 @@ class MISA(Model):
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
         """Task + beta * difference + alpha * similarity + gamma * reconstruction (sec. 3, "Learning").
 
-        Difference: summed over shared and private of each modality, and private of each two. Similarity and
-        reconstruction: means over the three pairs, and over the three modalities.
+        Difference: sum over (shared, private) of each modality and over pairs of private. The other two are means.
         """
         c = self.config
         private = {m: trace.tokens[m].squeeze(1).float() for m in MODALITIES}
@@ -186,7 +178,7 @@ class MISA(Model):
         return total + c.reconstruction * self._reconstruction(trace)
 
     def _reconstruction(self, trace: Trace) -> Float[Tensor, ""]:
-        """Mean squared error of u_m decoded from its two parts, in the mean over modalities."""
+        """Mean squared error of u_m decoded from h_m^c + h_m^p, averaged over modalities."""
         error = 0
         for m, common in zip(MODALITIES, trace.tokens["shared"].unbind(1), strict=True):
             decoded = self.decode[m]((common + trace.tokens[m].squeeze(1)).to(self.decode[m].weight.dtype))

@@ -1,15 +1,13 @@
-"""MulT, the multimodal transformer of Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language
-Sequences" (ACL 2019), written from section 3 of the paper.
+"""MulT, the multimodal transformer (Tsai et al., ACL 2019), from section 3 of the paper.
 
   1. convolve    X_m = Conv1D(features of modality m) -> (B, T_m, d)
-  2. cross       Z_{s->m}: X_m asks X_s, layer after layer, for both other modalities s (six transformers)
-  3. remember    self-attention over [Z_{s->m}; Z_{s'->m}] (B, T_m, 2d), of which the last frame is kept
+  2. cross       Z_{s->m}: X_m attends to X_s, for both other modalities s (six transformers)
+  3. memory      self-attention over [Z_{s->m}; Z_{s'->m}] (B, T_m, 2d), of which the last frame is kept
   4. predict     from the three last frames (B, 6d), through a residual layer
 Axes: B batch, T frames, D features, d width, h heads, Q and K frames of target and source.
 
-Sinusoidal positions are added wherever a transformer begins. Residuals go around the norms, as pre-norm blocks have
-them (eq. 5 prints the normed input in their place), and each transformer ends in a norm. Convolutions keep the
-number of frames. MMSA also hides the future from its attention (`attn_mask`); the paper does not, nor does this.
+Each transformer begins with sinusoidal positions and ends in a norm. Residuals go around the norms (eq. 5 prints the
+normed input instead). MMSA also masks future frames (`attn_mask`), the paper and this do not.
 """
 
 from __future__ import annotations
@@ -29,18 +27,15 @@ from tmtlib.models.layers import Attention
 
 @dataclass(frozen=True)
 class MulTConfig(ModelConfig):
-    """The multimodal transformer (Tsai et al., ACL 2019). Defaults: the paper's for MOSI (appendix, Table 5).
-
-    Triples are by modality. The paper has one dropout rate for a whole crossmodal block: here its three.
-    """
+    """Settings of `MulT`. Defaults: the paper's for MOSI (appendix, Table 5). Triples are by modality."""
 
     width: int = 40
     heads: int = 10
     layers: int = 4  # of each of the six crossmodal transformers
-    memory_layers: int = 4  # of each of the three self-attention transformers on what they give
+    memory_layers: int = 4  # of each of the three self-attention transformers
     kernels: tuple[int, int, int] = (3, 3, 3)  # of the convolutions over time
     attention_dropout: tuple[float, float, float] = (0.2, 0.2, 0.2)  # by source; the memories take the text's
-    relu_dropout: float = 0.2
+    relu_dropout: float = 0.2  # the paper has one rate for ReLU, residual and attention dropout
     residual_dropout: float = 0.2
     embedding_dropout: float = 0.0
     text_dropout: float = 0.2  # on the text's features themselves
@@ -61,7 +56,7 @@ class MulTConfig(ModelConfig):
 
     @classmethod
     def beside(cls, tmt: ModelConfig, **changes) -> MulTConfig:
-        """No more layers than the study's TMT has."""
+        """At most as many layers as the study's TMT."""
         config = super().beside(tmt, **changes)
         layers = min(config.layers, tmt.encoder_layers)
         return replace(config, layers=layers, memory_layers=layers)
@@ -101,7 +96,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of layers in which a target asks a source that stays as it is, or, without a source, itself."""
+    """Layers in which the target attends to a fixed source or, if that is None, to itself."""
 
     def __init__(self, width: int, layers: int, attention_dropout: float, config: MulTConfig):
         super().__init__()
@@ -131,12 +126,7 @@ class Transformer(nn.Module):
 
 
 class MulT(Model):
-    """MulT as a model of the study. Build it with `tmtlib.build_model`; the arguments are those of `TMT`.
-
-    compat="mmsa" reproduces three ways of MMSA's re-implementation: transformers know no positions, frames of padding
-    are attended to, and the last frame is that of the padded tensor. Raises ValueError for a width that the heads do
-    not divide, and for sizes below one.
-    """
+    """MulT. Raises ValueError for a width that the heads do not divide, and for sizes below one."""
 
     def __init__(self, config: MulTConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
@@ -163,7 +153,7 @@ class MulT(Model):
         self.head = nn.Linear(6 * d, self.outputs)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
-        """Prediction, (B,) or (B, 5), and trace; attention maps are formed only when asked for."""
+        """Prediction and trace; attention maps on request."""
         check_widths(batch, self.widths)
         trace = Trace()
         maps = trace.attention if attention else None
@@ -177,7 +167,7 @@ class MulT(Model):
     def _remembered(
         self, batch: Batch, maps: dict | None
     ) -> tuple[Float[Tensor, "B six_d"], dict[str, Float[Tensor, "B d"]]]:
-        """The three memories' last frames side by side, and each X_m in the mean over time."""
+        """The last frames of the three memories side by side, and the mean of each X_m over time."""
         valid = {m: batch.valid(m) if self.config.masked else None for m in MODALITIES}
         frames = {m: self._convolved(m, batch.features[m]) for m in MODALITIES}
         last = torch.cat([self._last(m, frames, valid, batch, maps) for m in MODALITIES], dim=-1)
@@ -190,7 +180,7 @@ class MulT(Model):
     def _last(
         self, target: str, frames: dict, valid: dict, batch: Batch, maps: dict | None
     ) -> Float[Tensor, "B two_d"]:
-        """What a modality's memory holds at its last frame, having asked the two others."""
+        """The last frame of a modality's memory."""
         crossed = torch.cat(
             [
                 self.cross[f"{s}_to_{target}"](frames[target], frames[s], valid[s], maps, f"{s}_to_{target}")

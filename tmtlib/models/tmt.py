@@ -1,10 +1,9 @@
 """The token-disentangling mutual transformer (TMT) with an optional modality weighting (AMW).
 
-The whole model, in the order of the computation, as `TMT.forward` has it:
   1. project      X_m = features of modality m -> (B, T_m, d)
   2. disentangle  [shared | text | audio | vision label tokens; X_text; X_audio; X_vision] through an encoder; the
                   label tokens' rows become I (shared) and S_m (specific), the frames' rows are dropped
-  3. weight       S'_m = A_m * S_m, AMW's place in its primary reading R1; A is `tmtlib.models.amw.AMW`
+  3. weight       S'_m = A_m * S_m (placement R1; A: `tmtlib.models.amw.AMW`)
   4. mutual       f1 = Cross_1(source I, target S'), f2 = Cross_2(source S', target I)
   5. predict      head(mean over tokens of f1 + mean over tokens of f2)
 Axes: B batch, T frames, M modalities, k tokens, d width.
@@ -31,10 +30,10 @@ from tmtlib.models.losses import mmd, orthogonality
 
 @dataclass(frozen=True)
 class TMTConfig(ModelConfig):
-    """The token-disentangling mutual transformer and its weighting. Defaults: the AMW paper's size, masked, unwindowed.
+    """Settings of `TMT`. Defaults: the AMW paper's size, masked, without a window.
 
-    The AMW paper ("Implementation Details") gives width 128, four layers and eight heads; all else follows the
-    original TMT's released behaviour, where each departure of ours from it is a field (see `original`).
+    The AMW paper ("Implementation Details") gives width 128, four layers and eight heads; the rest follows the original
+    TMT's released code, from which departures are fields (see `original`).
     """
 
     width: int = 128  # d
@@ -62,7 +61,7 @@ class TMTConfig(ModelConfig):
     weighting_init_std: float = 0.0  # W ~ N(0, std^2); 0 is uniform weights
     weighting_lr: float | None = None  # W's own learning rate; None: the training's
     temperature: float = 1.0  # softmax(W / temperature)
-    mask_absent: bool = False  # a modality that an utterance lacks gets weight 0 and the others share the whole
+    mask_absent: bool = False  # a modality that an utterance lacks gets weight 0
     bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
     bert_lr: float = 5e-5
 
@@ -73,7 +72,7 @@ class TMTConfig(ModelConfig):
 
     @classmethod
     def original(cls, **changes) -> TMTConfig:
-        """The original TMT as released: 256 wide, 2 + 4 layers, 8 heads of 64, with all its choices."""
+        """The original TMT as released."""
         return replace(
             cls(
                 width=256,
@@ -109,7 +108,7 @@ MUTUAL = ("specific_from_shared", "shared_from_specific")  # the two halves of t
 
 
 class Mutual(nn.Module):
-    """Half of the mutual transformer: target tokens query source tokens, layer by layer; the source stays as it is."""
+    """Half of the mutual transformer: target tokens query source tokens, layer by layer; the source is fixed."""
 
     def __init__(self, config: TMTConfig, targets: int, sources: int):
         super().__init__()
@@ -134,13 +133,7 @@ class Mutual(nn.Module):
 
 
 class TMT(Model):
-    """TMT as a model of the study. Build it with `tmtlib.build_model`.
-
-    Args:
-        config: every choice, see `TMTConfig`.
-        shapes: (longest T, D) by modality.
-        family: metric family of the labels, "mosi" or "sims".
-    """
+    """TMT. Raises ValueError for sizes below one, an unknown weighting, and mix-up with a BERT."""
 
     def __init__(self, config: TMTConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
@@ -171,11 +164,11 @@ class TMT(Model):
         self.shared_from_specific = Mutual(c, targets=c.shared_tokens, sources=specific)
         activation = [nn.GELU()] if c.head_activation == "gelu" else []
         self.head = nn.Sequential(nn.Linear(d, d // 2), *activation, nn.Linear(d // 2, self.outputs))
-        # Last, so that the same seed gives TMT with and without a weighting the same parameters in all the rest
+        # Last, so that one seed gives TMT the same parameters with and without a weighting
         self.weighting = build_weighting(c)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
-        """Prediction, (B,), (B, 5) or (B, 6), and trace; attention maps are formed only when asked for."""
+        """Prediction, (B,), (B, 5) or (B, 6), and trace; attention maps on request."""
         trace = Trace()
         maps = trace.attention if attention else None
         batch = windowed(text_encoded(self.bert, batch), self.config.window)
@@ -200,7 +193,7 @@ class TMT(Model):
             specific = (len(MODALITIES) if self.config.placement == "R1M" else 1) * A * specific
         specific = specific.sum(1) if self.summed else specific.flatten(1, 2)  # R2: the weighted sum of the text
 
-        # 4. mutual: the specific tokens ask the shared ones, and the other way round
+        # 4. mutual: each group of tokens attends to the other
         f1 = self.specific_from_shared(specific, shared, maps, MUTUAL[0])
         f2 = self.shared_from_specific(shared, specific, maps, MUTUAL[1])
 
@@ -208,13 +201,13 @@ class TMT(Model):
         return read_out(self.head, f1.mean(1) + f2.mean(1), self.config.task), trace
 
     def weigh(self, tokens: Float[Tensor, "B M k d"], batch: Batch) -> Float[Tensor, "#B M #k d"]:
-        """A of some tokens. Raises ValueError for weights of another shape, which would broadcast without a word."""
+        """A of some tokens. Raises ValueError for weights of another shape, which would broadcast."""
         b, m, k, d = tokens.shape
         if isinstance(self.weighting, Weighting):
             present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
             weights = self.weighting(tokens, present).expand(-1, -1, -1, d)
             allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
-        else:  # any module will do that gives a weight per modality and feature
+        else:  # another module, with weights by modality and feature
             weights = self.weighting(tokens)
             allowed = [(1, m, d), (b, m, d)]
         if weights.shape not in allowed:
@@ -229,7 +222,7 @@ class TMT(Model):
                 raise ValueError(f"{m} is {t} frames of {d} features; wanted at most {most} frames of {width} features")
 
     def _means(self, frames: list[dict], groups: list[Batch]) -> dict[str, Float[Tensor, "B d"]]:
-        """X_m in the mean over time: over valid frames, or over all where padding is not hidden."""
+        """Means of X_m over time: over valid frames, or over all where padding is not hidden."""
         pairs = list(zip(frames, groups, strict=True))
         if self.config.masked:
             return {m: torch.cat([masked_mean(x[m], g.valid(m)) for x, g in pairs]) for m in MODALITIES}
@@ -238,8 +231,7 @@ class TMT(Model):
     def _weighted_frames(
         self, frames: list[dict], groups: list[Batch], batch: Batch, means: dict[str, Float[Tensor, "B d"]]
     ) -> tuple[list[dict], Float[Tensor, "#B M d"]]:
-        """Placement R3, before disentanglement: A_m X_m by group, and A. A weighting by token is given every frame,
-        any other the means over time."""
+        """Placement R3: A_m X_m by group, and A, from every frame (weightings by token) or from the means over time."""
         if getattr(self.weighting, "by_token", False):
             weighted = [weighted_frames(self.weighting, x, g) for x, g in zip(frames, groups, strict=True)]
             return [x for x, _ in weighted], torch.cat([w for _, w in weighted])
@@ -252,8 +244,7 @@ class TMT(Model):
         return weighted, A
 
     def _disentangled(self, projected: dict, batch: Batch, maps: dict | None) -> Float[Tensor, "B k d"]:
-        """The label tokens after the encoder. Its last layer asks nothing of the frames, so only the label tokens
-        query there: the same result to rounding, for less work."""
+        """The label tokens after the encoder, in whose last layer only they are queries, as the frames are dropped."""
         b, k = len(batch.lengths["text"]), self.tokens.shape[1]
         frames = [projected[m] + self.positions[m][:, : projected[m].shape[1]] for m in MODALITIES]
         x = torch.cat([(self.tokens + self.token_positions).expand(b, -1, -1), *frames], dim=1)
@@ -267,15 +258,12 @@ class TMT(Model):
         return x
 
     def _valid(self, batch: Batch, tokens: int) -> Bool[Tensor, "B K"]:
-        """Label tokens are always attended to, so an utterance without any frame is still well defined."""
+        """Frames within their lengths, and all label tokens, so attention is defined without any frame."""
         always = torch.ones(len(batch.lengths["text"]), tokens, dtype=torch.bool, device=self.tokens.device)
         return torch.cat([always, *(batch.valid(m) for m in MODALITIES)], dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
-        """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens.
-
-        So AMW changes the forward pass and nothing else.
-        """
+        """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens."""
         c = self.config
         total = c.task_weight * self.task_loss(prediction, target)
         mean = {g: x.float().mean(1) for g, x in trace.tokens.items()}
@@ -287,7 +275,6 @@ class TMT(Model):
         return total
 
     def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        """W and BERT have learning rates of their own when the config gives them."""
         c = self.config
         rates = [(self.weighting, learning_rate if c.weighting_lr is None else c.weighting_lr), (self.bert, c.bert_lr)]
         return [(module, rate) for module, rate in rates if module is not None]

@@ -1,1 +1,1 @@
-"""The paper as data, what arithmetic says of it, and the rules that turn numbers into verdicts."""
+"""The paper as data, arithmetic checks of it, and the rules that turn numbers into verdicts."""

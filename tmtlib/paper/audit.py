@@ -1,7 +1,4 @@
-"""What the AMW paper's printed numbers and sentences settle by arithmetic and reading, without training.
-
-Every function is pure; tables are DataFrames, accuracies are fractions, "_pp" columns percentage points.
-"""
+"""What the AMW paper's text settles without training. Accuracies are fractions, "_pp" columns percentage points."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from tmtlib.stats.statistics import mcnemar_p
 
 
 class AdamBound(NamedTuple):
-    """How far a weight gets from 0, and the softmax range over modalities that this allows."""
+    """Largest move of a weight from 0, and the softmax range over modalities that this allows."""
 
     move: float
     lowest_weight: float
@@ -29,10 +26,7 @@ class AdamBound(NamedTuple):
 
 
 def counts(printed: str, n: int, truncated: bool = False) -> tuple[int, int] | None:
-    """Smallest and largest k whose k/n prints as `printed`, or None: the GRIM test (Brown & Heathers 2017).
-
-    Exact fractions; a tie counts as printed both up and down.
-    """
+    """Smallest and largest k whose k/n prints as `printed` (ties either way), or None: GRIM (Brown & Heathers 2017)."""
     value, unit = Fraction(printed), Fraction(1, 10 ** len(printed.partition(".")[2]))
     if truncated:
         low, high = ceil(value * n), ceil((value + unit) * n) - 1
@@ -42,15 +36,15 @@ def counts(printed: str, n: int, truncated: bool = False) -> tuple[int, int] | N
 
 
 def accuracy_cells() -> list[facts.Cell]:
-    """The accuracies of Table 1 and their second and third printing in the text, with other digits."""
+    """The accuracies of Table 1 and those in the text, with other digits."""
     return [c for c in facts.TABLE1 if c.metric == "acc5"] + list(facts.REPRINTED)
 
 
 def whole_utterances() -> pd.DataFrame:
-    """Whether each printed accuracy is a whole number of test utterances over n, rounded or truncated.
+    """Whether each printed accuracy is k/n of the test utterances, rounded or truncated.
 
-    low and high are the smallest and largest such number; `runs` is the smallest number of runs whose mean
-    accuracy can print these digits (1: a single run can). The final zeros of the text may be padding.
+    Columns: dataset, method, place, printed, n, low and high (smallest and largest k), truncated_low, truncated_high,
+    runs (smallest number of runs whose mean can print these digits), grim. The final zeros of the text may be padding.
     """
     rows = []
     for cell in accuracy_cells():
@@ -69,9 +63,9 @@ def whole_utterances() -> pd.DataFrame:
 
 
 def utterance_gains() -> pd.DataFrame:
-    """The accuracy gain TMT -> TMT+AMW in test utterances, smallest and largest, for each printing.
+    """The accuracy gain TMT -> TMT+AMW in test utterances for each printing: dataset, place, n, gain_low, gain_high.
 
-    Where no k/n prints as given, the two whole numbers around the printed value stand in.
+    Where no k/n prints as given, k is the two whole numbers around the printed value.
     """
     ranges = {}
     for cell in accuracy_cells():
@@ -86,7 +80,7 @@ def utterance_gains() -> pd.DataFrame:
 
 
 def smallest_p(gain: int) -> float:
-    """Smallest two-sided exact McNemar p of a net gain of utterances: all discordant pairs favour it."""
+    """Two-sided exact McNemar p of a net gain of utterances if all discordant pairs favour it."""
     return mcnemar_p(gain, 0) if gain > 0 else 1.0
 
 
@@ -94,15 +88,15 @@ def most_discordant(gain: int, alpha: float = 0.05) -> int | None:
     """Largest number of discordant pairs at which a net gain has exact McNemar p < alpha; None if none."""
     pairs, best = gain, None
     while gain > 0 and mcnemar_p((pairs + gain) // 2, (pairs - gain) // 2) < alpha:
-        pairs, best = pairs + 2, pairs  # the p of a fixed net gain only grows with the discordant pairs
+        pairs, best = pairs + 2, pairs  # p grows with the number of discordant pairs
     return best
 
 
 def mcnemar_bound() -> pd.DataFrame:
-    """Could the printed accuracy gains reach p < .05 in an exact McNemar test of two single runs?
+    """Whether the printed gains could reach p < .05 in an exact McNemar test of two single runs.
 
-    smallest_p belongs to gain_high. discordant_low and discordant_high hold the largest number of discordant
-    pairs at which gain_low and gain_high are significant; share is discordant_high over n.
+    Columns of `utterance_gains`, smallest_p (of gain_high), discordant_low and discordant_high (largest numbers of
+    discordant pairs at which gain_low and gain_high are significant), share (discordant_high / n).
     """
     frame = utterance_gains()
     frame["smallest_p"] = [smallest_p(gain) for gain in frame["gain_high"]]
@@ -118,7 +112,7 @@ def improvement(dataset: str, metric: str) -> float:
 
 
 def column_coincidence() -> pd.DataFrame:
-    """Per row of Table 1, whether MAE and Acc-5 are printed with the same digits."""
+    """Per row of Table 1: dataset, method, acc5, mae, and whether the two are printed alike (coincide)."""
     table = pd.DataFrame(facts.TABLE1).pivot(index=["dataset", "method"], columns="metric", values="printed")
     frame = table.loc[list(product(DATASETS, METHODS)), ["acc5", "mae"]].rename_axis(columns=None).reset_index()
     return frame.assign(coincide=frame["acc5"] == frame["mae"])
@@ -136,9 +130,8 @@ def sampling_noise() -> pd.DataFrame:
 def mae_line(drop_constant: bool = True) -> pd.DataFrame:
     """MAE predicted at the paper's Acc-5 by the least-squares line through MMSA's (Acc-5, MAE) pairs.
 
-    residual_sd has n - 2 degrees of freedom; z = (mae - predicted) / residual_sd; z_prediction adds the
-    line's own uncertainty; `inside`: the Acc-5 lies within the published range. All in label units: a MAE on
-    class indices or rescaled labels would not be comparable, and the paper names no unit.
+    residual_sd has n - 2 degrees of freedom; z = (mae - predicted) / residual_sd; z_prediction adds the line's
+    uncertainty; `inside`: the Acc-5 lies within the published range. In label units; the paper names no unit of MAE.
     """
     pairs, rows = published_pairs(), []
     for dataset in DATASETS:
@@ -159,11 +152,9 @@ def mae_line(drop_constant: bool = True) -> pd.DataFrame:
 
 
 def f1_above_accuracy() -> pd.DataFrame:
-    """F1 - Acc-5 per row (pp), and what F1 would be had the arguments of a weighted F1 been exchanged.
+    """F1 - Acc-5 per row (excess_pp), and F1 with the arguments of a weighted F1 swapped: 2 Acc-5 - F1 (f1_if_swapped).
 
-    On one set of predictions weighted F1(true, predicted) + F1(predicted, true) = 2 accuracy, so
-    f1_if_swapped = 2 Acc-5 - F1. The released TMT (cug-ygh/TMT at e0c6a2b) exchanges them, as did MMSA before
-    its issue 17; which order the paper used is not stated.
+    For the identity see `metrics.f1`. The released TMT (cug-ygh/TMT at e0c6a2b) swaps them; the paper does not say.
     """
     rows = [(d, m, table1_value(d, m, "acc5"), table1_value(d, m, "f1")) for d in DATASETS for m in METHODS]
     frame = pd.DataFrame(rows, columns=["dataset", "method", "acc5", "f1"])
@@ -172,11 +163,11 @@ def f1_above_accuracy() -> pd.DataFrame:
 
 
 def adam_bound(learning_rate: float, steps: int, modalities: int = 3) -> AdamBound:
-    """How far Adam moves a weight from 0 in `steps` steps, and the softmax range over modalities then.
+    """How far Adam moves a weight from 0 in `steps` steps, and the resulting softmax range over modalities.
 
-    With gradients of one sign and size each step is the learning rate (Kingma & Ba 2015, section 2.1; their
-    bound for sparse gradients, (1 - beta1) / sqrt(1 - beta2), is 3.2 times as much). The extremes have one
-    modality's weight at one end of [-move, move] and all others at the other end.
+    With gradients of one sign and size each step is the learning rate (Kingma & Ba 2015, section 2.1; their bound for
+    sparse gradients, (1 - beta1) / sqrt(1 - beta2), is 3.2 times as much). At the extremes one modality's weight is at
+    one end of [-move, move] and all others at the other.
     """
     move = learning_rate * steps
     return AdamBound(move, *(1 / (1 + (modalities - 1) * exp(sign * 2 * move)) for sign in (1, -1)))
@@ -185,7 +176,7 @@ def adam_bound(learning_rate: float, steps: int, modalities: int = 3) -> AdamBou
 def weight_budget(
     train_sizes: Mapping[str, int] | None = None, batch: int = 64, epochs: int = 30, lr: float = 1e-4
 ) -> pd.DataFrame:
-    """`adam_bound` at the paper's budget for each data set, all epochs run and the last small batch kept."""
+    """`adam_bound` for each data set at the paper's budget, all epochs and the last small batch included."""
     sizes = train_sizes or {name: split[0] for name, split in facts.SPLIT_SIZES.items()}
     steps = {name: ceil(size / batch) * epochs for name, size in sizes.items()}
     rows = [(name, size, steps[name], *adam_bound(lr, steps[name])) for name, size in sizes.items()]
@@ -193,15 +184,12 @@ def weight_budget(
 
 
 def seeds_needed(sd: float, delta: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Seeds per method to find a mean difference delta at seed noise sd: n = 15.7 sd^2 / delta^2 by default.
-
-    Two-sided normal approximation for two independent groups; pairing by seed needs fewer if seeds correlate.
-    """
+    """Seeds per method for a difference delta at seed noise sd: 15.7 sd^2 / delta^2 by default (independent groups)."""
     return ceil(2 * ((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * sd / delta) ** 2)
 
 
 def seed_budget() -> pd.DataFrame:
-    """Seeds per method that the paper's gains would need at published seed noise; units as in Table 1."""
+    """Seeds per method that the paper's gains need at published seed noise; units as in Table 1."""
     rows = []
     for noise in facts.read_toml("seed_noise.toml")["noise"]:
         sd = noise["sd"] if "sd" in noise else float(np.std(noise["percent"], ddof=1)) / 100
@@ -211,12 +199,12 @@ def seed_budget() -> pd.DataFrame:
 
 
 def text_checks() -> pd.DataFrame:
-    """Statements that reading alone settles: an exact quote, what it was compared with, and the outcome."""
+    """Statements settled by reading. Columns: quote, check, outcome."""
     return pd.DataFrame(facts.read_toml("readings.toml")["check"], columns=["quote", "check", "outcome"])
 
 
 def arithmetic_verdicts() -> pd.DataFrame:
-    """Verdicts on the claims that need no training: those with rule "arithmetic" or "weights_static"."""
+    """Verdicts on claims that need no training. Columns: claim, quote, place, verdict, evidence."""
     read = {key: (v["verdict"], v["evidence"]) for key, v in facts.read_toml("readings.toml")["verdict"].items()}
     read |= _computed()
     static = "impossible as written", "The weights are the softmax of a parameter: the same for every input."
@@ -229,7 +217,7 @@ def arithmetic_verdicts() -> pd.DataFrame:
 
 
 def _computed() -> dict[str, tuple[str, str]]:
-    """Verdict and evidence of the claims with rule "arithmetic" that follow from Table 1 and published numbers."""
+    """Verdict and evidence of the "arithmetic" claims that follow from Table 1 and published numbers."""
     better = {(d, m): improvement(d, m) for d in DATASETS for m in METRICS}
     worse = [f"{d} {m}" for (d, m), change in better.items() if change <= 0]
     largest = all(better["mosei", m] == max(better[d, m] for d in DATASETS) for m in METRICS)
@@ -254,7 +242,7 @@ def _if(supported: bool) -> str:
 
 
 def _earlier_methods() -> tuple[str, str]:
-    """TMT's printed Acc-5 beside other models' published means; their text features are not all the same."""
+    """TMT's printed Acc-5 against published means of other models, whose text features differ."""
     pairs = published_pairs()
     higher = pairs["acc5"] > [table1_value(d, "tmt", "acc5") for d in pairs["dataset"]]
     tally = higher.groupby(pairs["dataset"]).agg(["sum", "size"])
@@ -263,7 +251,7 @@ def _earlier_methods() -> tuple[str, str]:
 
 
 def _reach() -> tuple[str, str]:
-    """How far the weights can get at the paper's rate, were it theirs: no evidence for or against an order."""
+    """Range of the weights at the paper's learning rate; no evidence for or against an order."""
     rows = weight_budget().itertuples()
     reach = ", ".join(f"{row.dataset} {row.lowest_weight:.2f} to {row.highest_weight:.2f}" for row in rows)
     evidence = f"No learned weight is printed. From 1/3, at the rate stated for training, Adam reaches {reach}."

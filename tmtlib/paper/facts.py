@@ -1,8 +1,7 @@
-"""The AMW paper as data: its Table 1, settings and claims, and the published numbers it is compared with.
+"""The AMW paper as data: Table 1, settings and claims, and published numbers to compare with.
 
-Source: W. Yan, "Adaptive Modality Weighting For Multimodal Emotion Recognition In Token-disentangling Mutual
-Transformer", AMIES 2025, AIPCP25-CF-AMIES2025-00058. Quotes are exact; `place` is the section they stand in. The quotes
-and numbers are in the TOML and CSV files beside this one.
+W. Yan, "Adaptive Modality Weighting For Multimodal Emotion Recognition In Token-disentangling Mutual Transformer",
+AMIES 2025, AIPCP25-CF-AMIES2025-00058. Quotes are exact; `place` is their section.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ METRICS = ("acc5", "f1", "mae")
 BETTER = {m: -1 if m in LOWER_IS_BETTER else 1 for m in METRICS}  # the sign of an improvement
 VERDICTS = ("supported", "not supported", "cannot tell", "impossible as written")
 
-# Our methods and metrics by the paper's names. The paper's F1 has neither averaging nor classes stated; its size fits a
-# 5-class F1, of which there are two.
+# The paper's names of our methods and metrics. Its F1 is not defined; by its size it is one of the two 5-class F1
 PAPER_METHODS = {"tmt": "tmt", "tmt_amw": "tmt_amw", "tmt_5class": "tmt", "tmt_amw_5class": "tmt_amw"}
 PAPER_METRICS = {"acc5": "acc5", "f1_5class": "f1", "f1_5class_swapped": "f1", "mae": "mae"}
 
@@ -50,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the paper's training; value None and quote "" where the text leaves it open."""
+    """One training setting; value None and quote "" where the paper does not state it."""
 
     name: str
     value: str | None
@@ -60,7 +58,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper and what would count for and against it; kinds and rules: see claims.toml."""
+    """One claim of the paper, with criteria for and against; kinds and rules: see claims.toml."""
 
     key: str
     quote: str
@@ -72,7 +70,6 @@ class Claim:
 
 
 def read_toml(name: str) -> dict:
-    """One of the TOML files of this folder."""
     return tomllib.loads((FOLDER / name).read_text(encoding="utf-8"))
 
 
@@ -99,19 +96,19 @@ SETTINGS = _settings()
 
 
 def table1_value(dataset: str, method: str, metric: str) -> float | None:
-    """Table 1's value (fraction; mae as printed), or None where the table has no such cell."""
+    """Table 1's value (fraction; mae as printed), or None."""
     wanted = (dataset, method, metric)
     return next((c.value for c in TABLE1 if (c.dataset, c.method, c.metric) == wanted), None)
 
 
 def printed(dataset: str, method: str, metric: str) -> float:
-    """What the paper's Table 1 prints for a cell of ours, or NaN."""
+    """Table 1's value for our method and metric, or NaN."""
     value = table1_value(dataset, PAPER_METHODS.get(method, ""), PAPER_METRICS.get(metric, ""))
     return float("nan") if value is None else value
 
 
 def gain_cells(rule: str) -> tuple[tuple[str, str], ...]:
-    """The (dataset, metric) pairs that an "amw_gain:..." or "learned_gain:..." rule names; () for any other rule."""
+    """The (dataset, metric) pairs of an "amw_gain:..." or "learned_gain:..." rule; () for another."""
     kind, _, cells = rule.partition(":")
     if kind not in ("amw_gain", "learned_gain"):
         return ()
@@ -123,6 +120,6 @@ def gain_cells(rule: str) -> tuple[tuple[str, str], ...]:
 
 
 def published_pairs() -> pd.DataFrame:
-    """Published (Acc-5, MAE) pairs: columns dataset, model, acc5 (fraction), mae (label units), constant."""
+    """Published (Acc-5, MAE) pairs. Columns: dataset, model, acc5 (fraction), mae (label units), constant."""
     pairs = pd.read_csv(FOLDER / "published.csv", comment="#")
     return pairs.assign(acc5=pairs["acc5_percent"] / 100)[["dataset", "model", "acc5", "mae", "constant"]]

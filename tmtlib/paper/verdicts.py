@@ -1,7 +1,7 @@
-"""The rules that turn evidence into verdicts, and a verdict for each claim of the paper, from its text or from runs.
+"""Rules that turn evidence into verdicts, and a verdict for each claim of the paper.
 
-Pure functions of DataFrames. The rules are fixed before the runs that are judged by them: who changes a rule or a
-threshold raises `RULES_VERSION`, sets `RULES_DATE` to the day of the change, and makes new runs.
+Rules are fixed before the runs they judge: whoever changes a rule or threshold raises `RULES_VERSION`, sets
+`RULES_DATE`, and makes new runs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ RULES_DATE = "2026-11-25"  # of the last change of a rule or threshold
 RULES = f"v{RULES_VERSION}, {RULES_DATE}"  # as verdict tables state it
 
 CONFIDENCE = 0.95  # of the t interval of paired seed differences
-ALPHA = 0.05  # a difference counts where its Benjamini-Hochberg adjusted p, over all (data set, metric) cells, is below
-EQUIVALENCE = 0.5  # an interval within +- this share of the printed change has no gain as large as half of it
-# Weightings without learning: what they gain too is no merit of learned weights
-CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random weights"}
+ALPHA = 0.05  # for the Benjamini-Hochberg adjusted p over all (data set, metric) cells
+EQUIVALENCE = 0.5  # an interval within +- this share of the printed change counts as no gain
+CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random weights"}  # weights that are not learned
 
 COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source", "rules"]
 GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict".split()
@@ -36,7 +35,7 @@ MUTUAL_BLOCKS = ("specific_from_shared", "shared_from_specific")  # the attentio
 
 
 class PairedTest(NamedTuple):
-    """A paired comparison over seeds: mean difference with its interval, p, effect size, smallest detectable effect."""
+    """A paired comparison over seeds: mean difference, 95 % interval, p, effect size, smallest detectable effect."""
 
     difference: float
     low: float
@@ -48,10 +47,7 @@ class PairedTest(NamedTuple):
 
 
 def margin(dataset: str, metric: str) -> float:
-    """The largest difference that counts as none: `EQUIVALENCE` of the change that Table 1 prints, better or worse.
-
-    For a data set that the paper does not have, the smallest of that metric's three.
-    """
+    """`EQUIVALENCE` times the change in Table 1; for data sets without one, the smallest of that metric's three."""
     changes = {d: abs(audit.improvement(d, metric)) for d in facts.DATASETS}  # fractions; mae as printed
     return EQUIVALENCE * changes.get(dataset, min(changes.values()))
 
@@ -61,10 +57,9 @@ def interval_verdict(
 ) -> str:
     """The verdict of a 95 % interval of a paired difference; `better`, +1 or -1, is the claimed direction.
 
-    Within +- `equivalence`: not supported, for a gain of the claimed size is excluded, however surely there is some.
-    Else, where it excludes zero and `p_adjusted` is below `ALPHA`: supported in the claimed direction, not supported in
-    the other. Else: cannot tell. So is an interval of no width: a few equal differences, as counts of test utterances
-    can be, do not show their spread; and a p of NaN.
+    Within +- `equivalence`: not supported. Else, if it excludes zero and `p_adjusted` < `ALPHA`: supported in the
+    claimed direction, not supported in the other. Else cannot tell; also for NaN and for an interval without width (few
+    equal differences, as counts of test utterances can be, do not show their spread).
     """
     low, high = sorted((better * low, better * high))
     if math.isnan(low) or math.isnan(high) or math.isclose(low, high, rel_tol=1e-9):
@@ -77,12 +72,12 @@ def interval_verdict(
 
 
 def within_margin(low: float, high: float, equivalence: float) -> bool:
-    """Whether an interval has a width and lies wholly within +- `equivalence`; False where an end is NaN."""
+    """Whether an interval has a width and lies within +- `equivalence`; False for NaN."""
     return -equivalence < low < high < equivalence and not math.isclose(low, high, rel_tol=1e-9)
 
 
 def combined_verdict(verdicts: Iterable[str]) -> str:
-    """One verdict for a claim over several cells: all must be supported, one not supported settles it."""
+    """Over several cells: supported if all are, not supported if any is not, else cannot tell."""
     distinct = set(verdicts)
     if "not supported" in distinct:
         return "not supported"
@@ -96,14 +91,13 @@ def claims(
     extra_time: Interval,
     attention: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """All claims with verdict and evidence; source: "paper" (read or computed from it), "synthetic" or "real" data;
-    rules: version and date of the rules.
+    """All claims. Columns: claim, quote, place, verdict, evidence, source ("paper", "synthetic" or "real"), rules.
 
     Args:
-        rows: one row a run of "tmt", "tmt_amw" and, where they ran, `CONTROLS`, as `ensure` returns them.
-        areas: area under the noise curves of the same runs, see `robustness.area_under_curve`.
-        extra_parameters, extra_time: of TMT+AMW beyond TMT, see `tmtlib.analysis.costs`.
-        attention: attention entropy of the same runs, see `attention.table`; without it that claim cannot be told.
+        rows: one row a run of "tmt", "tmt_amw" and, where they ran, `CONTROLS`, as `study.runs.ensure` returns them.
+        areas: area under the noise curves of the same runs, see `analysis.robustness.area_under_curve`.
+        extra_parameters, extra_time: of TMT+AMW beyond TMT, see `analysis.costs`.
+        attention: attention entropy of the same runs, see `analysis.attention.table`; None: cannot tell.
     """
     read = audit.arithmetic_verdicts().set_index("claim")
     by_rule = {"sharpness": sharpness_verdict(attention), "parameters": _overhead(extra_parameters, extra_time)}
@@ -120,13 +114,13 @@ def claims(
 
 
 def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Verdict and evidence of each claim with an "amw_gain" or "learned_gain" rule, by its key."""
+    """Verdict and evidence of each "amw_gain" or "learned_gain" claim, by key."""
     cells = gain_cells(rows)
     return {c.key: (judged(cells[c.key], c.rule), _evidence(cells[c.key])) for c in facts.CLAIMS if c.key in cells}
 
 
 def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
-    """The cells of `gains` that each such claim is about, by its key and by what TMT+AMW is compared with."""
+    """The cells of `gains` of each such claim, by key and by the method that TMT+AMW is compared with."""
     compared = {before: gains(rows, before=before) for before in ("tmt", *CONTROLS)}
     return {
         claim.key: {before: _within(frame, claim.rule) for before, frame in compared.items()}
@@ -136,16 +130,17 @@ def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
 
 
 def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """The same for the claims with a "noise" or "learned_noise" rule, from areas under noise curves."""
+    """As `gain_verdicts` for "noise" and "learned_noise" claims, from areas under noise curves."""
     compared = {before: noise_gains(areas, before=before) for before in ("tmt", *CONTROLS)}
     ruled = (c for c in facts.CLAIMS if c.rule in ("noise", "learned_noise"))
     return {c.key: (judged(compared, c.rule), _evidence(compared)) for c in ruled}
 
 
 def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
-    """Verdict and evidence on sharper attention, from `attention.table`: with AMW in both halves of the mutual
-    transformer on every data set, or not; "cannot tell" where nothing was measured, where a control with weights that
-    are not learned is as sharp or was not run, and where there is one data set."""
+    """Verdict and evidence on sharper attention with AMW, in both halves of the mutual transformer on every data set.
+
+    Cannot tell without measurements, where a control is as sharp or was not run, and for a single data set.
+    """
     if attention is None or not len(attention):
         return "cannot tell", "No attention distribution, entropy or map is printed, and none was measured here."
     in_mutual = attention["block"].isin(MUTUAL_BLOCKS) & (attention["regime"] == "clean")
@@ -163,7 +158,7 @@ def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
         sharper = (control["verdict"] == "supported").sum()
         if len(control):
             evidence += f" {title} weights: sharper than TMT in {sharper} of {len(control)}."
-        if sharper or control.empty:  # what weights bring that are not learned is not owed to AMW
+        if sharper or control.empty:  # an effect of unlearned weights is not AMW's
             verdicts.append("cannot tell")
     if cells["dataset"].nunique() < 2:
         verdicts.append("cannot tell")  # one data set cannot support what is said of several
@@ -176,11 +171,7 @@ def _with_interval(cell) -> str:
 
 
 def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
-    """One verdict over all cells of a comparison with TMT.
-
-    What learned weights are said to bring ("learned_..." rules) has to show over each control too; a control that was
-    not run leaves that open.
-    """
+    """One verdict over all cells; "learned_..." rules also need a gain over each control (not run: cannot tell)."""
     verdicts = list(compared["tmt"]["verdict"])
     for control in CONTROLS if rule.startswith("learned") else ():
         verdicts += list(compared[control]["verdict"])
@@ -196,20 +187,17 @@ def gains(
 ) -> pd.DataFrame:
     """Paired differences `after` minus `before` over seeds for the cells that a rule names.
 
-    "all" data sets means those in `rows`; a data set without runs of both methods has no cells. Columns: dataset,
-    source, metric, difference, low, high (95 % t interval over seeds), n, p (paired t test), p_adjusted
-    (Benjamini-Hochberg over all data sets of `rows` and the paper's metrics, whatever the rule names), d_z (difference
-    over the sd of differences), mde (smallest difference that n such seeds find with power .8), margin (below which a
-    difference counts as none, see `margin`) and verdict (of "better").
+    "all" data sets are those in `rows`; a data set without runs of both methods has no cells. Columns: dataset, source,
+    metric, difference, low, high (95 % t interval over seeds), n, p (paired t test), p_adjusted (Benjamini-Hochberg
+    over all data sets of `rows` and the paper's metrics, whatever the rule names), d_z (difference over the sd of
+    differences), mde (smallest difference that n such seeds find with power .8), margin (see `margin`) and verdict (of
+    "better").
     """
     return _within(_compared(rows, OUR_METRICS, before, after), rule)
 
 
 def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
-    """The same for the area under the MAE curve with noise on all modalities; columns as `gains`.
-
-    The family is the data sets. An area is a mean MAE, so the margin is that of MAE.
-    """
+    """As `gains`, for the area under the MAE curve (a mean MAE) with noise on all modalities."""
     rows = areas[areas["modality"] == "all"]
     return _compared(rows.assign(mae=rows["area"]), {"mae": "mae"}, before, after)
 
@@ -235,7 +223,7 @@ def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after
 
 
 def _paired(after: np.ndarray, before: np.ndarray) -> PairedTest:
-    """The comparison over seeds (n,); NaN, so no verdict, where a seed is missing or has failed."""
+    """The comparison over seeds (n,); NaN where a seed is missing or has failed."""
     change = pd.Series(after - before)
     if change.isna().any():
         return PairedTest(*UNDEFINED._replace(n=len(change)))
@@ -248,7 +236,7 @@ def _paired(after: np.ndarray, before: np.ndarray) -> PairedTest:
 
 
 def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """The cells that a rule names; "all" data sets: its metrics on whatever data sets there are."""
+    """The cells that a rule names; "all": its metrics on whatever data sets there are."""
     cells = {(dataset, OUR_METRICS[metric]) for dataset, metric in facts.gain_cells(rule)}
     metrics, everywhere = {metric for _, metric in cells}, rule.split(":")[1] == "all"
     pairs = zip(frame["dataset"], frame["metric"], strict=True)
@@ -257,7 +245,7 @@ def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
 
 
 def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
-    """In words: every cell's difference from TMT, gains too small to count, and how it goes with the controls."""
+    """In words: differences from TMT by cell, gains within the margin, and the comparison with controls."""
     cells = compared["tmt"]
     if cells.empty:
         return "The data at hand do not include this data set."
@@ -273,7 +261,7 @@ def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _in_words(cells: pd.DataFrame) -> str:
-    """Every cell's difference with its interval and adjusted p, by data set."""
+    """Differences with interval and adjusted p, by data set."""
     parts = []
     for (dataset, source), of_data in cells.groupby(["dataset", "source"], sort=False):
         changes = [

@@ -1,1 +1,1 @@
-"""Metrics, intervals and tests: pure functions of arrays and frames."""
+"""Metrics, intervals and tests."""

@@ -1,16 +1,13 @@
-"""Metrics of the second task: which of six emotions an utterance shows, none or several (multi-label, as CMU-MOSEI).
+"""Metrics of the second task, which of six emotions an utterance shows (multi-label, as CMU-MOSEI).
 
-A label is a strength from 0 to 3 for each of `EMOTIONS`, and an emotion is present where its strength is above 0, the
-field's convention. A model gives each emotion's chance, and predicts it present where that is above one half.
+Labels are strengths from 0 to 3, present above 0; predictions are probabilities, present above one half. By emotion:
 
-Plain accuracy says little of rare emotions: to deny fear always is right in nine utterances of ten. So, for each:
-
-    wa    weighted (balanced) accuracy: the mean recall of "present" and "absent"; one half for every constant answer
+    wa    weighted (balanced) accuracy: mean recall of "present" and "absent"; one half for constant predictions
     f1    F1 of "present"; 0 when it is never predicted
-    wf1   F1 of "present" and of "absent", weighted by how many utterances have each
+    wf1   F1 of "present" and of "absent", weighted by support
 
-and their unweighted means over emotions. What cannot be measured is NaN and left out of the mean: wa where all
-utterances are present or all absent, f1 where none is present. A NaN prediction is neither, so it is wrong.
+and their unweighted means over emotions, without NaN: wa where all are present or all absent, f1 where none is present.
+A NaN prediction is wrong.
 """
 
 from __future__ import annotations
@@ -27,8 +24,7 @@ from tmtlib.stats.statistics import over_seeds
 KINDS = {"wa": "weighted accuracy", "f1": "F1", "wf1": "F1, both answers, weighted"}
 METRICS = tuple(f"{kind}_{name}" for kind in KINDS for name in ("mean", *EMOTIONS))
 THRESHOLD = 0.5
-# What learned weights gain beyond TMT has to show beyond uniform ones too
-COMPARED = (
+COMPARED = (  # (after, before): learned weights are compared with uniform ones too
     ("tmt_amw_emotions", "tmt_emotions"),
     ("tmt_uniform_emotions", "tmt_emotions"),
     ("tmt_amw_emotions", "tmt_uniform_emotions"),
@@ -36,9 +32,9 @@ COMPARED = (
 
 
 def score(chance: ArrayLike, label: ArrayLike) -> dict[str, float]:
-    """The metrics of `METRICS`, in that order, as fractions: "wa_mean", "wa_happy", ..., "f1_mean", ..., "wf1_fear".
+    """Fractions by name, in the order of `METRICS`: "wa_mean", "wa_happy", ..., "f1_mean", ..., "wf1_fear".
 
-    Args: chances (N, 6) that each of `EMOTIONS` is present, and labels (N, 6), present where above 0.
+    Args: probabilities (N, 6) of `EMOTIONS`, and labels (N, 6), present above 0.
     Raises ValueError for other shapes, no utterances, or labels that are not finite.
     """
     predicted, strength = (np.asarray(x, dtype=np.float32) for x in (chance, label))
@@ -54,7 +50,7 @@ def score(chance: ArrayLike, label: ArrayLike) -> dict[str, float]:
 
 
 def _of_one(present: np.ndarray, answer: np.ndarray) -> tuple[float, float, float]:
-    """wa, f1 and wf1 of one emotion; `answer` (N,) is 1 for present, 0 for absent and -1 for a NaN prediction."""
+    """wa, f1 and wf1 of one emotion; `answer` (N,): 1 present, 0 absent, -1 a NaN prediction."""
     from sklearn.metrics import precision_recall_fscore_support  # slow to import, and training imports this module
 
     _, recall, f1, counts = precision_recall_fscore_support(present, answer, labels=(0, 1), zero_division=0)
@@ -64,8 +60,8 @@ def _of_one(present: np.ndarray, answer: np.ndarray) -> tuple[float, float, floa
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs or trivial baselines as a long table: one row a data set, method, metric and emotion, in that order.
 
-    Columns: dataset, source, alignment, method, metric ("wa", "f1", "wf1"), emotion (one of `EMOTIONS`, or "mean" over
-    them), mean and sd (ddof 1; NaN for one run) over n runs, as fractions. Rows without emotion metrics are left out.
+    Columns: dataset, source, alignment, method, metric ("wa", "f1", "wf1"), emotion (one of `EMOTIONS`, or "mean"),
+    mean and sd (ddof 1; NaN for one run) over n runs, as fractions. Rows without emotion metrics are left out.
     """
     keys = ["dataset", "source", "alignment", "method"]
     values = rows.melt(keys, [m for m in METRICS if m in rows], "column").dropna(subset="value")
@@ -76,11 +72,10 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = COMPARED) -> pd.DataFrame:
-    """Paired differences over seeds, after minus before, of each (after, before) in `pairs` that was trained.
+    """Paired differences over seeds of each (after, before) in `pairs` whose methods were both trained.
 
-    Columns: dataset, source, after, before, metric, emotion, difference (a fraction; positive is better), low and high
-    (95 % t interval over seeds), n. A metric that cannot be measured in some run has no row. Raises ValueError where
-    two methods have not the same seeds.
+    Columns: dataset, source, after, before, metric, emotion, difference (after - before, a fraction), low and high
+    (95 % t interval over seeds), n. A metric that is NaN in a run has no row. Raises ValueError for unequal seeds.
     """
     keys = ["dataset", "source", "after", "before", "metric", "emotion"]
     parts = []

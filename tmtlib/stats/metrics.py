@@ -1,14 +1,10 @@
-"""Sentiment metrics by the MMSA definitions, for the two label families of the field, never rounded.
+"""Sentiment metrics by the MMSA definitions (https://github.com/thuiar/MMSA, `metricsTop.py`), not rounded.
 
     mosi   CMU-MOSI and CMU-MOSEI, labels in [-3, 3]: classes by rounding the clipped value
     sims   CH-SIMS, labels in [-1, 1]: classes by right-closed bins; every metric is of the clipped value
 
-Source: MMSA (https://github.com/thuiar/MMSA), the regression metrics of `metricsTop.py`. As there, values are
-compared as float32, where a value of 0.7 and the bin edge 0.7 are one number. A class model is scored through
-`CLASS_CENTRES5`: its predicted class stands for that centre, which falls back into the same class.
-
-A NaN prediction has class -1, which no label has: it is wrong in every accuracy and F1, and makes MAE and
-Corr NaN. (MMSA's own comparisons would call it negative for the mosi family, so sometimes right.)
+As in MMSA, values are compared as float32, in which a value of 0.7 equals the bin edge 0.7. A NaN prediction has class
+-1: wrong in every accuracy and F1; MAE and Corr are NaN. (MMSA's comparisons make it negative for mosi.)
 """
 
 from __future__ import annotations
@@ -45,19 +41,20 @@ LABELS = {
     "mae": "MAE (label units)",
     "corr": "Corr",
 }
-LOWER_IS_BETTER = ("mae",)  # of all metrics; more of any other is better
+LOWER_IS_BETTER = ("mae",)
+# Value of each predicted class of Acc-5; it falls into the same class
 CLASS_CENTRES5 = {"mosi": (-2.0, -1.0, 0.0, 1.0, 2.0), "sims": (-0.9, -0.4, 0.0, 0.4, 0.9)}
-# Inner edges by number of classes; a value on an edge belongs to the bin below it
+# Inner edges by number of classes; a value on an edge is in the lower bin
 SIMS_EDGES = {2: (0.0,), 3: (-0.1, 0.1), 5: (-0.7, -0.1, 0.1, 0.7)}
 
 
 def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: Family) -> dict[str, float]:
-    """The metrics of a task, "regression", "classification" or "emotions", of what `Model.values` gives."""
+    """The metrics of a task, "regression", "classification" or "emotions", from `Model.values`."""
     return emotions.score(values, labels) if task == "emotions" else evaluate(values, labels, family)
 
 
 def evaluate(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:
-    """`score` and the two 5-class F1: `f1_5class` (true order) and `f1_5class_swapped` (legacy); see `f1`."""
+    """`score`, and `f1_5class` and `f1_5class_swapped` (the two conventions of `f1`)."""
     return score(prediction, label, family) | {
         "f1_5class": f1(prediction, label, family, classes=5, convention="true"),
         "f1_5class_swapped": f1(prediction, label, family, classes=5, convention="pred"),
@@ -65,20 +62,17 @@ def evaluate(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -
 
 
 def score(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:
-    """The metrics of `METRICS[family]`, in that order.
+    """The metrics of `METRICS[family]`, in that order: fractions, MAE in label units, Pearson's r.
 
     Args: N predictions and N labels in label units, each (N,) or (N, 1): array, list or torch tensor.
-    Accuracies and F1 are fractions in [0, 1]; MAE is in label units; Corr is Pearson's r.
 
       mosi  acc2/f1_has0: value >= 0, all utterances;  acc2/f1_non0: value > 0, where the label is not 0
             acc3/5/7: equal after clipping to +-1/2/3 and rounding half to even;  mae, corr: un-clipped
       sims  acc2/3/5: equal bins after clipping to +-1, zero being negative in acc2;  f1: on acc2's bins
             mae, corr: of clipped values
 
-    F1 is weighted by true support. NaN is returned, without a warning, for Corr when either side is constant
-    and for acc2_non0 and f1_non0 when every label is zero.
-    Raises ValueError for an unknown family, other shapes, different sizes, no values, or a label that is not
-    finite.
+    F1 is weighted by true support. NaN: corr when either side is constant, acc2_non0 and f1_non0 when all labels are 0.
+    Raises ValueError for an unknown family, other shapes, unequal sizes, no values, or a label that is not finite.
     """
     p, t = _pair(prediction, label, family)
     if family == "sims":
@@ -103,17 +97,14 @@ def f1(
     classes: Literal[2, 5] = 2,
     convention: Literal["true", "pred"] = "true",
 ) -> float:
-    """F1 averaged over 2 classes (mosi: has-0) or 5, with weights by one of two conventions.
+    """F1 averaged over 2 classes (mosi: has-0) or 5.
 
-    convention "true": weighted by true support, the definition.
-    convention "pred": weighted by predicted support. Early code of the field (MMSA before 2021-05-06, see its
-    issue 17; MulT, MISA, TMT) passed the arguments of scikit-learn's f1_score in swapped order. Only for
-    comparison with such numbers: it rewards collapse, as a constant prediction of accuracy a scores
-    2a / (1 + a).
+    convention "true": weighted by true support, the definition. "pred": weighted by predicted support, as in early code
+    (MMSA before 2021-05-06, see its issue 17; MulT, MISA, TMT), which swapped the arguments of scikit-learn's f1_score.
+    "pred" rewards collapse: a constant prediction of accuracy a scores 2a / (1 + a).
 
-    F1(true) + F1(pred) = 2 * accuracy, as class c adds 2 TP_c / (n_c + p_c) * (n_c + p_c) / N, with n_c its
-    true and p_c its predicted support. Arguments and errors are those of `score`, and ValueError for another
-    number of classes or another convention.
+    F1(true) + F1(pred) = 2 * accuracy, as class c adds 2 TP_c / (n_c + p_c) * (n_c + p_c) / N, with n_c its true and
+    p_c its predicted support. Arguments and errors as `score`; also ValueError for other `classes` or `convention`.
     """
     check_choice("classes", classes, (2, 5))
     check_choice("convention", convention, ("true", "pred"))
@@ -122,10 +113,8 @@ def f1(
 
 
 def classes5(value: ArrayLike, family: Family) -> Classes:
-    """Class 0..4 of each of N values in label units, the classes of Acc-5; -1 for NaN.
+    """Class 0..4 of Acc-5 of each of N values in label units; -1 for NaN.
 
-    mosi: clipped to [-2, 2], rounded half to even, plus 2. sims: right-closed bins with inner edges -0.7,
-    -0.1, 0.1, 0.7 (the outer bins take all beyond, so clipping to [-1, 1] first would change nothing).
     Raises ValueError for an unknown family or a shape other than (N,) or (N, 1).
     """
     check_choice("family", family, tuple(METRICS))
@@ -133,9 +122,9 @@ def classes5(value: ArrayLike, family: Family) -> Classes:
 
 
 def _classes(value: Values, family: Family, number: int) -> Classes:
-    """Class numbers from 0; two classes of the mosi family are "below 0" and "0 or more"; NaN has class -1."""
+    """Class numbers from 0; of two mosi classes, 1 is 0 or more; NaN has class -1."""
     if family == "sims":
-        # float32 edges: in float64, the edge 0.7 and the same value as float32 (0.699999988) would differ
+        # In float64 the edge 0.7 would differ from the float32 value (0.699999988)
         classes = np.searchsorted(np.asarray(SIMS_EDGES[number], dtype=np.float32), value, side="left")
     elif number == 2:
         classes = value >= 0
@@ -156,7 +145,7 @@ def _accuracy(p: Classes, t: Classes) -> float:
 def _weighted_f1(p: Classes, t: Classes) -> float:
     if not len(t):
         return float("nan")
-    from sklearn.metrics import f1_score  # slow to import, so only where it is needed
+    from sklearn.metrics import f1_score  # slow to import
 
     return float(f1_score(t, p, average="weighted", zero_division=0))
 
@@ -166,7 +155,7 @@ def _mae(p: Values, t: Values) -> float:
 
 
 def _corr(p: Values, t: Values) -> float:
-    """Pearson's r; NaN where undefined: a constant side (also N = 1) or predictions that are not finite."""
+    """Pearson's r; NaN for a constant side (also N = 1) or predictions that are not finite."""
     if not np.isfinite(p).all() or p.min() == p.max() or t.min() == t.max():
         return float("nan")
     return float(np.corrcoef(p, t)[0, 1])
@@ -189,7 +178,7 @@ def _pair(prediction: ArrayLike, label: ArrayLike, family: Family) -> tuple[Valu
 
 
 def _flat(value: ArrayLike, name: str) -> Values:
-    if hasattr(value, "detach"):  # a torch tensor, of any device and float type; torch is not imported here
+    if hasattr(value, "detach"):  # a torch tensor; torch is not imported here
         value = value.detach().cpu().float().numpy()
     array = np.asarray(value, dtype=np.float32)
     if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):

@@ -1,7 +1,4 @@
-"""Means and intervals over seeds and utterances; tests, effect sizes and power of paired comparisons; Shapley values.
-
-Pure functions of arrays and frames. All tests are two-sided. Pairs are pairs of seeds unless said otherwise.
-"""
+"""Intervals, two-sided tests, effect sizes and power of paired comparisons; Shapley values."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from scipy import optimize, stats
 
 from tmtlib.common import MODALITIES
 
-CHUNK = 4_000_000  # weights of utterances held at once by a bootstrap (32 MB)
-EXACT_PAIRS = 12  # up to here all 2^n sign flips are tried: at most 4096
-NO_SPREAD = 1e-9  # differences whose sd is a smaller share of their mean are equal but for rounding
+CHUNK = 4_000_000  # weights that a bootstrap holds at once (32 MB)
+EXACT_PAIRS = 12  # up to this n all 2^n sign flips are tried
+NO_SPREAD = 1e-9  # differences with an sd below this share of their mean are taken as equal
 
 
 class Interval(NamedTuple):
-    """A mean, its 95 % interval, and how many values it rests on; low and high are NaN for a single value."""
+    """A mean of n values and its 95 % interval; low and high are NaN for a single value."""
 
     mean: float
     low: float
@@ -36,7 +33,7 @@ UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
 
 
 class McNemar(NamedTuple):
-    """Utterances that only the one after (gained) or only the one before (lost) has right, and the exact p."""
+    """Utterances that only the method after (gained) or only the one before (lost) has right, and the exact p."""
 
     gained: int
     lost: int
@@ -44,10 +41,7 @@ class McNemar(NamedTuple):
 
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's t interval of a mean: mean +- t_{n-1} sd / sqrt(n), with sd of ddof 1.
-
-    Raises ValueError for no values or a value that is NaN.
-    """
+    """Student's t interval, mean +- t_{n-1} sd / sqrt(n), sd of ddof 1. Raises ValueError for no values or a NaN."""
     x = _values(values)
     mean, n = float(x.mean()), len(x)
     if n == 1:
@@ -57,12 +51,12 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def paired_interval(after: ArrayLike, before: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The t interval of the mean difference after - before, pair by pair; raises ValueError as `differences`."""
+    """The t interval of the mean of after - before. Raises ValueError as `differences`."""
     return t_interval(differences(after, before), confidence)
 
 
 def differences(after: ArrayLike, before: ArrayLike) -> np.ndarray:
-    """after - before, pair by pair, as (n,). Raises ValueError for unequal numbers, no pair, or a NaN."""
+    """after - before (n,). Raises ValueError for unequal numbers, no pair, or a NaN."""
     a, b = np.asarray(after, np.float64).reshape(-1), np.asarray(before, np.float64).reshape(-1)
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values after and {len(b)} before; wanted pairs")
@@ -77,10 +71,7 @@ def _values(values: ArrayLike) -> np.ndarray:
 
 
 def interval_or_nan(values: ArrayLike, skipna: bool = True) -> Interval:
-    """`t_interval` of the values that are not NaN; NaN with n = 0 where there is none.
-
-    With skipna=False one NaN among the values makes the interval NaN, and n counts all of them.
-    """
+    """`t_interval` without the NaN values (n = 0: NaN); with skipna=False any NaN makes it NaN, and n counts all."""
     x = np.asarray(values, np.float64).reshape(-1)
     missing = np.isnan(x)
     if missing.any() and not skipna:
@@ -95,18 +86,17 @@ def over_seeds(
     against: str | Mapping[str, str] | None = None,
     skipna: bool = True,
 ) -> pd.DataFrame:
-    """Mean of a column over seeds with its 95 % t interval: one row for each combination of `keys`, as they come.
+    """Mean of a column over seeds with its 95 % t interval: one row for each combination of `keys`, in their order.
 
     Args:
         frame: one row for each combination of `keys` and seed; columns `keys` and `value`, and "seed" for a mapping.
-        against: what `value` is compared with, row by row: another column of the same rows, or {key: name} for the rows
-            in which that key has that name, the other keys and the seed being the same, such as {"method": "tmt"}.
-        skipna: leave out undefined values, and pairs of which one is undefined; else such a group is NaN.
+        against: compared with `value`, row by row: another column, or {key: name} for the rows in which that key has
+            that name, with the other keys and the seed equal, such as {"method": "tmt"}.
+        skipna: leave out NaN, and pairs with a NaN; else such a group is NaN.
 
-    Columns: `keys`, mean, low, high, n (as `interval_or_nan`). With `against` also against (mean of what is compared
-    with, over the pairs), difference (paired, `value` - against), difference_low, difference_high (its t interval) and
-    pairs; NaN and 0 pairs where there is nothing to compare with. Raises ValueError where a seed of the rows compared
-    with occurs twice.
+    Columns: `keys`, mean, low, high, n (as `interval_or_nan`). With `against` also against (its mean over the pairs),
+    difference (paired, `value` - against), difference_low, difference_high (its t interval) and pairs; NaN and 0
+    without pairs. Raises ValueError where a seed occurs twice in the rows compared with.
     """
     columns = [*keys, *Interval._fields]
     if against is not None:
@@ -132,14 +122,13 @@ def over_seeds(
 def hierarchical_bootstrap(
     after: ArrayLike, before: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Percentile interval of a paired difference, after - before, over seeds and utterances at once.
+    """Percentile interval of a paired difference, after - before, over seeds and utterances at once; n is S.
 
-    Args: after, before: (S, N), a row a seed: losses or scores of utterances.
+    Args: after, before: (S, N), losses or scores by seed and utterance.
 
-    Each resample draws S seeds and N utterances with replacement, the same for both methods, so that what a seed or an
-    utterance has in common cancels. The two are crossed: every seed sees every utterance (Owen 2007). Where seeds
-    differ much more than utterances, S below ten makes the interval too narrow, as any bootstrap of few values; S = 1
-    has utterances alone. n is S. Raises ValueError for other shapes or a NaN.
+    Each resample draws S seeds and N utterances with replacement, the same for both methods; the two are crossed (Owen
+    2007). Where seeds vary much more than utterances, the interval is too narrow for S below ten; with S = 1 only
+    utterances vary. Raises ValueError for other shapes or a NaN.
     """
     a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
     if a.shape != b.shape or a.ndim != 2 or not a.size:
@@ -159,9 +148,8 @@ def probability_of_improvement(
 ) -> Interval:
     """P(a run after is better than a run before), ties half, with a percentile bootstrap interval over runs.
 
-    The share of all pairs of runs, Mann-Whitney's U / (n m) (Agarwal et al. 2021); each method's runs are resampled on
-    their own. `better` is +1 where more is better and -1 where less is. n is the number of runs after. Raises
-    ValueError for no values or a NaN.
+    Mann-Whitney's U / (n m) over all pairs of runs (Agarwal et al. 2021); each method's runs are resampled separately.
+    `better`: +1 where more is better, -1 where less is. n: runs after. Raises ValueError for no values or a NaN.
     """
     a, b = _values(after), _values(before)
     wins = 0.5 + 0.5 * np.sign(better * (a[:, None] - b[None, :]))
@@ -171,13 +159,10 @@ def probability_of_improvement(
 
 
 def _percentiles(values: np.ndarray, confidence: float, resamples: int, seed: int) -> Interval:
-    """Mean of `values` (S, N) and percentiles of means with rows and columns drawn with replacement.
-
-    A resample is a count for each row and each column, so its mean is two products and no copy of the values.
-    """
+    """Mean of `values` (S, N), and percentiles of means with rows and columns drawn with replacement."""
     rng, (n_rows, n_columns) = np.random.default_rng(seed), values.shape
     step = max(1, CHUNK // n_columns)
-    means = []
+    means = []  # of a resample given as counts of rows and columns: two products, without copying `values`
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
         rows = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size) / n_rows
@@ -188,26 +173,22 @@ def _percentiles(values: np.ndarray, confidence: float, resamples: int, seed: in
 
 
 def paired_p(after: ArrayLike, before: ArrayLike) -> float:
-    """p of the paired t test; NaN for a single pair, and for equal differences, which show no spread to test against.
-
-    Raises ValueError for unequal numbers, no pair, or a NaN.
-    """
+    """p of the paired t test; NaN for one pair and for equal differences. Raises ValueError as `differences`."""
     d = differences(after, before)
     return float(stats.ttest_1samp(d, 0).pvalue) if has_spread(d) else float("nan")
 
 
 def has_spread(values: ArrayLike) -> bool:
-    """Whether there are at least two values that differ by more than rounding."""
+    """Whether at least two values differ by more than rounding."""
     x = np.asarray(values, np.float64)
     return x.size > 1 and bool(x.std(ddof=1) > NO_SPREAD * abs(x.mean()))
 
 
 def permutation_p(after: ArrayLike, before: ArrayLike, resamples: int = 9999, seed: int = 0) -> float:
-    """p of the paired permutation test of a mean difference: signs of the differences flip at random.
+    """p of the paired permutation test of a mean difference, by random signs of the differences.
 
-    Exact, over all 2^n flips, for n <= 12; else from `resamples` random ones, counting the one observed. The smallest
-    p possible is 2 / 2^n: with five pairs .0625, so five seeds cannot reach .05.
-    Raises ValueError for unequal numbers, fewer than two pairs, or a NaN.
+    Exact, over all 2^n signs, for n <= 12; else `resamples` random ones and the one observed. The smallest possible p
+    is 2 / 2^n, .0625 for five pairs. Raises ValueError for unequal numbers, fewer than two pairs, or a NaN.
     """
     d = differences(after, before)
     test = stats.permutation_test(
@@ -222,10 +203,7 @@ def permutation_p(after: ArrayLike, before: ArrayLike, resamples: int = 9999, se
 
 
 def mcnemar(after: ArrayLike, before: ArrayLike) -> McNemar:
-    """Exact McNemar test of two classifiers on the same utterances: which of them each has right, (N,) booleans.
-
-    Raises ValueError for unequal numbers, no utterance, or values that are neither 0 nor 1.
-    """
+    """Exact McNemar test of two (N,) booleans: whether each utterance is right. Raises ValueError for other values."""
     a, b = np.asarray(after).reshape(-1), np.asarray(before).reshape(-1)
     if len(a) != len(b) or not len(a):
         raise ValueError(f"{len(a)} utterances after and {len(b)} before; wanted the same, at least one")
@@ -236,17 +214,14 @@ def mcnemar(after: ArrayLike, before: ArrayLike) -> McNemar:
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Exact McNemar p from discordant counts: binomial, 1/2 each way; 1 where there are none."""
+    """Exact McNemar p from discordant counts (binomial, 1/2); 1 without any. Raises ValueError for negative counts."""
     if gained < 0 or lost < 0:
         raise ValueError(f"{gained} gained and {lost} lost; wanted counts of utterances")
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def adjusted_p(p: ArrayLike) -> np.ndarray:
-    """Benjamini-Hochberg adjusted p of a family of tests, in the shape given.
-
-    NaN, a comparison that could not be made, stays NaN and does not count. Raises ValueError for p outside 0 to 1.
-    """
+    """Benjamini-Hochberg adjusted p; NaN stays NaN and is not counted. Raises ValueError for p outside 0 to 1."""
     values = np.array(p, np.float64)
     defined = ~np.isnan(values)
     if ((values[defined] < 0) | (values[defined] > 1)).any():
@@ -257,16 +232,13 @@ def adjusted_p(p: ArrayLike) -> np.ndarray:
 
 
 def cohen_dz(after: ArrayLike, before: ArrayLike) -> float:
-    """Paired effect size: mean of the differences over their sd (ddof 1); NaN where they have no spread."""
+    """Paired effect size: mean over sd (ddof 1) of the differences; NaN where they have no spread."""
     d = differences(after, before)
     return float(d.mean() / d.std(ddof=1)) if has_spread(d) else float("nan")
 
 
 def paired_power(effect: float, n: int, sd: float = 1.0, alpha: float = 0.05) -> float:
-    """Power of the paired t test of n pairs at a true mean difference `effect`, with sd of the differences.
-
-    Raises ValueError for fewer than two pairs or an sd that is not above 0.
-    """
+    """Power of the paired t test at a mean difference `effect` with `sd`. Raises ValueError for n < 2 or sd <= 0."""
     if n < 2 or not sd > 0:
         raise ValueError(f"n is {n} and sd {sd}; wanted at least two pairs and an sd above 0")
     df, shift = n - 1, abs(effect) / sd * np.sqrt(n)
@@ -276,10 +248,9 @@ def paired_power(effect: float, n: int, sd: float = 1.0, alpha: float = 0.05) ->
 
 
 def minimum_detectable_effect(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Smallest true mean difference that the paired t test of n pairs finds with that power; in the unit of sd.
+    """Smallest mean difference, in the unit of `sd`, that the paired t test of n pairs finds with that power.
 
-    sd is that of the paired differences. NaN for fewer than two pairs, or where sd is NaN. Raises ValueError for a
-    negative sd.
+    `sd`: of the paired differences. NaN for n < 2 or a NaN sd. Raises ValueError for a negative sd.
     """
     if sd < 0:
         raise ValueError(f"sd is {sd}; wanted 0 or more")
@@ -289,13 +260,13 @@ def minimum_detectable_effect(n: int, sd: float, power: float = 0.8, alpha: floa
 @lru_cache
 def _detectable(n: int, power: float, alpha: float) -> float:
     """The minimum detectable effect in units of sd."""
-    # The central-t approximation is close; the root lies between 0 and twice it
+    # The root is between 0 and twice the central-t approximation
     rough = (stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1)) / np.sqrt(n)
     return float(optimize.brentq(lambda d: paired_power(d, n, alpha=alpha) - power, 0, 2 * rough))
 
 
 def shapley(value: Callable[[tuple[str, ...]], float | np.ndarray]) -> dict[str, float | np.ndarray]:
-    """Shapley value of each modality for a set function `value(tuple of modalities)`: what it adds, over all orders."""
+    """Shapley value of each modality for a set function `value(tuple of modalities)`."""
     total = len(MODALITIES)
     weights = [factorial(k) * factorial(total - k - 1) / factorial(total) for k in range(total)]
     values = {}

@@ -1,1 +1,1 @@
-"""The one training loop: a split on the device, seeds alone or stacked, and `fit`."""
+"""Training: a split on the device, seeds alone or stacked, and `fit`."""

@@ -1,8 +1,4 @@
-"""The one training loop: `fit` trains a model config on one split and chooses the best epoch by another.
-
-The study hands it train and validation. Only `tmtlib.analysis.protocol.selection` ever hands it the test split to
-choose by, to measure what that would add.
-"""
+"""`fit` trains a model config on one split and selects the best epoch by another."""
 
 from __future__ import annotations
 
@@ -51,17 +47,17 @@ class Training:
 
 @dataclass(frozen=True)
 class Fit:
-    """What training one seed left: the best epoch's parameters and everything seen on the way."""
+    """The result of training one seed."""
 
     seed: int
     state: dict[str, Tensor]  # parameters of the best epoch on validation, on the CPU
     history: list[dict[str, int | float]]  # one row an epoch: losses, validation metrics, learning rate
     best_epoch: int  # counted from 1
     weights: np.ndarray | None  # (epochs + 1, M, d): mean A on validation before training and after each epoch
-    seconds: float  # of seeds trained together, each one's share
+    seconds: float  # for seeds trained together, an equal share
     peak_memory_mb: float
     device: str
-    together: int = 1  # how many seeds were trained as one program
+    together: int = 1  # number of seeds trained as one program
 
 
 def fit(
@@ -82,16 +78,15 @@ def fit(
         fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
 
     Args:
-        config, training: the model, and the protocol: Adam, the best epoch by held-out Acc-5 (of emotions: mean F1;
-            ties: lower loss) or by loss, early stopping after `patience` epochs without a better one.
-        train, held_out: what is trained on, and what chooses the epoch: the validation split.
+        train, held_out: training split, and the split that selects the epoch (validation): by Acc-5 (of emotions: mean
+            F1; ties: lower loss) or by loss, see `Training`.
         shape: sizes of the whole data set (`Dataset.shape`).
-        on_fit: called with each `Fit` as soon as it is finished, so that a caller can save it.
-        stacked: all seeds as one program (default: on a GPU), as many at a time as its memory holds; a model with an
-            LSTM or a BERT is always trained alone.
+        on_fit: called with each `Fit` as soon as it is finished.
+        stacked: all seeds as one program (default: on a GPU), as many at a time as its memory holds. Models with an
+            LSTM or a BERT are always trained alone.
 
-    The same seed gives the same result on the same CPU (on a GPU, to rounding), whatever seeds are trained beside it.
-    Raises ValueError for a protocol under which nothing would be learned, DataError for data without the task's labels.
+    A seed's result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds.
+    Raises ValueError for epochs, batch size or patience out of range, DataError for data without the task's labels.
     """
     _check_protocol(training)
     where = pick_device(device)
@@ -112,7 +107,7 @@ def fit(
 
 
 def _in_groups(seeds: tuple, stacked: bool, train: Callable[[tuple], list[Fit]]) -> Iterator[Fit]:
-    """Fits in the order of the seeds: one by one, or stacked, with stacks halved until they fit the memory."""
+    """Fits in the order of the seeds: one by one, or stacked, with stacks halved until they fit into memory."""
     waiting = [seeds] if stacked and seeds else [(seed,) for seed in seeds]
     while waiting:
         group, done = waiting.pop(0), None
@@ -124,19 +119,19 @@ def _in_groups(seeds: tuple, stacked: bool, train: Callable[[tuple], list[Fit]])
         if done is not None:
             yield from done
             continue
-        torch.cuda.empty_cache()  # here, as within `except` the models are still held
+        torch.cuda.empty_cache()  # not within `except`, where the models are still referenced
         waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
 
 
 def _check_protocol(training: Training) -> None:
-    least = {"epochs": 1, "batch_size": 2, "patience": 1}  # the auxiliary losses compare utterances within a batch
+    least = {"epochs": 1, "batch_size": 2, "patience": 1}  # auxiliary losses need two utterances in a batch
     for name, value in ((n, getattr(training, n)) for n in least):
         if value is not None and value < least[name]:
             raise ValueError(f"{name} is {value}; wanted at least {least[name]}")
 
 
 class Progress:
-    """What validation said of one seed, epoch by epoch, and its best epoch's parameters."""
+    """Validation history of one seed, and its best epoch's parameters."""
 
     def __init__(self, seed: int, training: Training, weights: np.ndarray | None):
         self.seed, self.training = seed, training
@@ -150,7 +145,7 @@ class Progress:
         return patience is not None and len(self.history) - self.best_epoch >= patience
 
     def add(self, row: dict, weights: np.ndarray | None, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Takes in the next epoch's row of the history; `state` is asked for the parameters if it is the best."""
+        """Adds an epoch's row; `state` is called for the parameters if it is the best."""
         self.history.append(row)
         self.weights.append(weights)
         rank = (-row["valid_loss"],)
@@ -184,7 +179,7 @@ def _fit_group(
     seeds: Sequence[int],
     stacked: bool,
 ) -> list[Fit]:
-    """The one loop over epochs, for one seed or for several side by side; a seed that has stopped is left alone."""
+    """The loop over epochs, for one seed or several side by side, until all have stopped."""
     started, device = time.perf_counter(), train.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -216,7 +211,7 @@ def _fit_group(
 def new_learner(
     config: ModelConfig, shape: DataShape, seeds: Sequence[int], device: torch.device, stacked: bool = False
 ) -> Learner:
-    """Freshly initialised models, one for each seed, ready to be trained. Changes PyTorch's generator."""
+    """Newly initialised models, one for each seed. Changes PyTorch's generator."""
     models = []
     for seed in seeds:
         torch.manual_seed(seed)
@@ -225,17 +220,13 @@ def new_learner(
 
 
 def adam(learner: Learner, learning_rate: float) -> torch.optim.Adam:
-    """The study's optimiser, with one kernel for all parameters."""
     return torch.optim.Adam(learner.parameter_groups(learning_rate), fused=True)
 
 
 def train_epoch(
     learner: Learner, data: OnDevice, optimiser, training: Training, shuffles: Sequence[torch.Generator]
 ) -> list[float]:
-    """One pass, each seed in its own shuffled order; returns each one's mean training loss of the utterances it used.
-
-    Mix-up, where the model's recipe has it, is x = lam x + (1 - lam) x[order] with lam ~ U(0, 1), drawn by the seed.
-    """
+    """One epoch; returns each seed's mean loss. Mix-up: x = lam x + (1 - lam) x[order], lam ~ U(0, 1) by the seed."""
     learner.train(True)
     loss_of = partial(loss_on, training=training)
     total, used = torch.zeros(len(shuffles), device=data.device), 0
@@ -243,7 +234,7 @@ def train_epoch(
     for index in orders.split(training.batch_size, dim=1):
         size = index.shape[1]
         if size < 2 and len(data) > 1:
-            continue  # the auxiliary losses compare utterances within a batch: one alone says nothing
+            continue  # auxiliary losses need two utterances
         mix = ()
         if learner.config.mixup != "off":
             lam = torch.stack([torch.rand((), generator=g) for g in shuffles])
@@ -261,11 +252,7 @@ def train_epoch(
 def loss_on(
     model: Model, batch: Batch, target: Tensor, lam: Tensor | None = None, order: Tensor | None = None, *, training
 ) -> dict[str, Float[Tensor, ""]]:
-    """The model's loss on a batch, mixed where `lam` () and `order` (B,) are given.
-
-    "original" mix-up keeps the first label only, as the original TMT's loop does; "correct" mixes the losses too. The
-    loss itself is computed in float32 whatever the precision.
-    """
+    """Loss in float32, mixed where `lam` () and `order` (B,) are given; "original" mix-up keeps the first label."""
     if lam is not None:
         batch = replace(
             batch,
@@ -282,7 +269,7 @@ def loss_on(
 
 
 def _scheduler(optimiser, schedule: str, epochs: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Per epoch e = 0, 1, ..: constant, or the original's warm-up from 0 over 10 % of the epochs, then a cosine."""
+    """Factor of epoch e = 0, 1, ..: constant, or a warm-up from 0 over 10 % of the epochs, then a cosine."""
     warm = max(1, round(0.1 * epochs))
 
     def factor(epoch: int) -> float:
@@ -296,7 +283,7 @@ def _scheduler(optimiser, schedule: str, epochs: int) -> torch.optim.lr_schedule
 
 
 def precision_on(training: Training, device: torch.device) -> str:
-    """What a run computes in: "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    """The precision used: "auto" is bfloat16 on CUDA and float32 elsewhere."""
     if training.precision == "auto":
         return "bfloat16" if device.type == "cuda" else "float32"
     return training.precision
@@ -328,7 +315,7 @@ def evaluate(
 
 
 def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -> dict[str, Tensor]:
-    """Values (B,) or (B, 6), and sums over the batch of the task loss and of the weights (M, d), if there are any."""
+    """Values (B,) or (B, 6), and sums over the batch of the task loss and of the weights (M, d), if any."""
     with autocast(training, target.device):
         prediction, trace = model(batch)
     prediction, size = prediction.float(), len(target)
@@ -339,7 +326,7 @@ def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -
 
 
 def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:
-    """The model's values for any split: on the label scale (N,), or chances of emotions (N, 6)."""
+    """The model's values: on the label scale (N,), or probabilities of emotions (N, 6)."""
     where = pick_device(device)
     data = OnDevice(split, where, model.config, model.family)
     with one_thread(device):
@@ -348,7 +335,7 @@ def predict(model: Model, split: Split, training: Training, device: str = "auto"
 
 
 def _peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MB: allocated on the GPU, or resident in this process's whole life (on Windows: unknown, NaN)."""
+    """Peak memory in MB: allocated on the GPU, or resident since the process began (on Windows NaN)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if resource is None:

@@ -1,12 +1,11 @@
-"""Models while they are trained: one as it is (`Alone`), or several seeds as one program (`Stacked`).
+"""Models in training: one (`Alone`), or several seeds as one program (`Stacked`).
 
-One model of this size keeps a GPU idle, so there the seeds share it: their parameters are stacked along a leading axis
-and `torch.func.vmap` turns each operation of the one model into one operation for all. The model's code is the same,
-and each seed's result is the one it has in a stack of one: its batches, mix-up and dropout come from its own
-generators. On a CPU, where one model fills a core and vmap has no fused attention, models are trained alone.
+One model of this size does not use a whole GPU. `Stacked` stacks the seeds' parameters along a leading axis and runs
+the same model code by `torch.func.vmap`; each seed has its own generators, so its result is that of a stack of one. On
+a CPU, where vmap has no fused attention, models are trained alone.
 
-Both are called with a function of one model, `function(model, batch, target, *rest) -> dict of tensors`, and give its
-results with a leading axis of seeds. Axes: S seeds, B utterances.
+Both are called with `function(model, batch, target, *rest) -> dict of tensors` and return its results with a leading
+axis of seeds. Axes: S seeds, B utterances.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tmtlib.training.batches import OnDevice
 
 
 class Alone:
-    """One model; dropout draws from PyTorch's own generator. It sees its batches from short to long."""
+    """One model, with batches from short to long; dropout uses PyTorch's generator."""
 
     count = 1
 
@@ -40,7 +39,7 @@ class Alone:
     def __call__(
         self, function: Callable, data: OnDevice, index: Int64[Tensor, "1 B"], *rest: Tensor
     ) -> dict[str, Tensor]:
-        order = index[0] if rest else data.by_length(index[0])  # mix-up names partners by their place in the batch
+        order = index[0] if rest else data.by_length(index[0])  # mix-up partners are positions in the batch
         results = function(self.model, data.batch(order), data.target(order), *(x[0] for x in rest))
         return {name: x[None] for name, x in results.items()}
 
@@ -50,7 +49,7 @@ class Alone:
 
 
 class _Call(nn.Module):
-    """A model as a module whose forward is any function of it, since `functional_call` knows only forward."""
+    """A module whose forward is any function of a model, as `functional_call` only calls forward."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -61,7 +60,7 @@ class _Call(nn.Module):
 
 
 class Stacked:
-    """S models of one config, one for each seed. Batches are whole, with all padding: every seed's has one shape."""
+    """S models of one config, one for each seed; batches keep all padding, so that shapes are equal."""
 
     def __init__(self, models: Sequence[Model], seeds: Sequence[int], device: torch.device):
         self.count, self.config = len(models), models[0].config
@@ -73,7 +72,7 @@ class Stacked:
         self.counts: dict[int, int] = {}
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        """The model's own groups, with each parameter replaced by its stack."""
+        """The model's groups, with each parameter replaced by its stack."""
         stacks = {id(p): self.parameters[name] for name, p in self.one.named_parameters()}
         groups = self.one.model.parameter_groups(learning_rate)
         return [{**g, "params": [stacks[id(p)] for p in g["params"]]} for g in groups]
@@ -95,15 +94,15 @@ class Stacked:
         return vmap(seed)(*each, self._bits(function, data, index, rest), *rest)
 
     def _bits(self, function: Callable, data: OnDevice, index: Tensor, rest: Sequence[Tensor]) -> Int16[Tensor, "S n"]:
-        """Random bits for every dropout of one step: each seed's from its own generator."""
-        if not self.one.training:  # nothing is dropped, and nothing drawn: evaluating leaves no trace in training
+        """Random bits for every dropout of one step, each seed's from its own generator."""
+        if not self.one.training:  # nothing is dropped; drawing would change the training that follows
             return torch.zeros(len(self.generators), 1, dtype=torch.int16, device=self.device)
         count = self._count(function, data, index, rest)
         return torch.stack([random_bits(count, self.device, g) for g in self.generators])
 
     @torch.no_grad()
     def _count(self, function: Callable, data: OnDevice, index: Tensor, rest: Sequence[Tensor]) -> int:
-        """How many bits a step with so many utterances asks for, found by taking it once."""
+        """Number of bits of a step with this many utterances, by running it once."""
         size = index.shape[1]
         if size not in self.counts:
             counter = Counter(self.device)

@@ -116,7 +116,7 @@ def faithfulness(curves: pd.DataFrame) -> Figure:
 def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure:
     """Share of importance by each measure against the synthetic share: a panel a measure, a point a world and modality.
 
-    table: `importance.importance_table` of one method in synthetic worlds. agreement: `truth.worlds_agreement` of it, whose rank
+    table: `importance_table` of one method in synthetic worlds. agreement: `truth.worlds_agreement` of it, whose rank
     correlations, with their intervals, then stand in the panels. Raises ValueError for several methods.
     """
     if table["method"].nunique() != 1:
@@ -158,7 +158,7 @@ def _correlation(agreement: pd.DataFrame, measure: str) -> str:
 def unimodal(table: pd.DataFrame) -> Figure:
     """How often each measure names the modality that carried an utterance: dots with 95 % intervals by data set.
 
-    table: `truth.unimodal_agreement`; one colour a method. Dashed: always naming the commonest modality; dotted: at random.
+    table: `truth.unimodal_agreement`; one colour a method. Dashed: naming the commonest modality; dotted: at random.
     """
     methods, shown = list(table["method"].unique()), _shown(table)
     grid = style.facets(style.titled(table), "title", height=0.26 * len(shown) + 0.4, extra=0.9, sharex=False)

@@ -13,12 +13,11 @@ from tmtlib.common import MODALITIES
 from tmtlib.data.check import BIN_WIDTH
 from tmtlib.data.schema import SPLITS, Dataset
 from tmtlib.figures import style
-from tmtlib.figures.style import styled
 
 SPLIT_COLOURS = {"train": "#BBBBBB", "valid": "#777777", "test": "#000000"}
 
 
-@styled
+@style.styled
 def figure4_datasets(datasets: Sequence[Dataset]) -> Figure:
     """Counterpart of the paper's Figure 4. A row a data set: utterances per split; shares of labels in each split, in
     equal bins; and, over all splits, the distribution of valid frames per modality, with the longest T and width D.

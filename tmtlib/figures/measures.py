@@ -1,31 +1,40 @@
-"""What modalities and frames are worth to a model by each measure: beside ground truths, and by how faithful it is."""
+"""What modalities and frames are worth to a model by each measure: beside ground truths, by how faithful it is, and in
+one utterance."""
 
 from __future__ import annotations
 
+import textwrap
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from tmtlib.common import MODALITIES
 from tmtlib.figures import style
-from tmtlib.figures.style import styled
-from tmtlib.figures.weights import EVEN
+from tmtlib.figures.weights import EVEN, against_truth
+from tmtlib.models.tmt import GROUPS
 
-MEASURES = {  # in the order they are shown
+TITLES = {  # in the order they are shown
     "weight": "weight A",
     "weighted_size": "size |A S|",
     "shapley_absent": "Shapley, absent",
     "shapley_mean": "Shapley, mean",
     "shapley_permuted": "Shapley, permuted",
     "mae_absent": "of MAE, absent",
+    "mae_mean": "of MAE, mean",
+    "mae_permuted": "of MAE, permuted",
     "occlusion": "occlusion",
     "gradient_input": "gradient × input",
     "integrated_gradients": "integrated gradients",
     "rollout": "attention roll-out",
     "random": "random order",
+    "truth": "true importance",
 }
-TITLES = MEASURES | {"mae_mean": "of MAE, mean", "mae_permuted": "of MAE, permuted", "truth": "true importance"}
+MEASURES = tuple(m for m in TITLES if m not in ("mae_mean", "mae_permuted", "truth"))  # of data sets, not of worlds
 LINES = {  # of curves, seaborn's dashes: Paul Tol's bright colours, by frames in solid lines
     "integrated_gradients": ("#4477AA", ""),
     "gradient_input": ("#66CCEE", ""),
@@ -38,54 +47,58 @@ AGREES = {  # kinds of agreement: title, value by chance, least and greatest pos
     "spearman": ("Spearman correlation", 0.0, -1, 1),
     "auc": ("AUC of reliability", 0.5, 0, 1),
 }
+MANY = 26  # more words than that are labelled by every second
+COLOURS = list(style.MODALITY_COLOURS.values())
 
 
-@styled
+@style.styled
 def importance(table: pd.DataFrame) -> Figure:
     """Shares of importance by measure with 95 % intervals, a panel a data set and method; dashed: the ground truth.
 
     table: `importance.table`; of its measures those in MEASURES.
     """
-    table = table[table["measure"].isin(MEASURES)]
-    shown = _shown(table)
-    grid = style.facets(_cases(table), "case", height=0.25 * len(shown) + 0.2, extra=0.6, sharex=False)
+    table = _named(table, MEASURES)
+    height = 0.25 * table["measure"].nunique() + 0.2
+    grid = style.facets(_cases(table), "case", height=height, extra=0.6, sharex=False)
     for ax, rows in style.panel_rows(grid):
-        _draw_measures(ax, rows, shown)
+        _draw_measures(ax, rows)
         for m, share in rows.dropna(subset="truth").groupby("modality")["truth"].first().items():
             ax.axvline(share, color=style.MODALITY_COLOURS[m], linestyle="--", linewidth=0.8, zorder=1)
         ax.set_xlim(0, min(1, ax.get_xlim()[1]))
     style.label_axes(grid, "share of importance")
-    note = "; dashed: ground truth" if table["truth"].notna().any() else ""
-    return style.legend(grid.figure, style.modality_entries(), _whiskers(table) + note)
+    note = style.whiskers_note(table["n"], "95 % t intervals")
+    note += "; dashed: ground truth" if table["truth"].notna().any() else ""
+    return style.legend(grid.figure, style.modality_entries(), note)
 
 
-@styled
+@style.styled
 def agreement(table: pd.DataFrame) -> Figure:
     """How measures follow the ground truth from utterance to utterance, with 95 % intervals; dashed: by chance.
 
     A row a kind of agreement, a panel a data set and method. table: `importance.agreement`. One that is equal in all
     utterances is called constant.
     """
-    table = table[table["measure"].isin(MEASURES)]
-    shown, kinds = _shown(table), [kind for kind in AGREES if kind in set(table["what"])]
-    height = 0.24 * len(shown) + 0.4
+    table = _named(table, MEASURES)
+    kinds = [kind for kind in AGREES if kind in set(table["what"])]
+    height = 0.24 * table["measure"].nunique() + 0.4
     grid = style.facets(_cases(table), "case", "what", height=height, row_order=kinds, sharex="row")
     for ax, rows in style.panel_rows(grid):
         title, chance, least, greatest = AGREES[rows["what"].iloc[0]]
-        _draw_measures(ax, rows, shown)
+        _draw_measures(ax, rows)
         ax.axvline(chance, color="black", linestyle="--", linewidth=0.7, zorder=1)
         low, high = ax.get_xlim()
         ax.set(xlabel=title, xlim=(max(low, least), min(high, greatest)))
-        for measure, numbers in rows.groupby("measure")["n"]:
-            if not numbers.any():
-                look = {"transform": ax.get_yaxis_transform(), "va": "center", "ha": "right", "fontsize": 6}
-                ax.text(0.98, shown.index(measure), "constant", color="#666666", **look)
-    note = "; correlation with the true importance, and chance that a reliable modality has the larger share"
+        most = rows.groupby("measure", observed=False)["n"].max()
+        look = {"transform": ax.get_yaxis_transform(), "va": "center", "ha": "right", "fontsize": 6}
+        for place in np.flatnonzero(most == 0):
+            ax.text(0.98, place, "constant", color="#666666", **look)
+    note = style.whiskers_note(table.loc[table["n"] > 0, "n"], "95 % t intervals")
+    note += "; correlation with the true importance, and chance that a reliable modality has the larger share"
     note += "; dashed: by chance; constant: equal in all utterances"
-    return style.legend(grid.figure, style.modality_entries(), _whiskers(table[table["n"] > 0]) + note)
+    return style.legend(grid.figure, style.modality_entries(), note)
 
 
-@styled
+@style.styled
 def faithfulness(curves: pd.DataFrame) -> Figure:
     """Deletion and insertion curves, a line a measure with a band of one sd over seeds; a panel a data set and method.
 
@@ -101,18 +114,17 @@ def faithfulness(curves: pd.DataFrame) -> Figure:
         ax.set(xlim=(0, 1), ylim=(0, None), xticks=(0, 0.5, 1))
         ax.tick_params(labelbottom=True)
     style.label_axes(grid, "fraction", "|change| (label units)")
-    for row, verb in zip(grid.axes, ORDERS.values(), strict=True):
-        for ax in row:
-            ax.set_xlabel(f"fraction {verb}", visible=True)
+    for (order, _), ax in grid.axes_dict.items():
+        ax.set_xlabel(f"fraction {ORDERS[order]}", visible=True)
     keys = ["measure", "order"]
     first = curves[(curves[keys] == curves[keys].iloc[0]).all(axis=1)]
     note = f"{style.bands_note(first)}; of an utterance's valid frames, the mean over utterances"
     styles = {m: (0, dashes[m]) if dashes[m] else "-" for m in shown}
-    handles = [style.entry(MEASURES[m], palette[m], marker=None, linestyle=styles[m]) for m in shown]
+    handles = [style.entry(TITLES[m], palette[m], marker=None, linestyle=styles[m]) for m in shown]
     return style.legend(grid.figure, handles, note)
 
 
-@styled
+@style.styled
 def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure:
     """Share of importance by each measure against the synthetic share: a panel a measure, a point a world and modality.
 
@@ -121,26 +133,16 @@ def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure
     """
     if table["method"].nunique() != 1:
         raise ValueError(f"methods are {', '.join(table['method'].unique())}; wanted one")
-    shown = _shown(table)
-    columns = min(len(shown), 3 if len(shown) <= 9 else 4)
-    grid = style.facets(table, "measure", height=1.75, col_order=shown, col_wrap=columns, titles=_measure_title)
-    top = 1.05 * max(table["mean"].max(), table["truth"].max())
-    look = {"palette": style.MODALITY_COLOURS, "s": 9, "alpha": 0.8, "linewidth": 0, "legend": False}
+    table = _named(table)
+    count, top = table["measure"].nunique(), 1.05 * max(table["mean"].max(), table["truth"].max())
+    grid = style.facets(table, "measure", height=1.75, col_wrap=min(count, 3 if count <= 9 else 4))
     for ax, rows in style.panel_rows(grid):
-        ax.plot([0, top], [0, top], **style.DIAGONAL)
-        sns.scatterplot(rows, x="truth", y="mean", hue="modality", ax=ax, **look)
-        ax.set(xlim=(0, top), ylim=(0, top))
+        against_truth(ax, rows, "mean", top, s=9, alpha=0.8)
         if agreement is not None:
-            ax.text(
-                0.04,
-                0.96,
-                _correlation(agreement, rows["measure"].iloc[0]),
-                transform=ax.transAxes,
-                va="top",
-                fontsize=6,
-            )
+            words = _correlation(_named(agreement), rows["measure"].iloc[0])
+            ax.text(0.04, 0.96, words, transform=ax.transAxes, va="top", fontsize=6)
     style.label_axes(grid, "synthetic share", "share by measure")
-    handles = [*style.modality_entries(), style.entry("share = truth", marker=None, **style.DIAGONAL)]
+    handles = [*style.modality_entries(), style.entry("share = truth", **style.DIAGONAL)]
     n, method = table["dataset"].nunique(), style.method_title(table["method"].iloc[0])
     note = f"{method}: one point a world and modality, n = {n} synthetic worlds"
     brackets = "; ρ: rank correlation, 95 % bootstrap interval over worlds" if agreement is not None else ""
@@ -154,27 +156,33 @@ def _correlation(agreement: pd.DataFrame, measure: str) -> str:
     return f"ρ = {row['value']:.2f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]")
 
 
-@styled
+@style.styled
 def unimodal(table: pd.DataFrame) -> Figure:
     """How often each measure names the modality that carried an utterance: dots with 95 % intervals by data set.
 
     table: `truth.unimodal_agreement`; one colour a method. Dashed: naming the commonest modality; dotted: at random.
     """
-    methods, shown = list(table["method"].unique()), _shown(table)
-    grid = style.facets(style.titled(table), "title", height=0.26 * len(shown) + 0.4, extra=0.9, sharex=False)
+    table, methods = style.titled(_named(table)), list(table["method"].unique())
+    palette, height = style.method_colours(methods), 0.26 * table["measure"].nunique() + 0.4
+    grid = style.facets(table, "title", height=height, extra=0.9, sharex=False)
     for ax, rows in style.panel_rows(grid):
-        palette = style.method_colours(methods)
-        style.draw_intervals(ax, rows, "agreement", "measure", "method", palette, order=shown, markersize=3)
+        style.draw_intervals(ax, rows, "agreement", "measure", "method", palette, markersize=3)
         ax.axvline(rows["chance"].iloc[0], color=style.NEUTRAL, linestyle="--", linewidth=0.8)
         ax.axvline(EVEN, color=style.NEUTRAL, linestyle=":", linewidth=0.8)
         ax.set_title(f"{rows['title'].iloc[0]}, n = {rows['n'].iloc[0]}")
-        ax.set_yticks(range(len(shown)), map(_measure_title, shown))
     style.label_axes(grid, "share of utterances")
     handles = style.method_entries(methods, marker="o", linestyle="-")
     handles.append(style.entry("always the commonest", marker=None, linestyle="--"))
     handles.append(style.entry("at random (1/3)", marker=None, linestyle=":"))
     note = f"lines: 95 % bootstrap over utterances and seeds; seeds: {style.counted(table['seeds'])}"
     return style.legend(grid.figure, handles, note)
+
+
+def _named(table: pd.DataFrame, measures=tuple(TITLES)) -> pd.DataFrame:
+    """The rows of some measures, these by their titles and in the order of TITLES."""
+    table = table[table["measure"].isin(measures)]
+    names = [title for measure, title in TITLES.items() if measure in set(table["measure"])]
+    return table.assign(measure=pd.Categorical(table["measure"].map(TITLES), names))
 
 
 def _cases(frame: pd.DataFrame) -> pd.DataFrame:
@@ -185,25 +193,85 @@ def _cases(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(case=frame["title"] + "\n" + frame["method"].map(style.method_title))
 
 
-def _shown(table: pd.DataFrame) -> list[str]:
-    """The measures of a table in the order of TITLES, one kind ("shapley", "mae", ..) after another."""
-    measures = set(table["measure"])
-    shown = [m for m in TITLES if m in measures] + sorted(measures - set(TITLES))
-    kinds = list(dict.fromkeys(m.split("_")[0] for m in shown))
-    return sorted(shown, key=lambda m: kinds.index(m.split("_")[0]))
-
-
-def _draw_measures(ax: Axes, rows: pd.DataFrame, shown: list[str]) -> None:
+def _draw_measures(ax: Axes, rows: pd.DataFrame) -> None:
     """A row a measure, from the top, and a dot with its interval a modality."""
-    style.draw_intervals(ax, rows, "mean", "measure", "modality", style.MODALITY_COLOURS, order=shown)
-    ax.set_yticks(range(len(shown)), map(_measure_title, shown))
+    style.draw_intervals(ax, rows, "mean", "measure", "modality", style.MODALITY_COLOURS)
     ax.grid(False, axis="y")
 
 
-def _measure_title(measure: str) -> str:
-    return TITLES.get(measure, measure)
+@style.styled
+def utterance(seen) -> Figure:
+    """One utterance, an `analysis.utterance.Explanation`: attention of the token groups to each frame (with the words
+    on the text's axis), the contributions of the modalities to the prediction beside the synthetic ones, and the
+    weights."""
+    figure = plt.figure(figsize=(style.TWO_COLUMNS, 4.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    maps = top.subplots(1, 3, width_ratios=[max(3, seen.attention[m].shape[1]) ** 0.5 for m in MODALITIES])
+    most = max((float(a.max()) for a in seen.attention.values() if a.size), default=1.0)
+    for ax, m in zip(maps, MODALITIES, strict=True):
+        _draw_attention(ax, seen, m, most)
+    maps[0].set_yticks([0.5, 1.5, 2.5, 3.5], [f"{group} tokens" for group in GROUPS], rotation=0)
+    images = [image for ax in maps for image in ax.collections]
+    if images:
+        top.colorbar(images[0], ax=list(maps), label="attention", shrink=0.8)
+    left, right = bottom.subplots(1, 2)
+    _draw_contributions(left, seen)
+    right.set_title("weights A, mean over features")
+    if seen.weights is None:
+        _draw_nothing(right, "this model has none")
+    else:
+        right.bar(MODALITIES, [seen.weights[m] for m in MODALITIES], 0.5, color=COLOURS)
+        right.axhline(EVEN, **style.DASHED)
+        right.set(ylim=(0, max(0.5, *seen.weights.values())), ylabel="weight")
+    words = textwrap.shorten(f'{seen.name}: "{seen.transcript}"', 100, placeholder=" …")
+    title = f"{words}\nlabel {seen.label:+.2f}, prediction {seen.prediction:+.2f}"
+    figure.suptitle(title, fontsize=8, parse_math=False)
+    return figure
 
 
-def _whiskers(table: pd.DataFrame) -> str:
-    several = f"whiskers: 95 % t intervals over seeds, {style.counted(table['n'])}"
-    return several if table["n"].max() > 1 else style.NO_SPREAD
+def _draw_nothing(ax: Axes, reason: str) -> None:
+    ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes)
+    ax.set(xticks=[], yticks=[])
+
+
+def _draw_attention(ax: Axes, seen, modality: str, most: float) -> None:
+    """(4, T) attention of one modality's frames; frames count from 1."""
+    a = seen.attention[modality]
+    ax.set_title(modality, color=style.MODALITY_COLOURS[modality])
+    if not a.size:
+        return _draw_nothing(ax, "absent")
+    sns.heatmap(a, vmin=0, vmax=most, cmap="Greys", cbar=False, xticklabels=False, yticklabels=False, ax=ax)
+    frames = a.shape[1]
+    if modality == "text":
+        places = range(0, min(len(seen.words), frames), 1 if len(seen.words) <= MANY else 2)
+        words = [seen.words[k] for k in places]
+        ax.set_xticks([k + 0.5 for k in places], words, rotation=90, fontsize=6, parse_math=False)
+    else:
+        numbers = range(1, frames + 1, -(-frames // 6))
+        ax.set_xticks([k - 0.5 for k in numbers], numbers)
+        ax.set_xlabel("frame")
+
+
+def _draw_contributions(ax: Axes, seen) -> None:
+    """Bars of Shapley values, hollow ones of the synthetic parts; names of unreliable modalities say so."""
+    ax.bar(range(3), [seen.contribution[m] for m in MODALITIES], 0.35, color=COLOURS)
+    _around_zero(ax, seen.contribution.values())
+    handles = [Patch(color=style.NEUTRAL, label="the model's (Shapley values)")]
+    if seen.truth is not None:  # of a latent variable: its unit is not the label's
+        other = ax.twinx()
+        other.bar([0.4, 1.4, 2.4], [seen.truth[m] for m in MODALITIES], 0.35, fill=False, edgecolor=COLOURS)
+        _around_zero(other, seen.truth.values())
+        other.set_ylabel("synthetic part (sd of y)")
+        other.grid(False)
+        handles.append(Patch(fill=False, edgecolor=style.NEUTRAL, label="synthetic"))
+    names = [m if seen.reliable is None or seen.reliable[m] else f"{m}\n(unreliable)" for m in MODALITIES]
+    ax.set_xticks([0, 1, 2] if seen.truth is None else [0.2, 1.2, 2.2], names)
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set(ylabel="added (label units)", title="what each modality adds")
+    ax.legend(handles=handles, fontsize=6, loc="best")
+
+
+def _around_zero(ax: Axes, values) -> None:
+    """A y axis with zero in the middle, so that two of them share it."""
+    most = 1.25 * max(map(abs, values)) or 1.0
+    ax.set_ylim(-most, most)

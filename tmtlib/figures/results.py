@@ -1,4 +1,4 @@
-"""Scores of trained models: figure 5, MAE against accuracy, and learning."""
+"""Scores of trained models: figure 5, MAE against accuracy, learning, and paired differences."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tmtlib.figures import style
-from tmtlib.figures.style import styled
+from tmtlib.stats.metrics import LOWER_IS_BETTER
 
 COMPARED = ("acc5", "f1_5class", "mae")  # the panels of figure 5
 
 
-@styled
+@style.styled
 def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "tmt_amw")) -> Figure:
     """Counterpart of the paper's Figure 5: bars by data set and method, a panel a metric, and the paper's values.
 
@@ -30,15 +30,13 @@ def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "t
     methods = list(table["method"].unique())
     shown = [m for m in COMPARED if m in set(table["metric"])]
     grid = style.facets(table, "all", "metric", height=1.25, extra=0.85, row_order=shown, sharey=False)
+    place = {"x": "group", "hue": "method", "order": group.unique(), "hue_order": methods, "legend": False}
+    bars = {"palette": style.method_colours(methods), "saturation": 1, "err_kws": style.WHISKERS, "capsize": 0.08}
+    diamonds = {"marker": "D", "edgecolor": "black", "linewidth": 0.7, "dodge": True, "jitter": False, "zorder": 4}
+    diamonds["palette"] = dict.fromkeys(methods, "white")
     for (ax, rows), metric in zip(style.panel_rows(grid), shown, strict=True):
-        bars = style.interval_rows(rows, "mean")
-        place = {"x": "group", "hue": "method", "order": group.unique(), "hue_order": methods, "ax": ax}
-        whiskers = {"err_kws": style.WHISKERS, "capsize": 0.08} | style.INTERVAL
-        sns.barplot(
-            bars, y="mean", palette=style.method_colours(methods), saturation=1, legend=False, **place, **whiskers
-        )
-        diamonds = {"marker": "D", "edgecolor": "black", "linewidth": 0.7, "dodge": True, "jitter": False, "zorder": 4}
-        sns.stripplot(rows, y="paper", palette=dict.fromkeys(methods, "white"), legend=False, **diamonds, **place)
+        sns.barplot(style.interval_rows(rows, "mean"), y="mean", ax=ax, **place, **bars, **style.INTERVAL)
+        sns.stripplot(rows, y="paper", ax=ax, **place, **diamonds)
         ax.set(ylabel=style.metric_label(metric), ylim=(0, None), xlabel="")
     grid.figure.align_ylabels()
     handles = style.method_entries(methods, marker="s", linestyle="")
@@ -48,7 +46,7 @@ def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "t
     return style.legend(grid.figure, handles, style.whiskers_note(table["n"]))
 
 
-@styled
+@style.styled
 def mae_against_accuracy(pairs: pd.DataFrame, line: pd.DataFrame) -> Figure:
     """Printed MAE against printed Acc-5, a panel a data set: published models, their line, and the paper's two rows.
 
@@ -68,14 +66,12 @@ def mae_against_accuracy(pairs: pd.DataFrame, line: pd.DataFrame) -> Figure:
         ax.scatter(printed["acc5"], printed["mae"], s=20, marker="D", c=[*map(style.method_colour, printed["method"])])
     style.label_axes(grid, style.metric_label("acc5"), style.metric_label("mae"))
     handles = [style.entry("published models"), style.entry("constant predictor", markerfacecolor="white")]
-    for method in line["method"].unique():
-        handles.append(
-            style.entry(f"the paper's {style.method_title(method)}", style.method_colour(method), marker="D")
-        )
+    for m in line["method"].unique():
+        handles.append(style.entry(f"the paper's {style.method_title(m)}", style.method_colour(m), marker="D"))
     return style.legend(grid.figure, handles, "line: least squares through the published models; band: ± 2 residual sd")
 
 
-@styled
+@style.styled
 def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure:
     """A metric over epochs, a panel a data set: each method's mean over seeds with a band of one sd.
 
@@ -89,7 +85,7 @@ def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure
     return style.legend(grid.figure, style.method_entries(history["method"].unique()), style.bands_note(history))
 
 
-@styled
+@style.styled
 def family_curves(
     history: pd.DataFrame, metric: str = "valid_loss", reference: str = "tmt", columns: int = 4
 ) -> Figure:
@@ -101,15 +97,37 @@ def family_curves(
     if len(titles) != 1 or not methods or reference not in names:
         got = f"{len(titles)} data sets and methods {', '.join(names)}"
         raise ValueError(f"{got}; wanted one data set, {reference} and at least one other method")
-    others = history[history["method"] != reference]
-    grid = style.facets(others, "method", height=1.2, col_wrap=min(columns, len(methods)))
+    is_reference = history["method"] == reference
+    grid = style.facets(history[~is_reference], "method", height=1.2, col_wrap=min(columns, len(methods)))
     for (ax, rows), method in zip(style.panel_rows(grid), methods, strict=True):
-        style.draw_curves(ax, pd.concat([history[history["method"] == reference], rows]), "epoch", metric, dashes=False)
+        style.draw_curves(ax, pd.concat([history[is_reference], rows]), "epoch", metric, dashes=False)
         ax.set_title(textwrap.fill(style.method_title(method), 24), fontsize=7, color=style.method_colour(method))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    style.label_axes(grid, "epoch", "")
+    style.label_axes(grid, "epoch")
     grid.figure.suptitle(titles[0], fontsize="medium")
     grid.figure.supylabel(style.metric_label(metric), fontsize="medium")
-    return style.legend(
-        grid.figure, style.method_entries([reference]), f"{style.bands_note(history)}; coloured: the panel's method"
-    )
+    note = f"{style.bands_note(history)}; coloured: the panel's method"
+    return style.legend(grid.figure, style.method_entries([reference]), note)
+
+
+@style.styled
+def forest(differences: pd.DataFrame) -> Figure:
+    """Paired differences and their 95 % intervals: a panel a metric, a line a data set and comparison.
+
+    Columns: dataset, source, metric, after, before (methods; the difference is after minus before), difference, low,
+    high, n. Points right of zero are higher, which is better for all metrics but MAE: the axes say which way.
+    """
+    after, before = (differences[column].map(style.method_title) for column in ("after", "before"))
+    frame = style.titled(differences).assign(pair=after + " minus " + before)
+    palette = dict(zip(frame["pair"], map(style.method_colour, frame["before"]), strict=True))
+    datasets = frame["title"].unique()
+    grid = style.facets(frame, "metric", height=0.16 * len(palette) * len(datasets), extra=1.1, sharex=False)
+    for ax, rows in style.panel_rows(grid):
+        style.draw_intervals(ax, rows, "difference", "title", "pair", palette, order=datasets, markersize=3)
+        ax.axvline(0, color=style.NEUTRAL, linewidth=0.7, zorder=0)
+        metric = rows["metric"].iloc[0]
+        better = "← better" if metric in LOWER_IS_BETTER else "better →"
+        ax.set(title="", xlabel=f"difference in {style.metric_label(metric)}\n{better}")
+    handles = [style.entry(name, colour, linestyle="-") for name, colour in palette.items()]
+    note = f"lines: 95 % t intervals over paired seeds, {style.counted(differences['n'])}"
+    return style.legend(grid.figure, handles, note)

@@ -1,17 +1,16 @@
-"""Trained models on corrupted test data: degradation curves, and bars by the modalities that are present."""
+"""Trained models on corrupted test data: their scores, whether weights adapt, and how far to trust predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from tmtlib.common import MODALITIES
+from tmtlib.common import MODALITIES, check_choice
+from tmtlib.data import corruption
 from tmtlib.figures import style
-from tmtlib.figures.style import styled
 
 LEVEL_LABELS = {  # of x axes, by kind of corruption
     "noise": "SNR (dB)",
@@ -21,9 +20,13 @@ LEVEL_LABELS = {  # of x axes, by kind of corruption
     "words_dropped": "rate of dropped words",
     "words_substituted": "rate of substituted words",
 }
+WHEN = {"test": "at test time", "training": "in training too"}
+ADAPTING = {"noise": "noise in {}", "missing_frames": "{} frames missing"}  # titles of `adaptation` by kind
+Y_LABELS = {"weight": "weight on it", "gain": "MAE − uniform's"}
+LEAST_SPAN = 0.01  # an axis of weights is at least so long: a smaller change counts as none
 
 
-@styled
+@style.styled
 def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
     """A metric against the level of one kind of corruption: a panel a data set, training regime and modality.
 
@@ -35,8 +38,8 @@ def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
     place = {level: i if kind == "noise" else level for i, level in enumerate(levels)}
     columns = ["dataset", "source", "regime", "modality", "method", "seed", "level"]
     seeds = style.titled(rows.groupby(columns, sort=False)[metric].mean().reset_index())
-    keys = zip(seeds["title"], seeds["regime"], seeds["modality"], strict=True)
-    seeds = seeds.assign(x=seeds["level"].map(place), panel=[_panel_title(kind, *key) for key in keys])
+    names = map(_panel_title, seeds["title"], seeds["regime"], seeds["modality"], [kind] * len(seeds))
+    seeds = seeds.assign(x=seeds["level"].map(place), panel=[*names])
     across = min(4, seeds["panel"].nunique())
     grid = style.facets(seeds, "panel", height=1.6, extra=1.0, col_wrap=across, sharey=False)
     first: dict = {}  # panel of each data set: all its panels have one scale
@@ -45,20 +48,20 @@ def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
             ax.sharey(first[panel["title"].iloc[0]])
         style.draw_curves(ax, panel, "x", metric, marker="o")
         ax.set_title(ax.get_title(), fontsize=7)
-        ax.set_xticks(list(place.values()), [style.number_label(level) for level in levels])
+        ax.set_xticks(list(place.values()), map(style.number_label, levels))
         ax.tick_params(axis="x", rotation=90 if len(levels) > 6 else 0)
     style.label_axes(grid, LEVEL_LABELS[kind], style.metric_label(metric))
     return style.legend(grid.figure, style.method_entries(seeds["method"].unique()), style.bands_note(seeds))
 
 
-def _panel_title(kind: str, title: str, regime: str, modality: str) -> str:
+def _panel_title(title: str, regime: str, modality: str, kind: str) -> str:
     where = {"noise": "noise in {}", "shift": "{} late"}.get(kind, "{}").format(modality)
     parts = [where] if kind in ("noise", "shift") or modality != "all" else []
     parts += [f"trained {regime}"] if regime != "clean" or not parts else []
     return f"{title}\n{', '.join(parts)}"
 
 
-@styled
+@style.styled
 def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
     """A metric by the modalities that are present: bars by method, whiskers of one sd; dots show who is present.
 
@@ -66,32 +69,153 @@ def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
     data set.
     """
     frame = style.titled(frame.assign(present=frame["modality"].replace("all", "+".join(MODALITIES))))
-    methods, subsets = list(frame["method"].unique()), sorted(frame["present"].unique(), key=_subset_rank)
+    methods, names = list(frame["method"].unique()), set(frame["present"])
+    subsets = [name for name in map("+".join, corruption.SUBSETS) if name in names]
     figure, axes = style.panels(2, frame["title"].nunique(), height=1.2, sharex="col", height_ratios=(1, 0.32))
+    look = {"palette": style.method_colours(methods), "saturation": 1, "err_kws": style.WHISKERS, "capsize": 0.1}
+    look |= {"order": subsets, "hue": "method", "hue_order": methods, "legend": False}
     for (bars, dots), (title, rows) in zip(axes.T, frame.groupby("title", sort=False), strict=True):
-        look = {"palette": style.method_colours(methods), "saturation": 1, "err_kws": style.WHISKERS, "capsize": 0.1}
-        order = {"order": subsets, "hue": "method", "hue_order": methods, "legend": False}
-        sns.barplot(rows, x="present", y=metric, errorbar="sd", ax=bars, **order, **look)
+        sns.barplot(rows, x="present", y=metric, errorbar="sd", ax=bars, **look)
         bars.set(title=title, ylabel=style.metric_label(metric) if bars is axes[0, 0] else "")
         bars.tick_params(bottom=False)
-        _draw_presence(dots, subsets)
-    for ax in axes[1, 1:]:
-        ax.set_yticks([])
+        for i, m in enumerate(MODALITIES):
+            colours = [style.MODALITY_COLOURS[m] if m in subset.split("+") else "#E0E0E0" for subset in subsets]
+            dots.scatter(range(len(subsets)), [i] * len(subsets), s=16, c=colours)
+        names = MODALITIES if dots is axes[1, 0] else [""] * 3
+        dots.set(yticks=range(3), yticklabels=names, ylim=(2.6, -0.6), xticks=[], xlabel="modalities present")
+        dots.tick_params(length=0)
+        dots.spines[:].set_visible(False)
+        dots.grid(False)
     seeds = frame.groupby(["dataset", "source", "method", "present"])["seed"].nunique()
     return style.legend(figure, style.method_entries(methods, marker="s", linestyle=""), style.whiskers_note(seeds))
 
 
-def _subset_rank(present: str) -> tuple:
-    """More modalities first, then in the order of MODALITIES."""
-    parts = present.split("+")
-    return -len(parts), [MODALITIES.index(m) for m in parts]
+@style.styled
+def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
+    """The normalised area under each degradation curve, a line a method: a row a data set, a column a kind.
+
+    table: `degradation.auilc`; only corruptions of all modalities are drawn. Filled: trained on clean data; open:
+    trained with frames missing. Small grey marks: the metric on clean data.
+    """
+    table = style.titled(table[(table["metric"] == metric) & (table["modality"] == "all")])
+    methods = {title: list(rows["method"].unique()) for title, rows in table.groupby("title", sort=False)}
+    lines = [len(names) for names in methods.values()]
+    options = {"gridspec_kws": {"height_ratios": lines}, "sharex": False, "sharey": "row"}
+    grid = style.facets(table, "kind", "title", 0.14 * np.mean(lines) + 0.35, 0.9, **options)
+    grid.set(visible=False)  # but for the kinds that a data set has
+    for ax, rows in style.panel_rows(grid):
+        title, masked = rows["title"].iloc[0], rows["regime"] != "clean"
+        y, colours = rows["method"].map(methods[title].index) + 0.3 * masked, rows["method"].map(style.method_colour)
+        ax.hlines(y, rows["low"], rows["high"], colors=colours, linewidth=1)
+        ax.scatter(rows["auilc_normalised"], y, s=12, c=colours.mask(masked, "white"), edgecolors=colours, zorder=3)
+        ax.scatter(rows["clean"], y, s=25, marker="|", color=style.NEUTRAL, linewidth=1)
+        ax.set_title(f"{title}\n{corruption.TITLES[rows['kind'].iloc[0]]}", fontsize=7)
+        ax.set(visible=True, xlabel=f"mean {style.metric_label(metric)}", ylim=(len(methods[title]) - 0.3, -0.6))
+        ax.set_yticks(range(len(methods[title])), map(style.method_title, methods[title]))
+    handles = [
+        style.entry("trained on clean data", linestyle="-"),
+        style.entry("trained with frames missing", linestyle="-", markerfacecolor="white"),
+        style.entry("clean test data", marker="|"),
+    ]
+    return style.legend(grid.figure, handles, style.whiskers_note(table["n"], "95 % t intervals"))
 
 
-def _draw_presence(ax: Axes, subsets: Sequence[str]) -> None:
-    for i, m in enumerate(MODALITIES):
-        colours = [style.MODALITY_COLOURS[m] if m in subset.split("+") else "#E0E0E0" for subset in subsets]
-        ax.scatter(range(len(subsets)), [i] * len(subsets), s=16, c=colours)
-    ax.set(yticks=range(3), yticklabels=MODALITIES, ylim=(2.6, -0.6), xticks=[], xlabel="modalities present")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.grid(False)
+@style.styled
+def adaptation(frame: pd.DataFrame, kind: str = "noise") -> Figure:
+    """The falsification panel: the weight on the corrupted modality (upper row of a data set) and MAE minus that of
+    uniform weights (lower row, label units) against how strongly it is corrupted, clean first, at equal distances.
+
+    A column a modality at test time (models trained on clean data), then a column a modality in training too.
+
+    frame: rows of `adaptation.at_test_time` and, where there are any, `adaptation.at_training_time`. Raises ValueError
+    for another kind of corruption than "noise" and "missing_frames", or no row of it.
+    """
+    check_choice("kind", kind, tuple(ADAPTING))
+    frame = frame[(frame["kind"] == kind) & frame["regime"].isin(("clean", "noisy"))]
+    if frame.empty:
+        raise ValueError(f"no rows of {kind} with models trained clean; wanted those of `adaptation.at_test_time`")
+    levels = sorted(frame["level"].unique(), reverse=kind == "noise")
+    keys = ["dataset", "source", "when", "seed", "modality", "level"]
+    uniform = frame[frame["method"] == "tmt_uniform"].set_index(keys)["mae"].rename("uniform")
+    frame = style.titled(frame.join(uniform, on=keys))  # of the same seed and level; NaN if it was not run
+    frame = frame.assign(gain=frame["mae"] - frame["uniform"], x=frame["level"].map(levels.index))
+    long = frame.melt([c for c in frame if c not in Y_LABELS], list(Y_LABELS), "measure").dropna(subset="value")
+    long["row"] = long["title"] + "\n" + long["measure"].map(Y_LABELS)
+    names = {(w, m): f"{ADAPTING[kind].format(m)}\n{text}" for w, text in WHEN.items() for m in MODALITIES}
+    long["column"] = [names[key] for key in zip(long["when"], long["modality"], strict=True)]
+    order = {
+        "col_order": [name for name in names.values() if name in set(long["column"])],
+        "row_order": [f"{title}\n{label}" for title in frame["title"].unique() for label in Y_LABELS.values()],
+    }
+    grid = style.facets(long, "column", "row", height=1.35, extra=0.9, sharex="col", sharey="row", **order)
+    for ax, rows in style.panel_rows(grid):
+        style.draw_curves(ax, rows, "x", "value", marker="o")
+        ax.set_xticks(range(len(levels)), ["clean", *map(style.number_label, levels[1:])], rotation=90)
+        ax.set_xlim(-0.3, len(levels) - 0.7)
+        if rows["measure"].iloc[0] == "gain":
+            ax.axhline(0, **style.DASHED)
+        else:
+            ax.set_ylim(_widened(*ax.get_ylim()))
+    style.label_axes(grid, LEVEL_LABELS[kind])
+    note = f"{style.bands_note(frame)}; weights: mean of A over features and utterances; MAE in label units"
+    return style.legend(grid.figure, style.method_entries(frame["method"].unique()), note)
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Limits that are LEAST_SPAN apart or more."""
+    spare = max(0.0, LEAST_SPAN - (high - low)) / 2
+    return low - spare, high + spare
+
+
+@style.styled
+def reliability_weights(table: pd.DataFrame) -> Figure:
+    """The weight on a modality where it is reliable (filled) and where it is not (hollow), by method; a row a data set,
+    a column a modality. Whiskers: the 95 % t interval of the difference, about the hollow mark.
+
+    table: `reliability.by_reliability`.
+    """
+    methods = list(table["method"].unique())
+    table = style.titled(table)
+    table = table.assign(row=table["title"].str.replace(" (", "\n("))
+    options = {"col_order": MODALITIES, "sharex": False, "titles": "weight on {}".format}
+    grid = style.facets(table, "modality", "row", height=0.5 + 0.19 * len(methods), **options)
+    for ax, rows in style.panel_rows(grid):
+        y = rows["method"].map(methods.index)
+        spread = [rows["high"] - rows["difference"], rows["difference"] - rows["low"]]
+        look = {"color": style.MODALITY_COLOURS[rows["modality"].iloc[0]], "fmt": "o", "markersize": 4}
+        ax.errorbar(rows["unreliable"], y + 0.16, xerr=spread, markerfacecolor="white", linewidth=0.8, **look)
+        ax.errorbar(rows["reliable"], y - 0.16, **look)
+        ax.set_xlim(_widened(*ax.get_xlim()))
+        ax.grid(True, axis="x")
+        ax.grid(False, axis="y")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set(ylim=(len(methods) - 0.4, -0.6))
+        ax.set_yticks(range(len(methods)), map(style.method_title, methods))
+    style.label_axes(grid, "mean of A")
+    handles = [style.entry("where it is reliable"), style.entry("where it is not", markerfacecolor="white")]
+    return style.legend(grid.figure, handles, style.whiskers_note(table["n"], "95 % t interval of the difference"))
+
+
+@style.styled
+def reliability_diagram(rows: pd.DataFrame) -> Figure:
+    """Mean label against mean prediction in bins of about equal numbers, a panel a noise level, a row a data set.
+
+    rows: `reliability.diagram`. On the diagonal a prediction can be taken at its word; a flatter line says too much.
+    """
+    cells = rows.groupby(["dataset", "source", "level", "method", "bin"])["prediction"]
+    frame, levels = style.titled(rows.assign(x=cells.transform("mean"))), sorted(rows["level"].unique(), reverse=True)
+    noise = {level: f"noise, {style.number_label(level)} dB" for level in levels} | {np.inf: "clean"}
+    options = {"col_order": levels, "sharex": "row", "sharey": "row", "titles": noise.get}
+    grid = style.facets(frame, "level", "title", height=1.75, **options)
+    for ax, panel in style.panel_rows(grid):
+        values = frame.loc[frame["title"] == panel["title"].iloc[0], ["prediction", "label"]].to_numpy()
+        ends = [values.min(), values.max()]
+        ax.plot(ends, ends, **style.DIAGONAL)
+        style.draw_curves(ax, panel, "x", "label", marker="o", err_style="bars", linewidth=0.9)
+    style.label_axes(grid, "mean prediction", "mean label")
+    handles = style.method_entries(rows["method"].unique())
+    handles.append(style.entry("label = prediction", **style.DIAGONAL))
+    seeds = style.counted(rows.groupby(["dataset", "source", "method"])["seed"].nunique())
+    sizes = style.counted(rows["n"]).removeprefix("n = ")
+    note = f"points: means over seeds, {seeds}, bins of {sizes} utterances, label units"
+    return style.legend(grid.figure, handles, f"{note}; whiskers: ± 1 sd over seeds; noise in all three modalities")

@@ -6,6 +6,7 @@ import colorsys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from math import ceil
 from zlib import crc32
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,7 @@ ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9  # inches
 MODALITY_COLOURS = {"text": "#0072B2", "audio": "#E69F00", "vision": "#009E73"}
 ACCENT, NEUTRAL = METHODS["tmt_amw"].colour, "#777777"
 DASHES = {"-": "", "--": (4, 1.5), "-.": (3, 1.25, 1.5, 1.25), ":": (1, 1)}  # seaborn's, by matplotlib's name
-AXIS_LABELS = {
+LABELS = metrics.LABELS | {
     "acc5": "Acc-5 (fraction)",
     "f1_5class": "F1, 5-class (fraction)",
     "train_loss": "training loss",
@@ -33,8 +34,8 @@ AXIS_LABELS = {
     "f1_mean": "F1, mean over emotions (fraction)",
 }
 NO_SPREAD = "n = 1 seed: no spread is known"
-DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7}
-DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.7}
+DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7, "marker": None}
+DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.7, "marker": None}
 INTERVAL = {"estimator": "median", "errorbar": ("pi", 100)}  # for seaborn: of the rows of `interval_rows`
 WHISKERS = {"linewidth": 0.8, "color": "black"}
 
@@ -74,11 +75,9 @@ def method_dash(method: str) -> str:
 
 def metric_label(metric: str) -> str:
     """Axis label of a metric, with its unit; `valid_...` is the metric on validation."""
-    if metric in AXIS_LABELS:
-        return AXIS_LABELS[metric]
     if metric.startswith("valid_"):
         return f"validation {metric_label(metric.removeprefix('valid_'))}"
-    return metrics.LABELS.get(metric, metric)
+    return LABELS.get(metric, metric)
 
 
 def number_label(value: float) -> str:
@@ -88,8 +87,7 @@ def number_label(value: float) -> str:
 
 def titled(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with a column `title`: of each row's data set and source."""
-    pairs = zip(frame["dataset"], frame["source"], strict=True)
-    return frame.assign(title=[dataset_title(*pair) for pair in pairs])
+    return frame.assign(title=[*map(dataset_title, frame["dataset"], frame["source"])])
 
 
 def panels(rows: int, columns: int, height: float = 1.7, extra: float = 0.7, **options) -> tuple[Figure, np.ndarray]:
@@ -105,7 +103,7 @@ def facets(
     grid = sns.FacetGrid(frame, col=column, row=row, despine=False, **options)
     columns = options.get("col_wrap") or len(grid.col_names)
     width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
-    grid.figure.set_size_inches(width, extra + height * (len(grid.axes.flat) / columns).__ceil__())
+    grid.figure.set_size_inches(width, extra + height * ceil(grid.axes.size / columns))
     grid.figure.set_layout_engine("constrained")
     grid.set_titles("")
     for ax, value in zip(grid.axes.flat, grid.col_names, strict=False):
@@ -115,9 +113,7 @@ def facets(
 
 def panel_rows(grid: sns.FacetGrid) -> Iterator[tuple[Axes, pd.DataFrame]]:
     """Each panel of a grid that has rows of the frame, with them."""
-    for (i, j, _), rows in grid.facet_data():
-        if len(rows):
-            yield grid.facet_axis(i, j), rows
+    return ((grid.facet_axis(i, j), rows) for (i, j, _), rows in grid.facet_data() if len(rows))
 
 
 def label_axes(grid: sns.FacetGrid, x: str, y: str = "") -> None:
@@ -145,12 +141,11 @@ def draw_curves(
         sns.lineplot(farther, units="seed", estimator=None, linewidth=0.4, alpha=0.6, **shared)
 
 
-def interval_rows(frame: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.DataFrame:
-    """Each row that has a value three times, with its value, low and high as `value`: seaborn's INTERVAL of these is
-    the value with a whisker from low to high, and none where they are NaN."""
+def interval_rows(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Each row that has a value three times, with its value, `low` and `high` as `value`: seaborn's INTERVAL of these
+    is the value with a whisker from low to high, and none where they are NaN."""
     frame = frame.dropna(subset=value)
-    ends = [frame.assign(**{value: frame[end]}) for end in (value, low, high)]
-    return pd.concat(ends, ignore_index=True).dropna(subset=value)
+    return pd.concat([frame.assign(**{value: frame[end]}) for end in (value, "low", "high")]).dropna(subset=value)
 
 
 def draw_intervals(ax: Axes, frame: pd.DataFrame, value: str, y: str, hue: str, palette: Mapping, **options) -> None:
@@ -168,11 +163,11 @@ def counted(numbers: pd.Series) -> str:
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
-def whiskers_note(numbers: pd.Series) -> str:
+def whiskers_note(numbers: pd.Series, extent: str = "± 1 sd") -> str:
     """What whiskers show, given the numbers of seeds behind them."""
     if numbers.max() < 2:
         return NO_SPREAD
-    return f"whiskers: ± 1 sd over seeds, {counted(numbers)}" + ("; none where n = 1" if numbers.min() < 2 else "")
+    return f"whiskers: {extent} over seeds, {counted(numbers)}" + ("; none where n = 1" if numbers.min() < 2 else "")
 
 
 def bands_note(frame: pd.DataFrame) -> str:
@@ -193,14 +188,18 @@ def entry(label: str, color=NEUTRAL, marker: str | None = "o", linestyle: str = 
 
 def method_entries(methods: Iterable[str], **look) -> list[Line2D]:
     """An entry a method: its line, or what `look` makes of it."""
-    return [
-        entry(method_title(m), method_colour(m), **({"marker": None, "linestyle": method_dash(m)} | look))
-        for m in methods
-    ]
+    own = {m: {"marker": None, "linestyle": method_dash(m)} | look for m in methods}
+    return [entry(method_title(m), method_colour(m), **line) for m, line in own.items()]
 
 
 def modality_entries(**look) -> list[Line2D]:
     return [entry(m, colour, **look) for m, colour in MODALITY_COLOURS.items()]
+
+
+def marker_entries(titles: Iterable[str]) -> tuple[dict[str, str], list[Line2D]]:
+    """A marker a title, and their entries."""
+    markers = dict(zip(titles, "osD^v", strict=False))
+    return markers, [entry(title, marker=marker) for title, marker in markers.items()]
 
 
 def legend(figure: Figure, handles: Sequence, note: str) -> Figure:
@@ -214,7 +213,7 @@ def legend(figure: Figure, handles: Sequence, note: str) -> Figure:
         if sum(0.45 + 0.052 * max(map(len, column)) for column in filled) < inches:
             break
     note = textwrap.fill(note, int(inches / 0.05))
-    lines = -(-len(labels) // columns) + note.count("\n")
+    lines = ceil(len(labels) / columns) + note.count("\n")
     figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=note)
     return figure

@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 
 from tmtlib.common import MODALITIES
 from tmtlib.figures import style
-from tmtlib.figures.style import styled
 
 EVEN = 1 / len(MODALITIES)  # the weight of each modality when all weigh the same
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])  # of the triangle: text, audio, vision
@@ -24,7 +23,7 @@ STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # between lines of eq
 UNRELIABLE = {"none": "#BBBBBB", **style.MODALITY_COLOURS, "several": "#000000"}
 
 
-@styled
+@style.styled
 def weight_trajectories(frame: pd.DataFrame) -> Figure:
     """A's mean over features by epoch (0: before training), a line a modality; a row a data set, a column a method.
 
@@ -39,11 +38,11 @@ def weight_trajectories(frame: pd.DataFrame) -> Figure:
         ax.axhline(EVEN, **style.DASHED)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.label_axes(grid, "epoch", "weight, mean of A")
-    handles = [*style.modality_entries(marker=None, linestyle="-"), style.entry("1/3", marker=None, **style.DASHED)]
+    handles = [*style.modality_entries(marker=None, linestyle="-"), style.entry("1/3", **style.DASHED)]
     return style.legend(grid.figure, handles, f"{style.bands_note(frame)}; light bands: range over features")
 
 
-@styled
+@style.styled
 def weight_heatmap(weights: np.ndarray | Mapping[str, np.ndarray], sort: bool = False) -> Figure:
     """A, (M, d), or several by title, as heat maps on one colour scale centred at 1/M.
 
@@ -95,36 +94,55 @@ def mean_labels(a: np.ndarray) -> list[str]:
     return [f"{m} {w:.3f}" for m, w in zip(MODALITIES, a.mean(1), strict=True)]
 
 
-@styled
+@style.styled
 def weights_against_truth(frame: pd.DataFrame) -> Figure:
     """Learned weight against true importance, a point a seed and modality, a panel a method.
 
     Columns: dataset, source, method, seed, modality, weight, truth (shares that sum to 1 over modalities).
     """
     frame = style.titled(frame)
-    markers = dict(zip(frame["title"].unique(), "osD^v", strict=False))
+    markers, titles = style.marker_entries(frame["title"].unique())
     top = 1.08 * max(frame["weight"].max(), frame["truth"].max(), 0.5)
-    grid = style.facets(
-        frame, "method", height=2.6 if frame["method"].nunique() == 1 else 2.3, titles=style.method_title
-    )
+    height = 2.6 if frame["method"].nunique() == 1 else 2.3
+    grid = style.facets(frame, "method", height=height, titles=style.method_title)
     for ax, rows in style.panel_rows(grid):
-        ax.plot([0, top], [0, top], **style.DIAGONAL)
+        against_truth(ax, rows, "weight", top, style="title", markers=markers, s=16, alpha=0.7)
         ax.axhline(EVEN, **style.DASHED)
-        look = {"palette": style.MODALITY_COLOURS, "markers": markers, "s": 16, "alpha": 0.7, "linewidth": 0}
-        sns.scatterplot(rows, x="truth", y="weight", hue="modality", style="title", legend=False, ax=ax, **look)
-        ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+        ax.set_aspect("equal")
     style.label_axes(grid, "true importance (share)", "learned weight, mean of A")
-    handles = style.modality_entries(marker="s") + [
-        style.entry(title, marker=marker) for title, marker in markers.items()
-    ]
-    handles += [
-        style.entry("weight = importance", marker=None, **style.DIAGONAL),
-        style.entry("1/3", marker=None, **style.DASHED),
-    ]
+    lines = [style.entry("weight = importance", **style.DIAGONAL), style.entry("1/3", **style.DASHED)]
+    handles = [*style.modality_entries(marker="s"), *titles, *lines]
     return style.legend(grid.figure, handles, "one point a seed and modality")
 
 
-@styled
+def against_truth(ax: Axes, rows: pd.DataFrame, value: str, top: float, **options) -> None:
+    """A point a row at its `truth` and a value, coloured by modality, with the diagonal; both axes from 0 to top."""
+    ax.plot([0, top], [0, top], **style.DIAGONAL)
+    look = {"hue": "modality", "palette": style.MODALITY_COLOURS, "linewidth": 0, "legend": False} | options
+    sns.scatterplot(rows, x="truth", y=value, ax=ax, **look)
+    ax.set(xlim=(0, top), ylim=(0, top))
+
+
+@style.styled
+def weight_reach(moved: pd.DataFrame) -> Figure:
+    """The greatest |W| after training against how far Adam can move a parameter (learning rate times steps), log-log.
+
+    moved: `weights.reach`. The line is the bound; a point on it has moved all steps in one direction.
+    """
+    moved = style.titled(moved)
+    methods, (markers, titles) = moved["method"].unique(), style.marker_entries(moved["title"].unique())
+    figure, axes = style.panels(1, 1, height=2.2)
+    ax = axes[0, 0]
+    look = {"palette": style.method_colours(methods), "markers": markers, "s": 25, "alpha": 0.8, "linewidth": 0}
+    sns.scatterplot(moved, x="move_bound", y="w_max", hue="method", style="title", legend=False, ax=ax, **look)
+    span = np.array([moved["move_bound"].min() / 2, moved["move_bound"].max() * 2])
+    ax.plot(span, span, color=style.NEUTRAL, linewidth=0.8)
+    ax.set(xscale="log", yscale="log", xlabel="bound: learning rate × steps", ylabel="greatest |W| at the tested epoch")
+    handles = [*style.method_entries(methods, marker="o", linestyle=""), *titles]
+    return style.legend(figure, handles, "line: the bound; points: the greatest over features and seeds")
+
+
+@style.styled
 def ternary(frame: pd.DataFrame) -> Figure:
     """Each utterance at its weights, zoomed to where they are: a column a method; coloured by its error above, and by
     which modality is unreliable below (synthetic data only).

@@ -1,4 +1,4 @@
-"""The command line: `tmt` and `python -m tmtlib` are this program. Exit codes: 0 done, 1 failed, 2 wrong use."""
+"""The command line `tmt` (`python -m tmtlib`). Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 
-PROFILES = ("smoke", "quick", "full", "paper")  # as `study.profiles` has them: --help should not import torch
+PROFILES = ("smoke", "quick", "full", "paper")  # those of `study.profiles`, whose import would load torch for --help
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code. Errors a user can mend are one message, not a traceback."""
+    """Runs one command and returns its exit code. ValueError and FileNotFoundError become one message on stderr."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -143,7 +143,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from tmtlib import common
 
-    sys.path.insert(0, str(common.ROOT))  # benchmarks/ is beside the package, not in it
+    sys.path.insert(0, str(common.ROOT))  # benchmarks/ is outside the package
     from benchmarks import report, tables
 
     if options.readme:

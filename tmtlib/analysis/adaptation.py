@@ -1,14 +1,6 @@
-"""Does AMW adapt? The weight on a modality as that modality is corrupted: the falsification test of the paper's claim
-that weights "emphasize informative modalities while suppressing irrelevant or noisy ones".
-
-    when        models trained on     test data
-    test        one state of data     the modality corrupted at each level
-    training    data of each level    corrupted as the training data were
-
-If a weighting adapts, its weight on the corrupted modality falls; if that is worth anything, the error is lower than
-with uniform weights under the same corruption. `verdict` and `combined` judge both, by rules fixed beforehand.
-All weights are means over utterances and features of A_m, on test data, at the best epoch.
-"""
+"""The weight on a modality as that modality is corrupted: a test of the paper's claim that weights "emphasize
+informative modalities while suppressing irrelevant or noisy ones". `at_test_time` corrupts test data alone,
+`at_training_time` training data too. Weights are means over utterances and features of A_m, at the best epoch."""
 
 from __future__ import annotations
 
@@ -39,10 +31,9 @@ from tmtlib.training.batches import passes
 from tmtlib.training.fit import Training, autocast
 
 VARIANTS = ("tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_gated", "tmt_gated_fast", "tmt_token")
-UNIFORM = "tmt_uniform"  # what a gain is counted from
+UNIFORM = "tmt_uniform"  # what a gain is relative to
 LEAST = 0.01  # of a weight, or of a normalised entropy: a smaller change counts as none
-# From clean: noise in dB (synthetic text varies in 12 of 768 directions, so that noise above 0 dB averages out), and
-# rates of missing frames, where at 1 the modality is silent
+# Clean first. Noise in dB: above 0 it averages out in synthetic text, which varies in 12 of 768 directions
 LEVELS = {"noise": (math.inf, 0.0, -10.0, -20.0), "missing_frames": (0.0, 0.5, 1.0)}
 GRID = tuple(Corruption(kind, (m,), x) for m in MODALITIES for kind, levels in LEVELS.items() for x in levels)
 LEVEL = "dataset source method regime when seed modality kind level".split()
@@ -57,7 +48,6 @@ VERDICT_COLUMNS = [
 
 
 def weighted(todo: Sequence[Run]) -> list[Run]:
-    """The runs whose model has weights."""
     return [run for run in todo if run.model.weighting != "none"]
 
 
@@ -65,8 +55,7 @@ def weighted(todo: Sequence[Run]) -> list[Run]:
 def seen(
     model: Model, split: Split, training: Training, device: str = "auto"
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N M"]]:
-    """A model's values for each utterance, and its weights there as means over features (a static A: all rows alike).
-    Raises ValueError for a model without weights."""
+    """Values, and weights as means over features, by utterance. Raises ValueError for a model without weights."""
     parts = []
     for index, batch in passes(model, split, 4 * training.batch_size, device):
         with autocast(training, pick_device(device)):
@@ -87,19 +76,18 @@ def at_test_time(
     device: str = "auto",
     jobs: int | None = None,
 ) -> pd.DataFrame:
-    """The weight on a modality, and MAE, while that modality alone is corrupted in the test data of finished runs.
+    """The weight on a modality, and MAE, where that modality alone is corrupted in the test data of finished runs.
 
-    Columns: dataset, source, method, regime (what it was trained on), when ("test"), seed, modality, kind, level (dB,
-    or rate of missing frames), weight (mean of A_m), mae (label units); both are means over `masks` drawings. Models
-    without weights have no rows, nor have absent modalities. Raises ValueError for a corruption of several modalities,
-    FileNotFoundError for a run that was not trained.
+    `COLUMNS`: regime (of the training data), when ("test"), level (dB, or rate of missing frames), weight (mean of
+    A_m), mae (label units); both are means over `masks` draws. No rows for models without weights and absent
+    modalities. Raises ValueError for a corruption of several modalities, FileNotFoundError for an untrained run.
     """
     return _rows([(run, tuple(grid), masks) for run in weighted(todo)], "test", device, jobs)
 
 
 def training_runs(study: Study) -> list[Run]:
-    """Runs of the study's `VARIANTS` on the first data set, trained clean and with noise in one modality at each level,
-    by the profile's `noisy_training` and `training_snr_db`; ready for `runs.ensure`."""
+    """Runs of `VARIANTS` on the first data set, trained clean and with noise in one modality at a time, by the
+    profile's `noisy_training` and `training_snr_db`."""
     profile, first = study.profile, study.refs[0]
     lengths = load(first).train.lengths  # noise in an absent modality changes nothing
     noisy = [("noise", (m,), x) for m in profile.noisy_training if lengths[m].any() for x in profile.training_snr_db]
@@ -112,8 +100,8 @@ def training_runs(study: Study) -> list[Run]:
 def at_training_time(
     todo: Sequence[Run], masks: int = 1, device: str = "auto", jobs: int | None = None
 ) -> pd.DataFrame:
-    """The same for models trained on corrupted data and, as the first level, on clean data, each on test data with the
-    corruption that it was trained on. Columns as `at_test_time`, with regime "noisy" and when "training"."""
+    """As `at_test_time` for models trained on corrupted data, each tested with the same corruption, and on clean data
+    (the first level); regime "noisy", when "training"."""
     todo = weighted(todo)
     trained_on = dict.fromkeys(run.data.training_corruption for run in todo if run.data.training_corruption)
     clean = tuple(dict.fromkeys(replace(how, level=math.inf if how.kind == "noise" else 0.0) for how in trained_on))
@@ -147,20 +135,19 @@ def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, d
 
 
 def verdict(frame: pd.DataFrame) -> pd.DataFrame:
-    """Whether each variant down-weights a corrupted modality, and whether that lowers the error: a row a method and
-    `CELL` of the rows of `at_test_time` and `at_training_time`.
+    """Whether a variant down-weights a corrupted modality and that lowers the error: one row a method and `CELL`.
 
-    Columns beside: n (seeds), clean and noisiest (mean weights at the two ends), and with 95 % t intervals (`_low`,
-    `_high`; not adjusted for the number of cells) change (noisiest minus clean), spearman (of weight against how strong
-    the corruption is, by seed; NaN where the weight is constant), gain (MAE minus that of uniform weights with the same
-    seed, at the noisiest level; below 0 is better), gain_all (its mean over all levels); verdict, evidence, rules
-    (their version and date).
+    `frame`: rows of `at_test_time` and `at_training_time`. `VERDICT_COLUMNS`: n (seeds), clean and noisiest (mean
+    weights at the two ends), and with 95 % t intervals (`_low`, `_high`; not adjusted for the number of cells) change
+    (noisiest - clean), spearman (of weight and strength of corruption, by seed; NaN for a constant weight), gain (MAE
+    minus that of uniform weights with the same seed at the noisiest level; negative is better), gain_all (its mean over
+    levels); verdict, evidence, rules (version and date).
 
     Rules, in this order:
-        impossible as written  in every seed the weight is the same at every level, to the last bit
-        not supported          the weight surely does not fall by `LEAST`: the interval of the change lies above -LEAST
+        impossible as written  in every seed the weight is exactly the same at every level
+        not supported          the interval of the change lies above -`LEAST`
         supported              the intervals of the change, of Spearman's rho and of the gain all lie below 0
-        cannot tell            else: too few seeds, an open interval, or a fall that buys nothing
+        cannot tell            else
     """
     rows = []
     for key, cell in frame.groupby(CELL, sort=False):
@@ -171,12 +158,9 @@ def verdict(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def combined(judged: pd.DataFrame) -> pd.DataFrame:
-    """One verdict a variant and time on "it down-weights a noisy modality", from the rows of `verdict`.
-
-    "impossible as written" where every cell is; else "supported" where every cell is, "not supported" where any is
-    not, else "cannot tell". Columns: dataset, source, method, when, verdict, cells (how many), and of the cell in which
-    the weight fell most: modality, kind, change, change_low, change_high, gain, gain_low, gain_high, n.
-    """
+    """One verdict a variant and time over the cells of `verdict`: "impossible as written" if all are, else
+    `combined_verdict`. Columns: dataset, source, method, when, verdict, cells (how many), and of the cell in which the
+    weight fell most modality, kind, change, change_low, change_high, gain, gain_low, gain_high, n."""
     keys, rows = ["dataset", "source", "method", "when"], []
     shown = ["modality", "kind", *(f"{c}{end}" for c in ("change", "gain") for end in ("", "_low", "_high")), "n"]
     for key, cells in judged.groupby(keys, sort=False):
@@ -202,14 +186,14 @@ def _judged(rows: pd.DataFrame, uniform: pd.DataFrame) -> dict:
     for name, (mean, low, high, _) in zip(MEASURES, intervals, strict=True):
         row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     for end in ("spearman_low", "spearman_high"):
-        row[end] = float(np.clip(row[end], -1, 1))  # a t interval of few values knows no bounds
+        row[end] = float(np.clip(row[end], -1, 1))  # a t interval may exceed the range of rho
     still = bool((np.ptp(weight.to_numpy(), axis=1) == 0).all())
     verdict, words = _rule(still, *intervals[:3])
     return row | {"verdict": verdict, "evidence": f"{words}: {_numbers(row)}"}
 
 
 def _rule(still: bool, change: Interval, rho: Interval, gain: Interval) -> tuple[str, str]:
-    """Verdict and what happens in words, by the rules of `verdict`. Comparisons with NaN are False."""
+    """Verdict, and what happens in words, by the rules of `verdict`. Comparisons with NaN are False."""
     if still:
         return "impossible as written", "cannot move"
     if change.low > 0:
@@ -226,7 +210,7 @@ def _rule(still: bool, change: Interval, rho: Interval, gain: Interval) -> tuple
 
 
 def _numbers(row: dict) -> str:
-    """The evidence in numbers; what is undefined is left out."""
+    """The evidence in numbers; NaN is left out."""
     parts = [f"weight {row['clean']:.4f} to {row['noisiest']:.4f}"]
     shown = (("change", "change", ".4f"), ("spearman", "Spearman", ".2f"), ("gain", "MAE minus uniform's", ".3f"))
     for name, title, digits in shown:
@@ -238,6 +222,6 @@ def _numbers(row: dict) -> str:
 
 
 def _by_level(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """(seeds, levels), from clean to the strongest corruption; seeds without every level are left out."""
+    """(seeds, levels), clean first; seeds that lack a level are left out."""
     wide = rows.pivot(index="seed", columns="level", values=column).dropna()
     return wide.sort_index(axis=1, ascending=not (rows["kind"] == "noise").all())

@@ -1,9 +1,8 @@
-"""Is attention sharper with AMW? The entropy of attention maps, block by block, with and without weights.
+"""Entropy of attention maps by block, with and without weights.
 
 The paper: "AMW leads to sharper and more focused attention distributions across modalities, facilitating better
 alignment and interaction between modality-specific and modality-shared tokens in the subsequent mutual transformer
-layers". So the mutual transformer's two halves are judged (`verdicts.sharpness_verdict`), and the encoder before them
-is shown.
+layers". `verdicts.sharpness_verdict` judges that transformer's two halves.
 """
 
 from __future__ import annotations
@@ -27,20 +26,17 @@ from tmtlib.study.runs import Run
 from tmtlib.training.batches import passes
 
 BLOCKS = ("encoder", "specific_from_shared", "shared_from_specific")
-SIZE = 32  # utterances at a time: their maps are all held at once
+SIZE = 32  # utterances at a time, for memory
 CELL = ["dataset", "source", "regime", "block"]
 COLUMNS = "dataset source method regime block entropy difference low high n verdict".split()
 
 
 def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
-    """Mean normalised entropy of attention on test utterances, and its paired difference to the method `before`.
+    """Mean normalised entropy of attention of TMT's runs on test utterances, and its paired difference to `before`.
 
-    A map's row is a distribution over K keys that are there (padding is none); its normalised entropy is H / log K, 1
-    where attention is even and 0 where it goes to one key. Means are over layers, heads, queries and utterances.
-
-    `COLUMNS`: block is one of `BLOCKS` (in "specific_from_shared" specific tokens query shared ones), entropy the mean
-    over seeds, difference that minus `before`'s with the same seeds (negative is sharper; none for `before` itself),
-    low, high its 95 % t interval, verdict on "sharper" (within +- `LEAST`: not supported). TMT's runs alone have rows.
+    `COLUMNS`: block (one of `BLOCKS`; in "specific_from_shared" specific tokens query shared ones), entropy (mean over
+    layers, heads, queries, utterances and seeds), difference (to `before` with the same seeds, none for itself;
+    negative is sharper), low, high (its 95 % t interval), verdict on "sharper" (within +- `LEAST`: not supported).
     """
     tasks = [(run,) for run in todo if isinstance(run.model, TMTConfig)]
     rows = cache.map_runs(_computed, tasks, device, jobs, "attention entropy")
@@ -67,7 +63,7 @@ def _computed(run: Run, device: str, data: Dataset) -> list[dict]:
 @torch.no_grad()
 def entropies(model: TMT, data: Dataset, device: str = "auto") -> dict[str, float]:
     """Mean normalised entropy by block on the test split."""
-    sums = {block: np.zeros(2) for block in BLOCKS}  # of the entropy, and of how many rows
+    sums = {block: np.zeros(2) for block in BLOCKS}  # entropy, number of rows
     for _, batch in passes(model, data.test, SIZE, device):
         maps = model(batch, attention=True)[1].attention
         valid = torch.cat([batch.valid(m) for m in MODALITIES], dim=1)
@@ -82,7 +78,7 @@ def entropies(model: TMT, data: Dataset, device: str = "auto") -> dict[str, floa
 
 
 def normalised_entropy(map_: Float[Tensor, "B h Q K"], keys: Bool[Tensor, "B K"]) -> Float[Tensor, "B h Q"]:
-    """H / log K of each row over the K keys that are there, made to sum to one over them; 0 where there is but one."""
+    """H / log K of each row over its K valid keys, scaled to sum to 1: 1 if even, 0 on one key or where K is 1."""
     p = map_ * keys[:, None, None]
     p = p / p.sum(-1, keepdim=True)
     entropy = -torch.xlogy(p, p).sum(-1)

@@ -1,7 +1,4 @@
-"""What a method costs beside another: parameters, and time measured side by side in one process.
-
-Seconds on a shared machine mean little, so times are ratios of interleaved measurements.
-"""
+"""Parameters of a method, and its training time relative to another's, measured in turn in one process."""
 
 from __future__ import annotations
 
@@ -33,11 +30,8 @@ def extra_time(
     rounds: int = 15,
     steps: int = 4,
 ) -> Interval:
-    """How much longer a training step of `config` takes than one of `baseline`: 0.01 for one per cent more.
-
-    The two train on the same utterances, `steps` steps a round, and take turns at being first. The interval is over
-    rounds, without the first, which warms up.
-    """
+    """How much longer a training step of `config` takes than one of `baseline`, as a share (0.01: 1 %). Both train on
+    the same utterances, `steps` steps a round, in alternating order; the interval is over rounds without the first."""
     where = pick_device(device)
     utterances = dataset.train.take(np.arange(min(steps * training.batch_size, len(dataset.train))))
     with one_thread(device), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
@@ -59,10 +53,8 @@ def extra_time(
 def table(
     methods: Sequence[str], profile: Profile, dataset: Dataset, device: str = "auto", rounds: int = 8
 ) -> pd.DataFrame:
-    """What each method costs beyond plain TMT: parameters, and time per training step as a share, with interval.
-
-    Columns: method, parameters (more than TMT's), extra_time, low, high (95 % t interval over rounds), n (rounds).
-    """
+    """What each method costs beyond TMT: method, parameters (more than TMT's), extra_time (share, a training step),
+    low, high (95 % t interval over rounds), n (rounds)."""
     plain, rows = method_config("tmt", profile.model), []
     for method in methods:
         config = method_config(method, profile.model)
@@ -72,5 +64,4 @@ def table(
 
 
 def extra_parameters(config: ModelConfig, baseline: ModelConfig, dataset: Dataset) -> int:
-    """How many more trainable parameters a model of `config` has than one of `baseline`."""
     return count_parameters(build_model(config, dataset)) - count_parameters(build_model(baseline, dataset))

@@ -1,9 +1,4 @@
-"""Checks of the protocol itself: what selection on test, speakers in two splits, and other settings do to a result.
-
-selection_bonus    how much better a test result looks when its epoch was picked by test
-split_comparison   the official split beside one that has no video in two splits
-sensitivity        the gain of TMT+AMW over TMT at other batch sizes and learning rates
-"""
+"""Effects of the protocol: selection on test, videos in two splits, training settings."""
 
 from __future__ import annotations
 
@@ -32,10 +27,9 @@ PAIR = ("tmt", "tmt_amw")  # what `sensitivity` compares
 def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """What picking epochs by test adds over picking them by validation. Arguments and errors as `selection`.
 
-    Columns: dataset, source, method, metric, paper (what it prints, of real data, or NaN; see `facts.printed`),
-    selected_on_valid and selected_on_test (means over seeds, the metric's unit), bonus (their difference, positive
-    where test selection looks better: for MAE the reduction), low and high (its 95 % t interval), n (seeds where the
-    metric is defined; 0 leaves NaN).
+    Columns: dataset, source, method, metric, paper (`facts.printed`, of real data), selected_on_valid and
+    selected_on_test (means over seeds, the metric's unit), bonus (their difference, positive where test selection looks
+    better: for MAE the reduction), low, high (its 95 % t interval), n (seeds where the metric is defined; 0: NaN).
     """
     keys = ["dataset", "source", "method", "metric"]
     table = _means(selection(todo, device, jobs), keys, ["selected_on_valid", "selected_on_test"], "bonus")
@@ -45,16 +39,13 @@ def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None 
 
 
 def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
-    """One row a run and metric: its test value at the epoch that validation picks, and at its own best test epoch.
+    """One row a run and metric: its test value at the epoch that validation (`select_by`) picks, and at its best test
+    epoch.
 
-    This is the only function that ever trains with the test split as held-out data. The second value is what the
-    original TMT's code reports, which looks at test after every epoch and keeps each metric's maximum. Every run is
-    trained twice to its last epoch (`patience` is not used, so that both choose among the same epochs), once with
-    validation and once with test held out; what is held out has no part in training, so the parameters take the same
-    path. Each run's own `select_by` picks on validation.
-
-    Columns: dataset, source, method, seed, metric, selected_on_valid, selected_on_test, bonus, valid_epoch,
-    test_epoch. Raises RuntimeError where the two trainings did not take the same path.
+    The second is what the original TMT's code reports: each metric's maximum over test results of all epochs. Every run
+    is trained twice to its last epoch (without `patience`), with validation and with test held out, which does not
+    change the parameters. No other function gives `fit` the test split. Columns: dataset, source, method, seed, metric,
+    selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises RuntimeError as `check_same_path`.
     """
     todo = [replace(run, training=replace(run.training, patience=None)) for run in todo]
     return cache.map_runs(_selected, [(run,) for run in todo], device, jobs, "selection on test")
@@ -95,11 +86,10 @@ def split_comparison(
 ) -> pd.DataFrame:
     """MAE and Acc-5 on the official split and on one without a video in two splits (`regrouped`), over seeds.
 
-    A run's seed draws its regrouping and its speakers too; both splits have the same speakers. `effects` are synthetic
-    speaker effects (`with_speakers`); real data have their own and take 0. Raises ValueError as those two do.
-
-    Columns: dataset, source, method, effect, metric, official and grouped (means over seeds), difference (positive
-    where the official split looks better: for MAE grouped - official), low, high (95 % t interval), n.
+    `effects`: of synthetic speakers (`with_speakers`). A run's seed draws its regrouping and speakers, the same in both
+    splits. Raises ValueError as those two functions do. Columns: dataset, source, method, effect, metric, official and
+    grouped (means over seeds), difference (positive where the official split looks better: for MAE grouped - official),
+    low, high (95 % t interval), n.
     """
     tasks = [(run, float(effect)) for effect in effects for run in todo]
     scores = cache.map_runs(_splits, tasks, device, jobs, "official and grouped splits")
@@ -117,7 +107,7 @@ def _splits(run: Run, effect: float, device: str, data: Dataset) -> list[dict]:
 
 
 def _test_scores(run: Run, data: Dataset, device: str) -> dict[str, float]:
-    """Test metrics of the run's method and protocol on other data than the run's own."""
+    """Test metrics of the run's settings, trained on other data."""
     with one_thread(device):
         (best,) = fit(run.model, run.training, data.train, data.valid, data.shape, (run.seed,), device)
         model = build_model(run.model, data.shape)
@@ -130,12 +120,9 @@ def sensitivity(
 ) -> pd.DataFrame:
     """The gain of TMT+AMW over TMT at every combination of the grid's settings, over seeds.
 
-    `todo` holds runs of both, others are left out; `grid` has values by field of `Training`, such as
-    {"batch_size": (32, 64), "learning_rate": (1e-4, 1e-3)}. `runs.ensure` trains and keeps them as ordinary runs.
-
-    Columns: dataset, source, the grid's fields, metric ("mae", "acc5"), tmt and tmt_amw (means), difference (TMT+AMW
-    minus TMT: a gain is negative for MAE and positive for Acc-5), low, high (95 % t interval), n. Raises ValueError
-    where the two have not the same data sets and seeds, TypeError for another field.
+    Other methods in `todo` are left out. `grid`: values by field of `Training`, as {"batch_size": (32, 64)}. Columns:
+    dataset, source, the grid's fields, metric ("mae", "acc5"), tmt and tmt_amw (means), difference (TMT+AMW - TMT),
+    low, high (95 % t interval), n. Raises ValueError for unpaired or no runs, TypeError for another field.
     """
     before, after = ({(run.data, run.seed) for run in todo if run.method == m} for m in PAIR)
     if before != after or not before:
@@ -158,7 +145,7 @@ def sensitivity(
 
 
 def _means(rows: pd.DataFrame, keys: list[str], shown: list[str], value: str) -> pd.DataFrame:
-    """Means over the seeds in which `value` is defined: of the columns `shown`, and of `value` with its t interval."""
+    """Means of the columns `shown` over seeds in which `value` is defined, and of `value` with its t interval."""
     means = rows.dropna(subset=value).groupby(keys, sort=False, dropna=False)[shown].mean().reset_index()
     table = over_seeds(rows, keys, value).rename(columns={"mean": value}).merge(means, on=keys, how="left")
     return table[[*keys, *shown, value, "low", "high", "n"]]

@@ -1,9 +1,8 @@
-"""Do weights follow what an utterance's modalities are worth? Synthetic data say which of them are reliable there.
+"""Whether weights follow the reliability of an utterance's modalities, which only synthetic data have.
 
-The paper has weights that differ by utterance: "in video segments where facial expressions were ambiguous but audio
-carried clear prosody, AMW correctly assigned higher weights to the audio stream. Conversely, in silent or low-quality
-audio samples, AMW emphasized textual semantics and visual features." `by_reliability` compares weights between
-utterances, `example` rebuilds the paper's two scenes. Real data have no known reliability, and no rows.
+The paper: "in video segments where facial expressions were ambiguous but audio carried clear prosody, AMW correctly
+assigned higher weights to the audio stream. Conversely, in silent or low-quality audio samples, AMW emphasized textual
+semantics and visual features."
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ METHOD = ["dataset", "source", "method", "regime"]
 # What each scene changes, and the modalities whose weights the paper says it raises
 SCENES = {"face ambiguous": ("audio",), "audio silent": ("text", "vision")}
 BINS = 8  # of a reliability diagram
-SNR_DB = (math.inf, 0.0, -10.0, -20.0)  # its panels
+SNR_DB = (math.inf, 0.0, -10.0, -20.0)  # one panel each
 
 
 def by_reliability(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """The weight on a modality where it is reliable against where it is not, on synthetic test utterances.
 
-    A row a method with weights and modality: reliable, unreliable (mean weights), difference (95 % t interval low,
-    high), auc (the chance that a reliable utterance has a greater weight on the modality than an unreliable one, ties
-    half; auc_low, auc_high), utterances (unreliable ones), n (seeds), verdict on weights following reliability.
+    Columns: METHOD, modality, reliable, unreliable (mean weights), difference, low, high (its 95 % t interval), auc
+    (P(a reliable utterance has a greater weight than an unreliable one), ties half), auc_low, auc_high, utterances
+    (unreliable ones), n (seeds), verdict (`follows`).
     """
     rows, keys = cache.map_runs(_compared, _tasks(todo), device, jobs, "weights by reliability"), [*METHOD, "modality"]
     table, auc = over_seeds(rows, keys, "reliable", against="unreliable"), over_seeds(rows, keys, "auc")
@@ -52,12 +51,8 @@ def by_reliability(todo: Sequence[Run], device: str = "auto", jobs: int | None =
 
 
 def example(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
-    """The paper's two scenes, from synthetic test utterances all of whose modalities are reliable: the change of each
-    weight when the face becomes ambiguous (its frames are those of utterances whose vision shows nothing but
-    distractors), or the audio silent (all frames missing).
-
-    A row a method, scene and modality: change (mean over utterances, then seeds), low, high (95 % t interval), n,
-    claimed (whether the paper says that this weight rises) and, where it does, verdict.
+    """The change of each weight in the paper's two scenes (`staged`): METHOD, scene, modality, change (mean over
+    utterances, then seeds), low, high (95 % t interval), n, claimed (the paper says it rises), verdict (where claimed).
     """
     rows, keys = (
         cache.map_runs(_changed, _tasks(todo), device, jobs, "the paper's scenes"),
@@ -70,8 +65,8 @@ def example(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) 
 
 
 def follows(low: float, high: float, still: bool = False) -> str:
-    """The verdict on a weight that should be higher, from the 95 % interval of its difference over seeds: impossible
-    where no weight differs at all (`still`), not supported where it lies below `LEAST`, supported where above 0."""
+    """The verdict on a weight that should be higher, from the 95 % interval of its difference over seeds: impossible as
+    written where no weight differs (`still`), not supported below `LEAST`, supported above 0, else cannot tell."""
     if still:
         return "impossible as written"
     if high < LEAST:
@@ -80,7 +75,7 @@ def follows(low: float, high: float, still: bool = False) -> str:
 
 
 def _verdicts(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> list[str]:
-    """`follows` of each interval of the table of `rows`, whose "range" is 0 where a run's weights do not differ."""
+    """`follows` for each row of the table of `rows`, whose "range" is 0 where a run's weights do not differ."""
     still = over_seeds(rows, keys, "range")["mean"] == 0
     return [follows(*cell) for cell in zip(table["low"], table["high"], still, strict=True)]
 
@@ -119,10 +114,9 @@ def _changed(run: Run, device: str, data: Dataset) -> list[dict]:
 
 
 def staged(data: Dataset) -> tuple[Split, dict[str, Split]]:
-    """Synthetic test utterances whose modalities are all reliable, as they are and as each of the `SCENES` has them.
-
-    Raises ValueError where there is no such utterance, or none with ambiguous vision to take frames from.
-    """
+    """Synthetic test utterances whose modalities are all reliable, and the same in each of the `SCENES`: "face
+    ambiguous" with the frames of utterances with unreliable vision, "audio silent" with all audio frames missing.
+    Raises ValueError where one of these two sorts of utterances is missing."""
     reliable = data.truth.splits["test"].reliable
     clear, ambiguous = np.flatnonzero(reliable.all(1)), np.flatnonzero(~reliable[:, MODALITIES.index("vision")])
     if not len(clear) or not len(ambiguous):
@@ -140,11 +134,8 @@ def staged(data: Dataset) -> tuple[Split, dict[str, Split]]:
 def diagram(
     todo: Sequence[Run], snr_db: Sequence[float] = SNR_DB, device: str = "auto", jobs: int | None = None
 ) -> pd.DataFrame:
-    """Reliability diagrams: test utterances in `BINS` bins of about equal numbers by prediction, at levels of noise.
-
-    A row a run, level and bin: METHOD, seed, level (dB), bin (lowest predictions first), prediction and label (means,
-    label units: equal for a model that can be taken at its word), n (utterances).
-    """
+    """Reliability diagrams at levels of noise, of `BINS` bins of about equal numbers of test utterances by prediction:
+    METHOD, seed, level (dB), bin (lowest first), prediction and label (means, label units), n (utterances)."""
     rows = cache.map_runs(_bins, [(run, tuple(snr_db)) for run in todo], device, jobs, "reliability diagrams")
     return rows.reindex(columns=[*METHOD, "seed", "level", "bin", "prediction", "label", "n"])
 

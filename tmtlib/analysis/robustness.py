@@ -1,9 +1,5 @@
-"""Trained models on corrupted test data, by the protocols of `tmtlib.data.corruption`, and what the scores come to.
-
-Corruptions act on the test split alone, after training, and are the same for every model and training seed: a random
-one is drawn `masks` times, from seeds of its own. `sweep` has a row a run, corruption and mask; `summary`, `auilc` and
-those below them are pure functions of such rows, with means over masks first, so that n always counts training seeds.
-"""
+"""Trained models on test data corrupted by the protocols of `tmtlib.data.corruption`, `masks` times where random, the
+same for every model and seed. Functions of the rows of `sweep` take means over masks first: n counts training seeds."""
 
 from __future__ import annotations
 
@@ -40,7 +36,7 @@ CURVE = ["protocol", "kind", "modality", "metric"]  # one value a level
 
 
 def grid(profile: Profile, everything: bool = True) -> list[Corruption]:
-    """The corruptions of a profile: P1, P3 and P7, and with `everything` P8 and P9 too."""
+    """The corruptions of a profile: P1, P3 and P7; with `everything` also P8 and P9."""
     parts = [corruption.missing_frames(profile.missing_rates), corruption.missing_modalities()]
     parts += [corruption.noise(profile.snr_db)]
     if everything:
@@ -49,8 +45,8 @@ def grid(profile: Profile, everything: bool = True) -> list[Corruption]:
 
 
 def suits(how: Corruption, split: Split) -> bool:
-    """False where a corruption acts on an absent modality alone (all lengths 0), keeps an absent one, takes a block out
-    of single frames, or makes a modality later than its longest utterance lasts."""
+    """False where a corruption acts on absent modalities alone (all lengths 0), keeps an absent one, takes a block out
+    of single frames, or delays a modality by its longest utterance or more."""
     longest = {m: int(split.lengths[m].max(initial=0)) for m in MODALITIES}
     present = [m for m in how.modalities if longest[m]]
     if how.kind == "missing_modalities":
@@ -67,11 +63,10 @@ def sweep(
 ) -> pd.DataFrame:
     """Test metrics of finished runs: METHOD, seed, CORRUPTION, mask, n_test (utterances) and the metrics.
 
-    regime is what a run was trained on, modality as in `Corruption.where`, level NaN where a kind has none. Corruptions
-    that do not suit the data have no rows, nor has noise in the text, or a late one, where a model reads token ids.
-    Raises FileNotFoundError for a run that was not trained.
+    regime: of the training data; modality: `Corruption.where`; level: NaN for a kind without one. No rows where not
+    `suits`, nor for noise or shift of text read as token ids. Raises FileNotFoundError for an untrained run.
     """
-    # Where there are more cores than models, a model's corruptions are shared out among them
+    # With more cores than runs, the corruptions of a run are split into several tasks
     cores = (jobs or runs.cpu_count()) if pick_device(device).type == "cpu" else 1
     size = -(-len(grid) // max(1, cores // max(1, len(todo))))
     tasks = [(run, tuple(grid[i : i + size]), masks) for run in todo for i in range(0, len(grid), size)]
@@ -80,11 +75,8 @@ def sweep(
 
 
 def swept(study: Study) -> pd.DataFrame:
-    """`sweep` of a study, which trains what is missing, and `constant_rows`.
-
-    Methods of `EVERYWHERE` go under P1, P3 and P7 on all data sets. On the first one those of `ON_THE_FIRST` and of the
-    regime "masked" do too, and P8 and P9 are added.
-    """
+    """`sweep` of a study, whose missing runs are trained, and `constant_rows`: P1, P3 and P7 for `EVERYWHERE` on all
+    data sets; on the first one `ON_THE_FIRST` and regime "masked" too, and P8 and P9."""
     profile, first = study.profile, study.refs[0]
     methods = [m for m in (*EVERYWHERE, *ON_THE_FIRST) if m in study.methods]
     study.ensure(*methods)
@@ -100,7 +92,7 @@ def swept(study: Study) -> pd.DataFrame:
 
 
 def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:
-    """What the constant trivial baseline scores under each corruption of `rows`: always the same, without features."""
+    """Scores of the constant trivial baseline, which reads no features, under each corruption of `rows`."""
     parts = []
     for ref in dict.fromkeys(run.data.clean for run in todo):
         data = load(ref)
@@ -121,7 +113,6 @@ def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, d
 
 
 def scores(run: Run, model: Model, split: Split, device: str) -> dict[str, float]:
-    """Metrics of a run's model on any split."""
     with one_thread(device):
         values = predict(model, split, run.training, device)
     return scores_of(run.model.task, values, split.labels_for(run.model.task), model.family)
@@ -130,7 +121,7 @@ def scores(run: Run, model: Model, split: Split, device: str) -> dict[str, float
 def measured(
     data: Dataset, grid: Sequence[Corruption], masks: int, measure: Callable[[Split], Any]
 ) -> Iterator[tuple[Corruption, int, Any]]:
-    """What `measure` gives of the test split in each of the `cases` that suit it, asked once of the clean split."""
+    """`measure` of the test split in each of the `cases` that suit it; the clean split is measured once."""
     scale, clean = noise_scale(data.train), []
     for how, mask in cases([how for how in grid if suits(how, data.test)], masks):
         if how.changes_nothing:
@@ -146,21 +137,21 @@ def cases(grid: Sequence[Corruption], masks: int) -> list[tuple[Corruption, int]
 
 
 def row_start(run: Run, how: Corruption, mask: int, n_test: int) -> dict:
-    """A row of `sweep`, but for the metrics and for what `cache.map_runs` puts before it."""
+    """regime, CORRUPTION, mask and n_test, as in `sweep`."""
     where = {"protocol": how.protocol, "kind": how.kind, "modality": how.where, "level": how.level}
     return {"regime": run.data.regime} | where | {"mask": mask, "n_test": n_test}
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """One long table of means over seeds, sd (ddof 1) and n: METHOD, CORRUPTION, metric, mean, sd, n."""
+    """Means over seeds: METHOD, CORRUPTION, metric, mean, sd (ddof 1), n."""
     seeds = by_seed(rows).dropna(subset="value")
     values = seeds.groupby([*METHOD, *CORRUPTION, "metric"], sort=False, dropna=False)["value"]
     return values.agg(mean="mean", sd="std", n="count").reset_index()
 
 
 def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over masks in long form: METHOD, seed, CORRUPTION, metric, value. A value is NaN where it is undefined with
-    any mask (Corr of a constant prediction); metrics that a data set does not have are left out."""
+    """Means over masks in long form: METHOD, seed, CORRUPTION, metric, value; NaN where a mask's is undefined (Corr of
+    a constant prediction). Metrics that a data set lacks have no rows."""
     names, keys = [m for m in metrics.LABELS if m in rows], [*METHOD, "seed", *CORRUPTION]
     grouped = rows.groupby(keys, sort=False, dropna=False)[names]
     means = grouped.mean().where(grouped.count().eq(grouped.size(), axis=0)).reset_index()
@@ -169,10 +160,7 @@ def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def area_under_curve(rows: pd.DataFrame, metric: str = "mae", kind: str = "noise") -> pd.DataFrame:
-    """The normalised AUILC of one kind of corruption, in the metric's own unit: a row a run and modality.
-
-    Columns: METHOD, seed, modality, area, clean (the metric where nothing is corrupted), beyond (area minus clean).
-    """
+    """Normalised AUILC of one kind: METHOD, seed, modality, area, clean (without corruption), beyond (area - clean)."""
     seeds = by_seed(rows[rows["kind"] == kind])
     areas = _areas(seeds[seeds["metric"] == metric]).rename(columns={"auilc_normalised": "area"})
     return areas.assign(beyond=areas["area"] - areas["clean"])[[*METHOD, "seed", "modality", "area", "clean", "beyond"]]
@@ -182,13 +170,11 @@ def auilc(rows: pd.DataFrame, wanted: Sequence[str] = ("mae", "acc5", "f1_5class
     """The area under each curve of a metric over levels, AUILC (Yuan et al. 2021): one row a method and curve.
 
     AUILC = sum over neighbouring levels of (x_i + x_{i+1}) / 2 (r_{i+1} - r_i), where r is the rate of missing frames
-    (P1), the share of a block or the frames of a shift (P8), and for noise (P7), where decibels from infinity have no
-    width, equal steps from 0 (clean) to 1 (the noisiest).
+    (P1), share of a block or frames of a shift (P8), and for noise (P7) equal steps from 0 (clean) to 1 (noisiest).
 
-    Columns: METHOD, CURVE, auilc (mean over seeds), auilc_normalised (divided by the range of r: the metric's own
-    unit), low, high (its 95 % t interval), clean (the metric where nothing is corrupted), relative_drop
-    ((auilc_normalised - clean) / |clean|: a loss is positive for MAE, negative for all others), worst (over levels, of
-    the means), n. Where a metric is undefined at some level (Corr of a constant prediction), so is its area.
+    Columns: METHOD, CURVE, auilc (mean over seeds), auilc_normalised (over the range of r: in the metric's unit), low,
+    high (its 95 % t interval), clean (without corruption), relative_drop ((auilc_normalised - clean) / |clean|: a loss
+    is positive for MAE, negative for others), worst (of the means over levels), n. NaN where undefined at some level.
     """
     seeds = by_seed(rows)
     seeds = seeds[seeds["kind"].isin(CURVES) & seeds["metric"].isin(wanted)]
@@ -204,7 +190,7 @@ def auilc(rows: pd.DataFrame, wanted: Sequence[str] = ("mae", "acc5", "f1_5class
 
 
 def _areas(seeds: pd.DataFrame) -> pd.DataFrame:
-    """auilc, auilc_normalised and clean of each curve of the rows of `by_seed`: METHOD, seed, CURVE."""
+    """METHOD, seed, CURVE, auilc, auilc_normalised and clean of each curve in the rows of `by_seed`."""
     keys, areas = [*METHOD, "seed", *CURVE], []
     for key, curve in seeds.groupby(keys, sort=False):
         noise = curve["kind"].iloc[0] == "noise"
@@ -217,7 +203,7 @@ def _areas(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_case(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
-    """Where each method is worst: METHOD, metric, clean, worst (means over seeds), n, and CORRUPTION of the worst."""
+    """The worst corruption of each method: METHOD, metric, clean, worst (means over seeds), n, CORRUPTION."""
     table = summary(rows)
     table = table[table["metric"] == metric]
     means = table.groupby(METHOD, sort=False)["mean"]
@@ -228,11 +214,11 @@ def worst_case(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
 
 
 def ranking_stability(areas: pd.DataFrame, draws: int = 1000, seed: int = 0, confidence: float = 0.95) -> pd.DataFrame:
-    """Whether the methods' order by area (`area_under_curve`, of a metric where less is better) is that on clean data.
+    """Whether methods rank by area (`area_under_curve`, of a metric where less is better) as on clean data.
 
-    For each data set, regime and modality: tau, Kendall's rank correlation of the methods' mean clean values and mean
-    areas; low, high, its percentiles over bootstrap draws of seeds; best (method with the least mean area), best_again
-    (share of draws in which it is best again), methods (those with the same seeds) and n (seeds).
+    Columns: dataset, source, regime, modality, tau (Kendall's, of mean clean values and areas), low, high (percentiles
+    over bootstrap draws of seeds), best (least mean area), best_again (share of draws with that best), methods, n
+    (seeds).
     """
     rng, keys, rows = np.random.default_rng(seed), ["dataset", "source", "regime", "modality"], []
     for key, cell in areas.groupby(keys, sort=False):

@@ -1,10 +1,7 @@
-"""Trained models on test data whose transcripts lost words or have other words in them: protocol P6.
+"""Trained models on test data whose transcripts lost words or have other words: protocol P6.
 
-The text features are made anew from the corrupted transcripts, by an encoder that the user gives (`data.text`),
-and normalised as the file's own were. Level 0 is made anew too, so that a curve shows what the words do and not
-what the encoder does; `agreement` says how far it is the file's own text. Audio and vision stay.
-
-In word-aligned data, frames of text no longer stand beside the audio and vision of the same words once words are lost.
+Text features are made anew by the user's encoder (`data.text`) and normalised as the file's own, also at level 0, so
+that a curve does not show the encoder. In word-aligned data, lost words move the text against audio and vision.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
 
 Encoder = WordVectors | FrozenBert
-CLOSE = 0.05  # standard deviations that a feature may differ by and be the same
+CLOSE = 0.05  # standard deviations by which a feature may differ
 
 
 def sweep(
@@ -42,10 +39,9 @@ def sweep(
 ) -> pd.DataFrame:
     """Test metrics of finished runs with words dropped and substituted: rows as those of `robustness.sweep`.
 
-    `encoder` is the .npz of word vectors or folder of a BERT that made the data's text features; `rates` are of words
-    lost or replaced, 0 to 1, and 0 is the transcript itself, encoded anew; words are drawn `masks` times, the same for
-    every model. Raises what `open_encoder` raises, DataError as `check_text`, ValueError for a model that reads token
-    ids, and FileNotFoundError for a run that was not trained.
+    `encoder`: the .npz of word vectors or folder of a BERT that made the data's text features; `rates`: of words, 0 to
+    1; words are drawn `masks` times, the same for every model. Raises as `open_encoder` and `check_text`, ValueError
+    for a model that reads token ids, FileNotFoundError for an untrained run.
     """
     by_data: dict[DataRef, list[Run]] = {}
     for run in todo:
@@ -59,8 +55,8 @@ def sweep(
 
 
 def agreement(ref: DataRef, encoder: str | Path, device: str = "auto") -> float:
-    """Share of test utterances whose text, made anew from the transcript, is the file's own: of the same length, and
-    within .05 standard deviations everywhere. Arguments and errors as `sweep`."""
+    """Share of test utterances whose text made anew has the length of the file's own and, to `CLOSE`, its features.
+    Raises as `open_encoder` and `check_text`."""
     data = load(ref.clean)
     encode = open_encoder(encoder, device)
     check_text(data, encode)
@@ -70,8 +66,7 @@ def agreement(ref: DataRef, encoder: str | Path, device: str = "auto") -> float:
 
 
 def check_text(data: Dataset, encode: Encoder) -> None:
-    """Raises DataError where the encoder cannot make the test split's text anew: synthetic data, an empty transcript,
-    one frame an utterance, or another width."""
+    """Raises DataError for synthetic data, an empty test transcript, under 3 frames an utterance, or another width."""
     (frames, width), name, texts = data.test.shapes["text"], data.card.title, data.test.raw_text
     if data.card.source == "synthetic":
         raise DataError(f"{name}: synthetic transcripts hold no words that say the label; use a file with transcripts")
@@ -88,7 +83,7 @@ def check_text(data: Dataset, encode: Encoder) -> None:
 
 
 def encoded(data: Dataset, raw_text: Sequence[str], encode: Encoder) -> Split:
-    """The test split with text features made of other transcripts, normalised by the training split as `data` are."""
+    """The test split with text features of other transcripts, normalised as `data` are."""
     test = data.test
     features, lengths = encode(raw_text, test.shapes["text"][0])
     new = replace(
@@ -103,14 +98,14 @@ def encoded(data: Dataset, raw_text: Sequence[str], encode: Encoder) -> Split:
 
 @lru_cache(maxsize=2)
 def _statistics(ref: DataRef) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the training text as it is in the file, by which the data of `ref` are scaled."""
+    """Mean and standard deviation of the training text before normalisation."""
     return schema.normalizer(load(replace(ref, normalize=False)).train)["text"]
 
 
 def _of_data_set(
     _: Run, todo: list[Run], encoder: str, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset
 ) -> list[dict]:
-    """Rows of all runs on one data set, kept by run. Where a run has none yet they are computed for all."""
+    """Rows of all runs on one data set, stored by run. If one has none, those of all are computed."""
     encode, computed, rows = open_encoder(encoder, device), {}, []
 
     def compute(run: Run) -> list[dict]:

@@ -1,4 +1,4 @@
-"""What is computed from finished runs: each run in a process of its own, and its rows kept beside the run."""
+"""Rows computed from finished runs, in parallel, and stored beside each run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ Rows = list[dict]
 
 
 def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finished: bool = True) -> Rows:
-    """The rows that `compute` gives, read back from beside the run where they were computed before.
-
-    They are computed anew where the key, the code (of trained results, and of the module with those of its room that it
-    imports) or, of a `finished` run, the training differ.
-    """
+    """The rows of `compute`, stored as JSON beside the run. They are computed again where `key`, `code_sha256(module)`
+    or, with `finished`, the run's training differs. With `finished`, raises FileNotFoundError for an untrained run."""
     trained = runs.read_record(run).meta["time"] if finished else ""
     name = f"{run.id}.{digest((*key, trained, code_sha256(module)))[:8]}.json"
     path = runs.record_path(run).with_name(name)
@@ -35,10 +32,8 @@ def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finis
 
 
 def per_run(name: str, finished: bool = True) -> Callable:
-    """Decorator of `function(run, *options, device, data) -> rows`: rows are `stored` by run and options.
-
-    `finished` False is for functions that train models of their own, whatever the run's training left.
-    """
+    """Decorator of `function(run, *options, device, data) -> rows`: rows are `stored` by `name`, run and options.
+    `finished`: False for functions that train models themselves."""
 
     def decorate(function: Callable[..., Rows]) -> Callable[..., Rows]:
         @wraps(function)
@@ -52,12 +47,9 @@ def per_run(name: str, finished: bool = True) -> Callable:
 
 
 def map_runs(function: Callable[..., Rows], tasks: list[tuple], device: str, jobs: int | None, name: str):
-    """Rows of every task in order, each begun with dataset, source, method and seed of its run, as a DataFrame.
-
-    A task is a run with the other arguments of `function(run, ..., device, data) -> rows`. `data` are the run's, with
-    nothing done to train and valid, whatever the run was trained on. On a CPU `jobs` processes (default: one a core)
-    do a task each. `name` is the progress bar's.
-    """
+    """Rows of all tasks in order, as a DataFrame that begins with the run's dataset, source, method and seed. A task is
+    (run, ...), the arguments of `function(run, ..., device, data) -> rows` before the device; `data` are the run's
+    without training corruption. On a CPU `jobs` processes (default: one a core) share the tasks."""
     cpu = pick_device(device).type == "cpu"
     jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
     arguments = ((i, function, task, device, load(task[0].data.clean)) for i, task in enumerate(tasks))

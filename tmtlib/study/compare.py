@@ -1,4 +1,4 @@
-"""Whether two studies' CSV tables agree: the same rows in any order, equal words, and numbers to `TOLERANCE`."""
+"""Compares two studies' CSV tables: rows in any order, words exactly, numbers to `TOLERANCE`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tmtlib import common
 from tmtlib.study.provenance import commit
 
 TOLERANCE = 1e-5  # relative, and absolute below 1
-KEYS = (  # columns that say what a row is about; all others are compared
+KEYS = (  # columns that identify a row; all others are compared
     *("dataset", "source", "alignment", "method", "regime", "when", "seed", "epoch", "kind", "what", "level"),
     *("modality", "metric", "emotion", "measure", "statistic", "before", "after", "claim", "block", "order", "pair"),
     *("scene", "effect", "learning_rate", "batch_size", "protocol"),
 )
-# What no second run has again, and words made of numbers that other columns hold
+# Not compared: differs from run to run, or repeats numbers of other columns
 LEFT_OUT = ("seconds", "peak_memory_mb", "device", "torch", "commit", "run_id", "time", "extra_time", "evidence")
 
 
 class Difference(NamedTuple):
-    """A cell that differs; column "row" or "file" for one that only one side has."""
+    """A cell that differs; column "row" or "file" where one side lacks it."""
 
     file: str
     row: str
@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
 
 def read_tables(folder: Path) -> dict[str, str]:
-    """The text of a folder's CSV files by name. Raises FileNotFoundError where it has none."""
+    """CSV text of a folder by file name. Raises FileNotFoundError where there is none."""
     files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.csv"))}
     if not files:
         raise FileNotFoundError(f"no tables (*.csv) in {folder}")
@@ -44,11 +44,8 @@ def read_tables(folder: Path) -> dict[str, str]:
 
 
 def reference_tables(folder: Path, data: set[str]) -> dict[str, str]:
-    """What a study in that results folder is compared with: CSV text by file name, none where there is nothing.
-
-    The committed tables of the same profile (the folder's name) on the data of these SHA-256; outside a checkout of
-    this repository, the folder's own files as they are now.
-    """
+    """CSV text by file name to compare a results folder with: the committed tables of the same profile (the folder's
+    name) on data of these SHA-256, or none; outside a checkout of this repository, the folder's present files."""
     if commit() == "unknown":
         return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.csv")}
     done = subprocess.run(["git", "archive", "HEAD", "results"], cwd=common.ROOT, capture_output=True)
@@ -64,7 +61,7 @@ def reference_tables(folder: Path, data: set[str]) -> dict[str, str]:
 
 
 def data_hashes(provenance: str) -> set[str]:
-    """SHA-256 of the data that a `provenance.json` names; empty for a text that is none."""
+    """SHA-256 of the data that a `provenance.json` names; empty for invalid text."""
     try:
         return {card["sha256"] for card in json.loads(provenance)["data"]}
     except (ValueError, KeyError, TypeError):
@@ -72,7 +69,7 @@ def data_hashes(provenance: str) -> set[str]:
 
 
 def compare(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[list[Difference], int]:
-    """What differs between two sets of tables, CSV text by file name, and how many rows are equal."""
+    """Differences of two sets of tables (CSV text by file name), and the number of equal rows."""
     differences, equal = [], 0
     for file in sorted(before.keys() | after.keys()):
         if file not in before or file not in after:
@@ -88,12 +85,12 @@ def compare(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[list[D
 
 
 def _rows(text: str) -> dict[tuple, dict[str, str]]:
-    """Compared cells by column, of each row by its key; rows with the same key are numbered."""
+    """Compared cells by column, for each row key; repeated keys are numbered."""
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     left_out = [*LEFT_OUT, *(("low", "high") if "extra_time" in table else ())]
     table = table.drop(columns=[name for name in left_out if name in table])
     if "claim" in table:
-        table = table[table["claim"] != "overhead"]  # its verdict is of measured times
+        table = table[table["claim"] != "overhead"]  # its verdict depends on measured times
     keys = [name for name in KEYS if name in table] or list(table.columns[:1])
     repeats = table.groupby(keys, sort=False).cumcount().map(lambda n: f"({n + 1})" if n else "")
     index = zip(*(table[name] for name in keys), repeats, strict=True)
@@ -101,7 +98,7 @@ def _rows(text: str) -> dict[tuple, dict[str, str]]:
 
 
 def _cells(old: dict[str, str] | None, new: dict[str, str] | None) -> list[tuple[str, str, str]]:
-    """Column, old and new value of each cell that differs between two rows; None for a row that is not there."""
+    """Column, old and new value of each cell that differs between two rows; None for a missing row."""
     if old is None or new is None:
         return [("row", "missing" if old is None else "there", "missing" if new is None else "there")]
     pairs = [(name, old.get(name, "no column"), new.get(name, "no column")) for name in dict.fromkeys([*old, *new])]
@@ -111,12 +108,12 @@ def _cells(old: dict[str, str] | None, new: dict[str, str] | None) -> list[tuple
 def _same(a: str, b: str) -> bool:
     try:
         return a == b or abs(float(a) - float(b)) <= TOLERANCE * max(1.0, abs(float(a)), abs(float(b)))
-    except ValueError:  # words
+    except ValueError:  # not numbers
         return False
 
 
 def summary(differences: list[Difference], equal: int, name: str = "the committed tables", most: int = 10) -> str:
-    """One line where everything agrees; else how much differs, and the first differences with old and new value."""
+    """One line where all rows agree; else counts and the first `most` differences."""
     if not differences:
         return f"All {equal} rows agree with {name} (numbers to {TOLERANCE:g})."
     files = len({d.file for d in differences})

@@ -1,8 +1,4 @@
-"""The methods that the study compares, one row each: how its model differs, and how tables and figures show it.
-
-A method is a change to the profile's TMT, or another model at the size of its paper; nothing else differs between
-methods. A model or weighting of your own is one file and one more row: `add_method`, or a file given to `methods_from`.
-"""
+"""The methods that the study compares: changes to the profile's TMT, and other models at the size of their papers."""
 
 from __future__ import annotations
 
@@ -23,18 +19,18 @@ from tmtlib.models.tmt import TMTConfig
 
 @dataclass(frozen=True)
 class Method:
-    """One row: its name in results, its title for people, its family, its model, and its line in figures."""
+    """A method; `title`, `colour` and `dash` are how tables and figures show it."""
 
     name: str
     title: str
-    family: str  # main, weighting, placement, variant, held, subset, baseline, mmsa, 5-class, emotions or own
+    family: str  # main, weighting, slow, held, placement, variant, subset, 5-class, emotions, baseline, bert, mmsa, own
     change: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # fields of the model's config
     model: type[ModelConfig] = TMTConfig
     colour: str | None = None  # None: a hue of its own from the name
-    dash: str = ":"  # matplotlib's line style
+    dash: str = ":"  # matplotlib line style
 
     def config(self, tmt: TMTConfig) -> ModelConfig:
-        """The model config beside a TMT of that config."""
+        """The config of the method's model where the profile's TMT is `tmt`."""
         return replace(tmt, **self.change) if self.model is TMTConfig else self.model.beside(tmt, **self.change)
 
 
@@ -42,11 +38,11 @@ AMW = {"weighting": "static"}
 ROWS = (
     Method("tmt", "TMT", "main", {"weighting": "none"}, colour="#4D4D4D", dash="-"),
     Method("tmt_amw", "TMT+AMW", "main", AMW, colour="#AA3377", dash="-"),  # W learns at the training rate
-    # W can move far within the budget
+    # W moves far within a profile's epochs
     Method("tmt_amw_fast", "TMT+AMW, fast W", "weighting", AMW | {"weighting_lr": 1e-2}, colour="#D55E00", dash="--"),
     # the paper's rate, where a profile has another
     Method("tmt_amw_slow", "TMT+AMW, slow W", "slow", AMW | {"weighting_lr": 1e-4}, colour="#F0A870"),
-    # controls: what AMW gains beyond them, it gains by learning weights, and by learning which
+    # controls: fixed weights
     Method("tmt_uniform", "TMT, uniform weights", "main", {"weighting": "uniform"}, colour="#56B4E9", dash="-."),
     Method("tmt_random", "TMT, random weights", "main", {"weighting": "random"}, colour="#8C6D31"),
     *(Method(f"tmt_mostly_{m}", f"TMT, mostly {m} (.8)", "held", {"weighting": f"mostly_{m}"}) for m in MODALITIES),
@@ -108,12 +104,12 @@ TRIVIAL_BASELINES = {  # predictors without training, see `tmtlib.analysis.trivi
 
 
 def family(*families: str) -> tuple[str, ...]:
-    """The names of the methods of some families, family by family."""
+    """Names of the methods of these families, family by family."""
     return tuple(name for wanted in families for name, method in METHODS.items() if method.family == wanted)
 
 
 def method_config(name: str, tmt: TMTConfig) -> ModelConfig:
-    """The model config of a method beside a profile's TMT. Raises ValueError for an unknown one."""
+    """The config of a method's model where the profile's TMT is `tmt`. Raises ValueError for an unknown method."""
     if name not in METHODS:
         raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name].config(tmt)
@@ -125,29 +121,26 @@ def method_title(name: str) -> str:
 
 
 def method_titles() -> dict[str, str]:
-    """Titles by name, of methods and trivial baselines: for `DataFrame.replace`."""
+    """Titles of methods and trivial baselines by name."""
     return {name: method.title for name, method in METHODS.items()} | TRIVIAL_BASELINES
 
 
 def add_method(method: Method) -> None:
-    """Makes one more method known to the study, or replaces the one of that name."""
+    """Adds a method to `METHODS`, or replaces the one of that name."""
     METHODS[method.name] = method
 
 
 def methods_from(path: str | Path) -> list[str]:
-    """Runs a Python file that registers weightings or adds methods, and returns the names of the methods it brought.
-
-    A weighting "name" becomes the method "tmt_<name>". A second call with the same file replaces what the first has
-    brought. Records of finished runs are found by name: rename it, or delete its runs, when its code changes. Raises
-    FileNotFoundError where there is no such file, ValueError where it brings nothing.
-    """
+    """Runs a Python file that registers weightings (method "tmt_<name>") or adds methods; returns the new methods'
+    names. A second call with the file replaces them. Records are found by name: rename a weighting, or delete its runs,
+    when its code changes. Raises FileNotFoundError where there is no such file, ValueError where it adds nothing."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no file {path} with weightings or methods of your own")
     for name in [n for n, made in WEIGHTINGS.items() if getattr(made, "from_file", None) == str(path)]:
         del WEIGHTINGS[name]
     before = dict(WEIGHTINGS), dict(METHODS)
-    # As "__main__", so that worker processes are sent the classes themselves and need not find this file
+    # As "__main__": worker processes are sent the classes and need not import this file
     exec(compile(path.read_bytes(), str(path), "exec"), {"__name__": "__main__"})
     for name in (n for n in WEIGHTINGS if n not in before[0]):
         WEIGHTINGS[name].from_file = str(path)

@@ -1,4 +1,4 @@
-"""The notebook series: executed in order by papermill (`run`), or saved anew with smoke outputs (`clean`)."""
+"""The notebook series: executed by papermill (`run`), or saved again with smoke outputs (`clean`)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tmtlib.common import write_atomic
 from tmtlib.study import compare, report
 from tmtlib.study.study import Study, open_study
 
-NOISE = ("running over TCP without encryption",)  # what a kernel says of itself, no part of any result
+NOISE = ("running over TCP without encryption",)  # kernel warnings, removed from saved outputs
 
 
 class WrongUse(ValueError):
-    """A request that cannot be meant; the command line exits with 2."""
+    """Invalid arguments; the command line exits with 2."""
 
     exit_code = 2
 
 
 def notebooks(only: str | None = None) -> list[Path]:
-    """The series in order, or those whose numbers ("02,03") are named. Raises WrongUse for an unknown number."""
+    """The notebooks in order, or of the numbers ("02,03"). Raises WrongUse for an unknown number or no notebook."""
     every = sorted(common.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not every:
         raise WrongUse(f"no notebooks in {common.NOTEBOOKS}; install from a checkout: pip install -e .")
@@ -51,15 +51,12 @@ def run(
     datasets: str = "",
     methods: str = "",
 ) -> int:
-    """Executes the series and returns an exit code: 0 done, 1 a notebook failed.
-
-    Executed copies go to `<results>/<profile>/notebooks/`. The first failing notebook ends the series: its cell, its
-    error and its executed copy are named. Data and device are checked before anything runs.
-    """
+    """Executes the series up to the first notebook that fails; returns 0, or 1 for a failure. Executed copies go to
+    `<results>/<profile>/notebooks/`. Raises WrongUse for an unknown notebook or parameter, and as `open_study`."""
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    # Kernels run in the notebooks' folder, so what is relative to this one is made absolute
+    # Kernels run in the notebooks' folder, so relative paths are made absolute
     if os.environ.get("TMT_RESULTS"):
         os.environ["TMT_RESULTS"] = str(common.results_folder())
     place = Path(data).expanduser() if data else common.data_folder()
@@ -93,7 +90,7 @@ def run(
     if any(path.name.startswith("06") for path in todo):
         print(report.read(study.profile.name, brief=True))
     if before:
-        paths = [study.results / name for name in before]  # tables that only this study has differ from nothing
+        paths = [study.results / name for name in before]  # tables of this study alone are not compared
         after = {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
         before = {name: text for name, text in before.items() if not only or name in after}
         print(compare.summary(*compare.compare(before, after)) + "\n")
@@ -107,7 +104,6 @@ def _finished_runs() -> int:
 
 
 def _print_line(path: Path, state: str, begun: float, runs_before: int) -> None:
-    """One line a finished notebook, above the progress bar where there is one."""
     trained = _finished_runs() - runs_before
     runs = f"  {trained} runs trained" if trained else ""
     tqdm.write(f"{path.name:<32}{state:<8}{_clock(time.monotonic() - begun):>6}{runs}")
@@ -121,10 +117,7 @@ def _failure(path: Path, error: Exception) -> str:
 
 
 def _make_room(study: Study) -> None:
-    """Removes a profile's tables and figures when they are of other data, so that the two are never mixed.
-
-    Finished runs stay, so the tables can be had again at once.
-    """
+    """Deletes a profile's tables and figures where they are of other data; finished runs stay."""
     path = study.results / "provenance.json"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if compare.data_hashes(text) in (set(), {ref.sha256 for ref in study.refs}):
@@ -145,7 +138,7 @@ def execute(path: Path, copy: Path, parameters: dict[str, str] | None = None) ->
 
 
 def clean(only: str | None = None) -> int:
-    """Re-executes the saved notebooks in place at profile smoke and strips what changes from run to run."""
+    """Re-executes the saved notebooks in place at profile smoke, each `strip`ped of what changes from run to run."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TMT_RESULTS=folder):
         os.environ.pop("TMT_DATA", None)
         for path in tqdm(notebooks(only), unit="notebook", disable=None):
@@ -159,7 +152,7 @@ def clean(only: str | None = None) -> int:
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without times, paths, widget states and the kernel's remarks about itself."""
+    """The notebook without times, paths, widget states and kernel warnings."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
     for i, cell in enumerate(notebook.cells):
@@ -177,7 +170,7 @@ def _volatile(output: nbformat.NotebookNode) -> bool:
 
 
 def _check_parameters(path: Path, parameters: dict[str, str]) -> None:
-    """papermill only warns about a parameter that a notebook does not know, so a typing error would be run."""
+    """Raises WrongUse for a parameter that the notebook lacks, of which papermill only warns."""
     import papermill
 
     unknown = set(parameters) - set(papermill.inspect_notebook(path))
@@ -190,5 +183,5 @@ def _clock(seconds: float) -> str:
 
 
 def _short(path: Path) -> str:
-    """A path as seen from the working folder, where it lies below it."""
+    """The path relative to the working folder where it is inside it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

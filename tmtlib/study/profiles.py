@@ -1,9 +1,5 @@
-"""The sizes of the study, as data.
-
-smoke: seconds a notebook, for tests. quick: the whole series on two CPU cores in minutes. full: quick with the whole
-family of weightings and every subset of the modalities. paper: the paper's protocol at the paper's size, ten seeds, on
-a GPU. `resized` changes the seeds, data sets or methods of any of them.
-"""
+"""The sizes of the study: smoke (for tests), quick (minutes on two CPU cores), full (quick with all weightings and all
+subsets of the modalities) and paper (the paper's size and protocol, ten seeds, on a GPU)."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from tmtlib.training.fit import Training
 
 @dataclass(frozen=True)
 class Profile:
-    """A whole study's size: which data sets, methods and seeds, declared before anything runs."""
+    """The size of a study: data sets, methods, seeds, models, trainings and corruptions."""
 
     name: str
     seeds: tuple[int, ...]
@@ -33,8 +29,8 @@ class Profile:
     five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
     normalize: bool = True
     masked: tuple[str, ...] = ()  # methods that are also trained with frames missing, on the first data set
-    noisy_training: tuple[str, ...] = MODALITIES  # modalities with noise in which weightings are trained, one by one
-    training_snr_db: tuple[float, ...] = (-10.0, -20.0)  # at these levels; synthetic text feels none above about 0
+    noisy_training: tuple[str, ...] = MODALITIES  # modalities to which training adds noise, one at a time
+    training_snr_db: tuple[float, ...] = (-10.0, -20.0)  # its levels, see `adaptation.LEVELS`
     snr_db: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0, -5.0, -10.0)  # notebook 04's noise levels
     missing_rates: tuple[float, ...] = tuple(i / 10 for i in range(11))  # its rates of missing frames
     blocks: tuple[float, ...] = (0.2, 0.4, 0.6)  # its shares of frames in a missing block
@@ -46,7 +42,7 @@ class Profile:
 
 
 def synthetic_sizes(utterances: tuple, aligned: int, unaligned: tuple) -> dict[str, SyntheticSize]:
-    """Small synthetic data sets that keep what is particular: CH-SIMS alone has a T of its own for each modality."""
+    """Sizes of synthetic data by data set; CH-SIMS alone has another T for each modality."""
     frames = {"mosi": (aligned,) * 3, "mosei": (aligned,) * 3, "sims": unaligned}
     return {name: SyntheticSize(utterances, t) for name, t in frames.items()}
 
@@ -100,7 +96,7 @@ PROFILES = {
         shifts=(4,),
         masks=2,
         worlds=12,
-        world_size=SyntheticSize((1200, 150, 300), (4, 4, 4)),  # few frames: a model learns them in seconds
+        world_size=SyntheticSize((1200, 150, 300), (4, 4, 4)),  # few frames, for speed
     ),
     "paper": Profile(
         name="paper",
@@ -112,7 +108,7 @@ PROFILES = {
     ),
 }
 
-# Profile quick with everything that it leaves out for time; what quick has trained is not trained again
+# Profile quick with what it leaves out for time; quick's runs are used again
 PROFILES["full"] = replace(
     PROFILES["quick"],
     name="full",
@@ -125,18 +121,16 @@ PROFILES["full"] = replace(
 
 
 def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
-    """The names in "mosi,sims"; of a sequence, the same."""
+    """The names in "mosi,sims", or in a sequence."""
     return tuple(filter(None, (n.strip() for n in names.split(",")))) if isinstance(names, str) else tuple(names)
 
 
 def resized(
     profile: Profile, seeds: int | None = None, datasets: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> Profile:
-    """The profile with the first so many seeds, some of its data sets, or other methods; each says so in its name.
-
-    methods: names, which then run on every data set, or "all" for the whole family; main methods always run, as claims
-    are judged against them. Raises ValueError for no seed, an unknown method, or a data set the profile has not.
-    """
+    """The profile with the first `seeds` seeds, some of its data sets, or other methods; its name says which. `methods`
+    ("all": the whole family) run on every data set, beside the main ones, which the claims need. Raises ValueError for
+    no seed, an unknown method, or a data set that the profile lacks."""
     changes, parts = {}, [profile.name]
     if seeds is not None:
         if seeds < 1:

@@ -1,4 +1,4 @@
-"""What a result came from: the commit, versions and platform, and a hash of the code that it depends on."""
+"""Provenance of a result: commit, versions, platform, and a hash of the code that it depends on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def provenance() -> dict[str, str]:
-    """Versions, platform, commit and time, as every record and table states them."""
+    """Versions, platform, commit and time (UTC)."""
     return {
         "tmtlib": __version__,
         "torch": torch.__version__,
@@ -35,10 +35,7 @@ def provenance() -> dict[str, str]:
 
 @lru_cache
 def commit() -> str:
-    """This repository's commit, with "-dirty" for uncommitted changes to the library.
-
-    "unknown" outside a checkout, also where the files lie inside a repository of something else.
-    """
+    """This repository's commit, with "-dirty" for uncommitted changes to tmtlib; "unknown" outside its checkout."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -57,11 +54,8 @@ def commit() -> str:
 
 @lru_cache
 def code_sha256(module: str | None = None, package: Path = PACKAGE) -> str:
-    """SHA-256 of the code that a trained result depends on: whole rooms, as statements without comments and docstrings.
-
-    module: an analysis, "tmtlib.analysis.importance", whose own file and those of its room that it imports count too.
-    Raises FileNotFoundError for a room or module without any file: an empty hash would call every result valid.
-    """
+    """SHA-256 of the `_statements` of `RESULT_ROOMS` and, if given, of a module such as "tmtlib.analysis.importance"
+    with the modules of its room that it imports. Raises FileNotFoundError for a room or module without files."""
     files: set[Path] = set()
     for room in RESULT_ROOMS:
         place = package / room
@@ -76,7 +70,7 @@ def code_sha256(module: str | None = None, package: Path = PACKAGE) -> str:
 
 
 def _with_imports(module: str, package: Path) -> set[Path]:
-    """A module's file and, one from another, those of the modules of its room that it imports."""
+    """Files of a module and, recursively, of the modules of its room that it imports."""
     files, waiting = set(), [package.joinpath(*module.split(".")[1:]).with_suffix(".py")]
     while waiting:
         path = waiting.pop()
@@ -94,7 +88,7 @@ def _with_imports(module: str, package: Path) -> set[Path]:
 
 
 def _statements(path: Path) -> str:
-    """A file's statements as Python writes them, without comments and docstrings; of data files, the text."""
+    """A Python file's statements without comments and docstrings; the text of other files."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return text

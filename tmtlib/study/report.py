@@ -1,4 +1,4 @@
-"""A study's report, and the README's numbers: Markdown made from the CSV files of results folders alone."""
+"""Reports and the README's tables, in Markdown, from the CSV files of results folders."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ README_METHODS = (
 
 
 def write(folder: Path) -> str:
-    """The report of a results folder with `table1.csv`, `claims.csv` and `runs.csv`; other sections where their CSV is.
-
-    Other sections: robustness (`auilc.csv`), adaptation (`adaptation_combined.csv`), importance (`readable.csv` and
-    `worlds_agreement.csv`) and held weights (`frozen_weights.csv`).
-    """
+    """The report of a results folder with `table1.csv`, `claims.csv` and `runs.csv`. Further sections where their files
+    are there: robustness (`auilc.csv`), adaptation (`adaptation_combined.csv`), importance (`readable.csv`,
+    `worlds_agreement.csv`), held weights (`frozen_weights.csv`)."""
     table1, claims, runs = (pd.read_csv(folder / f"{name}.csv") for name in ("table1", "claims", "runs"))
     source, commits = table1["source"].iloc[0], ", ".join(sorted(runs["commit"].unique()))
     first = dataset_title(*table1[["dataset", "source"]].iloc[0])
@@ -57,7 +55,7 @@ def write(folder: Path) -> str:
 
 
 def read(profile: str, brief: bool = False) -> str:
-    """The finished report of a profile; brief: only Table 1 and the verdicts. Raises FileNotFoundError without one."""
+    """The report of a profile; brief: Table 1 and the verdicts. Raises FileNotFoundError where there is none."""
     path = common.results_folder(profile) / NAME
     if not path.is_file():
         raise FileNotFoundError(f"no report at {path}; run the study first: tmt run --profile {profile.split('_')[0]}")
@@ -73,7 +71,7 @@ def _family(table1: pd.DataFrame) -> str:
 
 
 def _robustness(auilc: pd.DataFrame) -> str:
-    """Area under the degradation curve over the range of levels: a row a method, a column a corruption and regime."""
+    """Normalised AUILC of MAE: a row a method, a column a corruption and regime."""
     kept = (auilc["dataset"] == auilc["dataset"].iloc[0]) & (auilc["metric"] == "mae") & (auilc["modality"] == "all")
     areas = auilc[kept & auilc["kind"].isin(("missing_frames", "noise", "missing_block"))]
     column = areas["kind"].str.replace("_", " ") + " (" + areas["protocol"] + "), trained " + areas["regime"]
@@ -85,7 +83,7 @@ def _robustness(auilc: pd.DataFrame) -> str:
 
 
 def _adaptation(combined: pd.DataFrame) -> str:
-    """The verdict on "the weight falls with noise" of each variant and time, and the largest fall."""
+    """The verdict on each method and time, and the largest fall of a weight."""
     shown = tables.titled(combined).rename(columns={"dataset": "data", "method": "weights", "when": "corrupted at"})
     shown["largest fall"] = intervals(combined, "change", "+.4f", "change_low", "change_high")
     shown["of"] = combined["modality"] + ", " + combined["kind"].str.replace("_", " ")
@@ -95,7 +93,7 @@ def _adaptation(combined: pd.DataFrame) -> str:
 
 
 def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
-    """How each measure of importance follows the ground truth over worlds, and what it may be read as."""
+    """Agreement of each measure of importance with the ground truth, and what it may be read as."""
     rows = readable.sort_values("spearman", ascending=False, na_position="last").set_index("measure")
     texts = agreement.assign(text=intervals(agreement, "value", ".3g")).set_index(["statistic", "measure"])["text"]
     columns = {
@@ -122,7 +120,7 @@ def _markdown(frame: pd.DataFrame) -> str:
 
 
 def update_readme() -> None:
-    """Rewrites the generated parts of README.md, and the report of each committed study, from `results/`."""
+    """Writes the generated parts of README.md, and the report of each committed study, from `results/`."""
     results, path = common.ROOT / "results", common.ROOT / "README.md"
     text = readme(path.read_text(encoding="utf-8"), results)
     common.write_atomic(path, lambda file: file.write(text.encode()))
@@ -131,7 +129,7 @@ def update_readme() -> None:
 
 
 def readme(text: str, results: Path) -> str:
-    """The README's text with its tables made anew from the synthetic `quick` and from the studies of real files."""
+    """The README's text with its generated parts made from `results`."""
     real = pd.concat([pd.read_csv(folder / "table1.csv") for folder in real_folders(results)], ignore_index=True)
     text = between(text, "findings", findings(results))
     text = between(text, "synthetic", readme_table(pd.read_csv(results / "quick" / "table1.csv")))
@@ -140,12 +138,12 @@ def readme(text: str, results: Path) -> str:
 
 
 def real_folders(results: Path) -> list[Path]:
-    """`<file>/quick` or `<file>/ten` of real files; `ten` was a profile of ten seeds, today `full` with 10 seeds."""
+    """Results folders of real files; `ten` was a profile, today `full` with 10 seeds."""
     return sorted([*results.glob("*/quick"), *results.glob("*/ten")])
 
 
 def between(text: str, name: str, content: str) -> str:
-    """The text with `content` between its marks of that name. Raises ValueError where it has no such marks."""
+    """The text with `content` between its marks of that name. Raises ValueError where they are missing."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     before, begun, rest = text.partition(begin)
     _, ended, after = rest.partition(end)
@@ -155,7 +153,7 @@ def between(text: str, name: str, content: str) -> str:
 
 
 def findings(results: Path) -> str:
-    """What was found, in five sentences with their numbers."""
+    """Five numbered sentences of findings."""
     folders = (results / "quick", *real_folders(results))
     gains = pd.concat([pd.read_csv(folder / "amw_differences.csv") for folder in folders], ignore_index=True)
     bonus, reach, claims = (
@@ -200,14 +198,13 @@ def _range(reach: pd.DataFrame, method: str) -> str:
 
 
 def _tally(gains: pd.DataFrame) -> str:
-    """How many comparisons show a gain, surely none of half the printed size (or a loss), or neither."""
     counts = gains["verdict"].value_counts()
     gain, none, open_ = (counts.get(v, 0) for v in ("supported", "not supported", "cannot tell"))
     return f"{gain} show a gain, {none} surely none of half the printed size (or a loss), {open_} cannot tell"
 
 
 def readme_table(table1: pd.DataFrame) -> str:
-    """Table 1 in few rows: trained methods, the strongest linear model, the best constant, the best possible."""
+    """Table 1 of `README_METHODS` and, for each data set, the best linear model."""
     mae = table1[table1["metric"] == "mae"].groupby("dataset", sort=False)
     linear = {(dataset, best_linear(cells)["method"]) for dataset, cells in mae}
     named = [(d, m) in linear or m in README_METHODS for d, m in zip(table1["dataset"], table1["method"], strict=True)]
@@ -215,7 +212,7 @@ def readme_table(table1: pd.DataFrame) -> str:
 
 
 def verdict_table(claims: pd.DataFrame) -> str:
-    """How many claims have which verdict, and a row a claim: its words, its place, and what it was judged from."""
+    """Counts of the verdicts, and a row a claim: quote and place, verdict, source."""
     counts = claims["verdict"].value_counts()
     total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
     columns = {
@@ -231,7 +228,7 @@ def verdict_table(claims: pd.DataFrame) -> str:
 
 
 def baseline_sentences(table1: pd.DataFrame) -> str:
-    """Whether TMT beats the best linear model in MAE, and by how much; a list item a data set."""
+    """A list item a data set: MAE of TMT against the best linear model."""
     lines = []
     for dataset, cells in table1[table1["metric"] == "mae"].groupby("dataset", sort=False):
         tmt, best = cells.set_index("method").loc["tmt"], best_linear(cells)
@@ -245,6 +242,6 @@ def baseline_sentences(table1: pd.DataFrame) -> str:
 
 
 def best_linear(mae: pd.DataFrame) -> pd.Series:
-    """The row of the linear model with the least MAE, from rows of Table 1 with metric MAE."""
+    """The linear model with the least MAE, of rows of Table 1 with metric MAE."""
     linear = mae[mae["method"].str.startswith("linear_")]
     return linear.loc[linear["mean"].idxmin()]

@@ -1,8 +1,5 @@
-"""Runs and their records: `ensure` trains what is missing, nothing twice, and returns one row a run.
-
-A finished run is two files in `<results>/runs/`: `<id>.pt`, the best epoch's parameters, and `<id>.npz`, the record.
-The record is written last and atomically, so a killed study keeps every finished run and repeats only the rest.
-"""
+"""Runs and their records: in `<results>/runs/`, `<id>.pt` (parameters of the best epoch) and `<id>.npz` (the record),
+which is written last and atomically, so an interrupted study repeats only unfinished runs."""
 
 from __future__ import annotations
 
@@ -30,14 +27,13 @@ from tmtlib.stats.metrics import scores_of
 from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.training.fit import Fit, Training, fit, precision_on, predict
 
-# joblib restarts a worker process whose memory grows, as it does with each data set that `load` caches, and warns
-# that the worker stopped. No run is lost; without this filter every study would end in such warnings.
+# joblib restarts a worker whose memory grows (as with each data set that `load` caches) and warns; no run is lost
 warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: everything that can change its numbers."""
+    """All settings that can change the numbers of one training."""
 
     data: DataRef
     method: str
@@ -47,7 +43,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the run's canonical JSON."""
+        """The first 12 hexadecimal digits of the SHA-256 of the run as canonical JSON."""
         return digest(self)[:12]
 
 
@@ -56,15 +52,14 @@ JUDGED = ("valid", "test")  # the splits whose predictions a record keeps
 
 @dataclass(frozen=True)
 class Record:
-    """What one finished run left on disk."""
+    """The stored record of a finished run."""
 
     meta: dict  # run, card, provenance and history, as JSON types
-    predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or chances of emotions (N, 6)
+    predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or probabilities of emotions (N, 6)
     labels: dict[str, np.ndarray]  # by split, of the run's task: (N,) or (N, 6)
     weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
 
     def scores(self, split: str = "test") -> dict[str, float]:
-        """All metrics of one split."""
         task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
         return scores_of(task, self.predictions[split], self.labels[split], family)
 
@@ -74,11 +69,8 @@ class Record:
 
 
 def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Trains the runs that have no record yet and returns one row a run, in the order given, with test metrics.
-
-    On a GPU, runs that differ only in their seed are handed to `fit` together. On a CPU, where such small models gain
-    nothing from a second thread, `jobs` processes (default: one a core) train a run each.
-    """
+    """Trains the runs that have no record; returns one row a run, in the order given, with test metrics. On a GPU, runs
+    that differ only in seed are trained together; on a CPU `jobs` processes (default: one a core) take one each."""
     runs = list(runs)
     missing = [run for run in dict.fromkeys(runs) if not record_path(run).exists()]
     with tqdm(total=len(missing), desc="training", unit="run", disable=not progress or not missing) as bar:
@@ -97,14 +89,8 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
 
 
 def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> Iterator:
-    """Results of `function(*arguments[i])` as they are ready, from `jobs` processes (this one, where jobs is 1).
-
-    Large arrays among the arguments, such as a data set's, are written once to shared memory (or a temporary file)
-    and mapped by every process: one more process costs no more memory for data.
-
-    Worker processes may have been started for an earlier call, so they are told where results are and which
-    weightings the caller has registered.
-    """
+    """Results of `function(*arguments[i])` as they are ready, from `jobs` processes (this one where jobs is 1). They
+    share large arrays, memory-mapped, and are sent the results folder and registered weightings."""
     registered = {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
     setting = str(common.results_folder()), registered
     calls = (delayed(_call)(setting if jobs > 1 else None, function, a) for a in arguments)
@@ -119,7 +105,7 @@ def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple
 
 
 def train(run: Run, seeds: Sequence[int], device: str, data: Dataset) -> int:
-    """Trains one method with several seeds and saves each as soon as it is finished; returns how many."""
+    """Trains a run with several seeds and saves each as soon as it is finished; returns how many."""
 
     def keep(done: Fit) -> None:
         save(replace(run, seed=done.seed), done, data, device)
@@ -131,7 +117,7 @@ def train(run: Run, seeds: Sequence[int], device: str, data: Dataset) -> int:
 
 
 def _warn_of_others(runs: list[Run]) -> None:
-    """Records are found by settings; a change of code or device does not change those, so it is said."""
+    """Warns of records from several devices or other code, neither of which is part of a run's id."""
     metas = [read_record(run).meta for run in runs]
     devices = {meta["device"] for meta in metas}
     if len(devices) > 1:
@@ -146,7 +132,7 @@ def _warn_of_others(runs: list[Run]) -> None:
 
 
 def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
-    """Writes a finished run: parameters first, then the record, each by writing aside and renaming."""
+    """Writes a finished run: parameters, then the record, each atomically."""
     model = build_model(run.model, data.shape)
     model.load_state_dict(done.state)
     arrays = {f"prediction_{s}": predict(model, data[s], run.training, device) for s in JUDGED}
@@ -173,7 +159,7 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
 
 
 def read_record(run: Run) -> Record:
-    """The record of a finished run. Raises FileNotFoundError when it has not been trained."""
+    """The record of a finished run. Raises FileNotFoundError for an untrained run."""
     path = record_path(run)
     if not path.exists():
         raise FileNotFoundError(f"no record of {run.data.name} {run.method} seed {run.seed} at {path}; ensure() it")
@@ -195,12 +181,11 @@ def load_model(run: Run, shape: DataShape | None = None) -> Model:
 
 
 def load_state(run: Run) -> dict[str, torch.Tensor]:
-    """The parameters of a finished run, by name."""
     return torch.load(record_path(run).with_suffix(".pt"), weights_only=True)
 
 
 def row(run: Run) -> dict:
-    """One flat row: what was run, where, on what, and its test metrics."""
+    """One flat row of a finished run: its settings, data, test metrics, costs and provenance."""
     record = read_record(run)
     meta = record.meta
     return {
@@ -240,5 +225,5 @@ def histories(todo: Iterable[Run]) -> pd.DataFrame:
 
 
 def record_path(run: Run) -> Path:
-    """Where a run's record is, or will be."""
+    """The path of a run's record, finished or not."""
     return common.results_folder() / "runs" / f"{run.id}.npz"

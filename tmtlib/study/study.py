@@ -1,4 +1,4 @@
-"""A study: one profile on the data at hand. What a notebook opens first, and asks for everything else."""
+"""A study: one profile, its data sets and a device."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tmtlib.study.profiles import PROFILES, Profile, resized, split_names
 from tmtlib.study.provenance import provenance
 from tmtlib.study.runs import Run
 
-# No dates in figure files: the same figure, the same bytes
+# Figure files without dates: equal figures are equal bytes
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A profile, the data sets it runs on, and the device; made by `open_study`."""
+    """Made by `open_study`."""
 
     profile: Profile
     refs: tuple[DataRef, ...]
@@ -37,7 +37,7 @@ class Study:
 
     @property
     def source(self) -> str:
-        """What the data say of themselves, "synthetic" or "real"; a study never mixes the two."""
+        """Whether the data sets are "synthetic" or "real"; a study never mixes the two."""
         return stated(self.refs[0]).source
 
     @property
@@ -49,16 +49,14 @@ class Study:
         return common.figures_folder(self.profile.name)
 
     def datasets(self) -> Iterator[Dataset]:
-        """The study's data sets, one at a time; the last three stay in memory."""
         return (load(ref) for ref in self.refs)
 
     def runs(self, *methods: str, regime: str = "clean") -> list[Run]:
         """All runs of some methods: data set by data set, method by method, seed by seed.
 
-        `regime` "masked" trains on the first data set with frames missing, see `corruption.REGIMES`. A 5-class method
-        has runs only on the data sets that the profile names for it, one of emotions only where there are emotion
-        labels, an ablation on the first. Raises ValueError for an unknown method, DataError where no data set has
-        emotion labels.
+        `regime` "masked" (`corruption.REGIMES`) trains on the first data set with frames missing. 5-class methods run
+        on the profile's `five_class`, those of emotions where there are such labels, ablations on the first data set.
+        Raises ValueError for an unknown method or regime, DataError where no data set has emotion labels.
         """
         configs = {method: method_config(method, self.profile.model) for method in methods}
         check_choice("regime", regime, tuple(REGIMES))
@@ -83,25 +81,25 @@ class Study:
         return method not in self.profile.ablations or ref.clean == self.refs[0]
 
     def ensure(self, *methods: str, regime: str = "clean") -> pd.DataFrame:
-        """Trains what is missing of some methods (default: all of the profile) and returns one row a run."""
+        """`runs.ensure` of some methods (default: all of the profile)."""
         return runs.ensure(self.runs(*(methods or self.methods), regime=regime), self.device, self.profile.jobs)
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The profile's methods, with the 5-class ones where a data set has them, and its ablations."""
+        """The profile's methods, the 5-class ones where a data set has them, and its ablations."""
         twins = family("5-class") if any(ref.name in self.profile.five_class for ref in self.refs) else ()
         return (*self.profile.methods, *twins, *self.profile.ablations)
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
-        """Writes a table to `<results>/<profile>/<name>.csv`, whole or not at all."""
+        """Writes `<results>/<profile>/<name>.csv` atomically, numbers with six digits."""
         return self._write(f"{name}.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
     def save_text(self, text: str, name: str) -> Path:
-        """Writes text to `<results>/<profile>/<name>`, whole or not at all."""
+        """Writes `<results>/<profile>/<name>` atomically."""
         return self._write(name, text)
 
     def show(self, figure: Figure, name: str) -> Figure:
-        """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it, for the notebook cell to display."""
+        """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it."""
         save_figure(figure, self.figures, name)
         return figure
 
@@ -111,8 +109,8 @@ class Study:
         return path
 
     def provenance(self, rows: pd.DataFrame) -> str:
-        """JSON: the profile, the data (with SHA-256, without any place on this machine), what wrote these tables, and
-        the commits, devices and versions of PyTorch that the runs in `rows` were trained with."""
+        """JSON: the profile, the data cards (without paths), what wrote the tables, and the commits, devices and
+        versions of PyTorch that trained the runs in `rows`."""
         trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
         cards = [asdict(dataset.card) for dataset in self.datasets()]
         whole = {"written": provenance()} | trained | {"profile": as_json(self.profile), "data": cards}
@@ -120,7 +118,7 @@ class Study:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes name.pdf and name.png (300 dpi) to the folder, whole or not at all; returns their paths."""
+    """Writes name.pdf and name.png (300 dpi) to the folder, each atomically; returns their paths."""
     paths = [folder / f"{name}.{suffix}" for suffix in METADATA]
     for path, metadata in zip(paths, METADATA.values(), strict=True):
         with plt.style.context(common.FIGURE_STYLE, after_reset=True):
@@ -136,16 +134,14 @@ def open_study(
     datasets: str | Sequence[str] = (),
     methods: str | Sequence[str] = (),
 ) -> Study:
-    """The study of a profile ("smoke", "quick", "full" or "paper") on the data at hand.
+    """The study of a profile, one of `PROFILES`, on the data at hand.
 
     Args:
-        profile: the study's size, see `tmtlib.PROFILES`.
         data: a feature file, or a folder with the standard files; default: TMT_DATA, else synthetic data.
         device: "auto", "cpu" or "cuda".
-        seeds, datasets, methods: other than the profile's, see `profiles.resized`; lists may be "mosi,sims".
+        seeds, datasets, methods: as for `resized`; lists may be "mosi,sims".
 
-    Raises ValueError for an unknown profile, method or data set, or a device that is not there, FileNotFoundError for
-    data not found.
+    Raises ValueError for an unknown profile, method, data set or device, FileNotFoundError for data not found.
     """
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)

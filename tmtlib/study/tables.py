@@ -1,8 +1,5 @@
-"""Tables from rows of runs: pure functions of DataFrames.
-
-`rows` below means what `ensure` and `trivial_baselines.rows` return: one row a run (or trivial baseline) with dataset,
-source, alignment, method and a column for each metric that is defined for the data set.
-"""
+"""Tables from `rows`: one row a run (`runs.ensure`) or trivial baseline (`trivial_baselines.rows`), with dataset,
+source, alignment, method and a column for each metric of the data set."""
 
 from __future__ import annotations
 
@@ -25,12 +22,10 @@ BASELINE = "tmt"  # what p_adjusted compares with
 def table1(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1 in long form: one row a data set, method and metric, in `TABLE1_COLUMNS`.
 
-    mean and sd (ddof 1; NaN for one run) over n runs; low and high: the 95 % t interval of the mean. Accuracies, F1 and
-    Corr are fractions, MAE is in label units. p_adjusted: of the paired t test against TMT on the same seeds,
-    Benjamini-Hochberg over all cells of the table that are compared; NaN for TMT itself, for what has no seeds or
-    others than TMT, and where differences have no spread. A metric that is not defined in some run (Corr of a constant)
-    has no row; a MAE that is NaN, because a training failed, keeps its row and shows. paper: what the paper prints for
-    the data set of that name, else NaN.
+    mean, sd (ddof 1; NaN for one run), low, high (95 % t interval of the mean): over n runs; accuracies, F1 and Corr
+    are fractions, MAE is in label units. p_adjusted: paired t test against TMT on the same seeds, Benjamini-Hochberg
+    over the table; NaN for TMT, other or no seeds, and differences without spread. paper: the printed value for the
+    data set of that name, or NaN. A metric undefined in some run has no row, but a NaN MAE (failed training) has.
     """
     values = rows.assign(pair=_pairs(rows)).melt([*KEYS, "pair"], [m for m in METRICS if m in rows], "metric", "value")
     cells = {cell: group.set_index("pair")["value"] for cell, group in values.groupby([*KEYS, "metric"], sort=False)}
@@ -50,12 +45,12 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs(rows: pd.DataFrame) -> pd.Series:
-    """What pairs runs of different methods: their seed, or without such a column their order."""
+    """What pairs runs of two methods: their seed, or without that column their order."""
     return rows["seed"] if "seed" in rows else rows.groupby(KEYS, sort=False).cumcount()
 
 
 def _p(runs: pd.Series, cells: dict[tuple, pd.Series], cell: tuple) -> float:
-    """p of the paired t test of one cell against TMT's, or NaN."""
+    """p of the paired t test of a cell against TMT's, or NaN."""
     dataset, source, alignment, method, metric = cell
     before = cells.get((dataset, source, alignment, BASELINE, metric))
     if method == BASELINE or before is None or len(runs) < 2 or set(runs.index) != set(before.index):
@@ -69,19 +64,14 @@ SHOWN = ("acc5", "f1_5class", "mae", "corr")
 
 
 def shown(table: pd.DataFrame, wanted: tuple[str, ...] = SHOWN) -> pd.DataFrame:
-    """Table 1 for people: a row a data set and method, "mean ± sd" a metric, n, and the paper's numbers beside."""
+    """Table 1 for display: a row a data set and method; "mean ± sd" a metric, n, and the paper's numbers."""
     spread = [f"{m:.3f}" + ("" if pd.isna(sd) else f" ± {sd:.3f}") for m, sd in table[["mean", "sd"]].to_numpy()]
     return _wide(table.assign(text=spread, judgement=None), wanted)
 
 
 def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ...] = SHOWN) -> pd.DataFrame:
-    """Table 1 with its evidence: "mean [low, high]" a metric, the paper's number, and whether it is better than TMT's.
-
-    Args:
-        table: `table1`, whose low and high are 95 % t intervals of the means.
-        differences: `verdicts.gains` over TMT of any methods, each with its `method`. Their verdicts and the adjusted
-            p that they rest on are shown; what was not compared, such as TMT itself, has neither.
-    """
+    """Table 1 with "mean [low, high]" a metric, the paper's number, and whether the method is better than TMT: verdict
+    and p_adjusted of `differences`, which are `verdicts.gains` over TMT with a column `method`."""
     keys = ["dataset", "source", "method", "metric"]
     evidence = differences["p_adjusted"].map(", p = {:.2g}".format, na_action="ignore").fillna("")
     judgements = differences[keys].assign(judgement=differences["verdict"] + evidence)
@@ -90,7 +80,7 @@ def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ..
 
 
 def _wide(table: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
-    """A row a data set and method: each metric's `text`, the paper's number and `judgement`, where there is any."""
+    """A row a data set and method: of each metric `text`, the paper's number, and `judgement` if there is any."""
     cells = table[table["metric"].isin(wanted)]
     printed_cells = cells["paper"].where(cells["metric"].isin(PAPER_METRICS))
     cells = cells.assign(paper=printed_cells.map("{:.4g}".format, na_action="ignore"))
@@ -125,7 +115,7 @@ def short_label(metric: str) -> str:
 
 
 def titled(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table for people: data sets and methods by title (synthetic data say so), without the column `source`."""
+    """The table with titles of data sets and methods, without the column `source`."""
     names = [dataset_title(*pair) for pair in zip(frame["dataset"], frame["source"], strict=True)]
     named = frame.assign(dataset=names).drop(columns="source")
     return named.replace({"method": method_titles()}) if "method" in named else named

@@ -239,8 +239,10 @@ def test_speakers_show_in_features_and_labels_wherever_they_are():
 
 def test_speakers_are_for_synthetic_data_and_effects_from_0():
     data = sims()
+    real = replace(data, card=replace(data.card, source="real"))
+    assert with_speakers(real, 0.0).train is real.train, "real data have speakers and take an effect of 0 (notebook 02)"
     with pytest.raises(ValueError, match="wanted synthetic data to give speakers to"):
-        with_speakers(replace(data, card=replace(data.card, source="real")), 1.0)
+        with_speakers(real, 1.0)
     with pytest.raises(ValueError, match="wanted 0 or more"):
         with_speakers(data, -1.0)
 

@@ -35,14 +35,15 @@ def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bo
     independent normal draw of `effect` times the labels' sd in train is added to the labels, which are then rounded to
     the grid. `normalized` as for `regrouped`. Truth is dropped.
 
-    Raises ValueError for data that are not synthetic, a negative effect, and ids that name no video.
+    An effect of 0 leaves any data as they are. Raises ValueError for another effect on data that are not synthetic, a
+    negative effect, and ids that name no video.
     """
-    if dataset.card.source != "synthetic":
-        raise ValueError(f"{dataset.card.name} is {dataset.card.source}; wanted synthetic data to give speakers to")
     if effect < 0:
         raise ValueError(f"effect is {effect}; wanted 0 or more standard deviations")
     if effect == 0:
         return replace(dataset, truth=None)
+    if dataset.card.source != "synthetic":
+        raise ValueError(f"{dataset.card.name} is {dataset.card.source}; wanted synthetic data to give speakers to")
     videos = video_names(dataset)
     number = {v: i for i, v in enumerate(sorted({v for s in SPLITS for v in videos[s]}))}
     rng = np.random.default_rng(seed)

@@ -83,7 +83,7 @@ def test_half_of_the_mutual_transformer_is_blind_to_a_modalitys_scale(trained):
 
 
 def test_a_linear_layer_before_or_after_takes_up_any_scale():
-    rows = linear_pairs((0.6, 0.3, 0.1))
+    rows = linear_pairs((0.6, 0.3, 0.1)).to_dict("records")
     assert [r["modality"] for r in rows] == [*MODALITIES] * 2
     assert max(r["largest_output_difference"] for r in rows) < 1e-12
     after, before = rows[:3], rows[3:]

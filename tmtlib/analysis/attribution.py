@@ -1,11 +1,8 @@
-"""What each frame is worth to a prediction, without taking anything away: by gradients, and by attention.
+"""Attribution of a prediction to single frames, by gradients (captum) and by attention.
 
-"gradient_input": gradient times input (Shrikumar et al. 2017). "integrated_gradients": the mean gradient on the
-straight way from nothing to the input, times the input (Sundararajan et al. 2017); they sum to f(x) - f(nothing). Both
-are captum's, summed over the features of a frame, signed, in label units. Nothing is zero in every feature of every
-frame, lengths kept: the training mean of normalised features.
-"rollout": how much of the attention into TMT's label tokens comes from a frame, over all encoder layers and residual
-connections (Abnar & Zuidema 2020). It has no sign, and what comes after the encoder, AMW above all, is not in it.
+"gradient_input": gradient times input (Shrikumar et al. 2017). "integrated_gradients": from zero, the training mean of
+normalised features, to the input (Sundararajan et al. 2017). Both are sums over a frame's features in label units.
+"rollout": attention from frames to TMT's label tokens (Abnar & Zuidema 2020), unsigned, without AMW and later layers.
 """
 
 from __future__ import annotations
@@ -38,10 +35,9 @@ def possible(model: Model) -> tuple[str, ...]:
 
 
 def by_frame(model: Model, split: Split, measure: str, device: str = "auto", steps: int = STEPS) -> Frames:
-    """The attribution of each frame, (N, T) by modality, zero beyond each length; in evaluation mode and float32.
+    """The attribution of each frame (of the model's window, if it has one), (N, T) by modality, float32, 0 in padding.
 
-    Where a model cuts a window out of an utterance, T and the frames are those of the window. `steps` is for
-    integrated gradients. Raises ValueError for an unknown measure, or one that the model does not have.
+    `steps` is for integrated gradients. Raises ValueError for an unknown measure, or one that the model does not have.
     """
     check_choice("measure", measure, MEASURES)
     if measure not in possible(model):
@@ -52,8 +48,8 @@ def by_frame(model: Model, split: Split, measure: str, device: str = "auto", ste
     elif measure == "gradient_input":
         explain = partial(_gradients, InputXGradient(partial(_value, model)))
     else:
-        integrated = IntegratedGradients(partial(_value, model))
-        explain = partial(_gradients, integrated, n_steps=steps, internal_batch_size=16 * BATCH)
+        method = IntegratedGradients(partial(_value, model))
+        explain = partial(_gradients, method, n_steps=steps, internal_batch_size=16 * BATCH)
     times = {m: min(x.shape[1], model.config.window or x.shape[1]) for m, x in split.features.items()}
     frames = {m: np.zeros((len(split), t), np.float32) for m, t in times.items()}
     for index, batch in passes(model, split, BATCH, device):
@@ -70,17 +66,13 @@ def by_modality(frames: Frames) -> Float[np.ndarray, "M N"]:
 def rollout(maps: Sequence[Float[Tensor, "B h Q K"]]) -> Float[Tensor, "B Q K"]:
     """Attention roll-out: the product over layers, first to last, of half the heads' mean map and half the identity.
 
-    A row holds what a token of the last layer has of each token of the input, and sums to one. The queries of a map
-    are the first of its keys: all of them, or in the last layer the label tokens alone. (Abnar & Zuidema 2020, eq. 1:
-    the identity is the residual connection.) Raises ValueError for no maps.
+    Rows sum to one. The queries of a map are the first of its keys: all, or in the last layer the label tokens alone.
+    The identity is the residual connection (Abnar & Zuidema 2020, eq. 1).
     """
-    if not maps:
-        raise ValueError("no attention maps; wanted one a layer, first to last")
-    flow = None
+    flow = torch.eye(maps[0].shape[-1], device=maps[0].device)
     for map_ in maps:
-        mixed = 0.5 * map_.float().mean(1)
-        mixed = mixed + 0.5 * torch.eye(*mixed.shape[1:], device=mixed.device)
-        flow = mixed if flow is None else mixed @ flow
+        attention = map_.float().mean(1)
+        flow = (0.5 * attention + 0.5 * torch.eye(*attention.shape[1:], device=map_.device)) @ flow
     return flow
 
 
@@ -88,18 +80,16 @@ def rollout(maps: Sequence[Float[Tensor, "B h Q K"]]) -> Float[Tensor, "B Q K"]:
 def _flow(model: Model, batch: Batch) -> dict[str, Float[Tensor, "B T"]]:
     """Roll-out of the encoder from valid frames into the label tokens, in the mean over those."""
     _, trace = model(batch, attention=True)
-    maps = [trace.attention[f"encoder.{i}"] for i in range(model.config.encoder_layers)]
-    flow = rollout(maps)
+    flow = rollout([trace.attention[f"encoder.{i}"] for i in range(model.config.encoder_layers)])
     sizes = [flow.shape[1], *(batch.features[m].shape[1] for m in MODALITIES)]
     _, *frames = flow.mean(1).split(sizes, dim=-1)
     return {m: x * batch.valid(m) for m, x in zip(MODALITIES, frames, strict=True)}
 
 
 def _value(model: Model, *inputs: Tensor) -> Float[Tensor, " B"]:
-    """A prediction as a function of features and lengths by modality, one after another, as captum hands them over."""
-    features, lengths = inputs[: len(MODALITIES)], inputs[len(MODALITIES) :]
-    batch = Batch(dict(zip(MODALITIES, features, strict=True)), dict(zip(MODALITIES, lengths, strict=True)))
-    return model(batch)[0].float()
+    """A prediction as a function of the features, then the lengths of each modality, as captum passes them."""
+    features, lengths = (dict(zip(MODALITIES, half, strict=True)) for half in (inputs[:3], inputs[3:]))
+    return model(Batch(features, lengths))[0].float()
 
 
 def _gradients(method: Attribution, batch: Batch, **options) -> dict[str, Float[Tensor, "B T"]]:

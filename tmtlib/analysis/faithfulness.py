@@ -1,10 +1,8 @@
 """Does a measure find the frames that a prediction rests on? Deletion and insertion curves.
 
-All valid frames of an utterance, of every modality, are put in order by a measure, greatest first. "deletion" sets
-more and more of them to zero, the training mean of normalised features; "insertion" starts from zeros and puts them
-back (Samek et al. 2017; Petsiuk et al. 2018, sec. 3.3). A curve is the mean change of the prediction, |f(x) - f(x_k)|,
-over utterances. A good measure changes the prediction early by deletion (a large area under the curve) and restores it
-early by insertion (a small one), compared with frames in random order.
+The valid frames of all modalities are ordered by a measure, greatest first. "deletion" sets more and more of them to
+zero, the training mean of normalised features; "insertion" puts them back, from zeros (Samek et al. 2017; Petsiuk et
+al. 2018, sec. 3.3). A good measure has a larger area by deletion and a smaller one by insertion than a random order.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from tmtlib.training.batches import OnDevice, passes
 
 ORDERS = ("deletion", "insertion")
 FRACTIONS = tuple(k / 10 for k in range(11))  # of all valid frames of an utterance
-UTTERANCES = 100  # at most so many of a test split, its first
+UTTERANCES = 100  # the first of a test split
 RANDOM = "random"
 
 
@@ -48,8 +46,7 @@ def faithfulness_areas(curves: pd.DataFrame) -> pd.DataFrame:
 
     Columns: dataset, source, method, measure, order, area (mean over seeds, label units: the curve's mean height), low
     and high (95 % t interval over seeds), n, difference (area less that of the random order of the same seed),
-    difference_low, difference_high (95 % paired t interval). Better than random: above 0 by deletion, below 0 by
-    insertion.
+    difference_low, difference_high (95 % paired t interval).
     """
     keys = ["dataset", "source", "method", "measure", "order"]
     grouped = curves.sort_values("fraction", kind="stable").groupby([*keys, "seed"], sort=False)[["fraction", "change"]]
@@ -59,23 +56,25 @@ def faithfulness_areas(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores(model: Model, split: Split, device: str = "auto") -> dict[str, Frames]:
-    """How much each frame is worth by every measure that the model has, (N, T) by modality; only their order counts.
+    """The score of each frame by every measure that the model has, (N, T) by modality; only their order counts.
 
     The sizes of "gradient_input", "integrated_gradients" and "rollout" (`attribution.by_frame`); "weighted_size",
-    |A_m S_m|, the same for all frames of a modality; and "random", nothing by which to tell one from another.
+    |A_m S_m|, the same for all frames of a modality; and "random", all zeros, whose order is that of the ties.
     """
-    frames = {name: attribution.by_frame(model, split, name, device) for name in attribution.possible(model)}
-    by_measure = {name: {m: np.abs(x) for m, x in of.items()} for name, of in frames.items()}
-    zeros = {m: np.zeros_like(x) for m, x in next(iter(by_measure.values())).items()}
+    by_measure = {}
+    for name in attribution.possible(model):
+        frames = attribution.by_frame(model, split, name, device)
+        by_measure[name] = {m: np.abs(x) for m, x in frames.items()}
+    zeros = {m: np.zeros_like(x) for m, x in frames.items()}
     if weights := importance.weight_values(model, split, device):
-        sizes = dict(zip(MODALITIES, weights["weighted_size"], strict=True))
-        by_measure["weighted_size"] = {m: x + sizes[m][:, None] for m, x in zeros.items()}
+        sizes = zip(MODALITIES, weights["weighted_size"], strict=True)
+        by_measure["weighted_size"] = {m: zeros[m] + size[:, None] for m, size in sizes}
     return by_measure | {RANDOM: zeros}
 
 
 def ranks(score: Frames, lengths: dict[str, Int64[np.ndarray, " N"]], seed: int = 0) -> Int64[np.ndarray, "N K"]:
-    """The place of each frame in its utterance's order, 0 for the greatest score, over the K = sum of T frames of all
-    modalities side by side. Equal scores are in random order by `seed`; padding comes last."""
+    """The rank of each frame in its utterance, 0 for the greatest score, over the K = sum of T frames of all modalities
+    side by side. Equal scores are in random order by `seed`; padding comes last."""
     valid = np.concatenate([np.arange(score[m].shape[1]) < lengths[m][:, None] for m in MODALITIES], axis=1)
     value = np.concatenate([score[m] for m in MODALITIES], axis=1)
     ties = np.random.default_rng(seed).random(value.shape)
@@ -93,13 +92,12 @@ def changes(
     count = (torch.tensor(FRACTIONS)[:, None] * sum(lengths.values())).round().long()[..., None]  # (F, N, 1) come first
     by_order = {order: np.zeros(count.shape[:2], np.float32) for order in ORDERS}
     for index, batch in passes(model, split, attribution.BATCH, device):
-        index, where = index.cpu(), index.device
-        first = {m: rank[m][index, : x.shape[1]] < count[:, index] for m, x in batch.features.items()}  # (F, B, T)
-        first = {m: x.to(where) for m, x in first.items()}
-        kept = {"deletion": {m: ~x for m, x in first.items()}, "insertion": first}
-        predicted = {order: _predicted(model, batch, mask) for order, mask in kept.items()}
-        for order, values in predicted.items():
-            by_order[order][:, index] = (values - predicted["deletion"][0]).abs().cpu()
+        rows = index.cpu()
+        first = {m: rank[m][rows, : x.shape[1]] < count[:, rows] for m, x in batch.features.items()}  # (F, B, T)
+        first = {m: x.to(index.device) for m, x in first.items()}
+        deleted = _predicted(model, batch, {m: ~x for m, x in first.items()})
+        for order, values in zip(ORDERS, (deleted, _predicted(model, batch, first)), strict=True):
+            by_order[order][:, rows] = (values - deleted[0]).abs().cpu()
     return by_order
 
 
@@ -115,15 +113,13 @@ def _predicted(model: Model, batch: Batch, kept: dict[str, Bool[Tensor, "F B T"]
 def _curves(run: Run, device: str, data: Dataset) -> list[dict]:
     model = load_model(run, data.shape)
     if "integrated_gradients" not in attribution.possible(model):
-        reads = " from token ids" if run.model.reads_token_ids else ""
-        raise ValueError(
-            f"{run.method} predicts {run.model.task}{reads}; "
-            "faithfulness curves need a model that predicts one number from features"
-        )
-    first, rows = data.test.take(np.arange(min(len(data.test), UTTERANCES))), []
+        wanted = "faithfulness curves need a model that predicts one number from features, not token ids"
+        raise ValueError(f"{run.method} predicts {run.model.task}; {wanted}")
+    first = data.test.take(np.arange(len(data.test))[:UTTERANCES])
     with one_thread(device):
-        for measure, score in scores(model, first, device).items():
-            for order, change in changes(model, first, score, device, run.seed).items():
-                curve = zip(FRACTIONS, change.mean(1).tolist(), strict=True)
-                rows += [{"measure": measure, "order": order, "fraction": f, "change": c} for f, c in curve]
-    return rows
+        return [
+            {"measure": measure, "order": order, "fraction": fraction, "change": float(value)}
+            for measure, score in scores(model, first, device).items()
+            for order, change in changes(model, first, score, device, run.seed).items()
+            for fraction, value in zip(FRACTIONS, change.mean(1), strict=True)
+        ]

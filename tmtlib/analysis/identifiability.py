@@ -1,20 +1,10 @@
-r"""Can other weights give the same model? Where they can, a weight by itself says nothing of importance.
+"""Can other weights give the same model? Where they can, a weight by itself says nothing of importance.
 
-A layer y = sum_m v_m . (alpha_m * F_m) is the same function for any other positive alpha': the layer after it makes up
-for it with v'_m = v_m alpha_m / alpha'_m, or the layer before with F'_m = F_m alpha_m / alpha'_m. In the second case
-the product |alpha_m * F_m| stays what it was, so it is known where alpha is not, and stands beside alpha everywhere
-here; in the first it changes as alpha does. In TMT + AMW, whose blocks are pre-norm, it depends on where A acts:
-
-R3 (A_m * X_m, before disentanglement): X_m = P_m x + b_m is a layer before, one for each modality, and nothing else
-   reads it: P'_m = diag(A_m / A'_m) P_m, b'_m likewise. Any A' gives the same predictions; A is not identified at all.
-   (Only the auxiliary losses see the unweighted X_m.)
-R1, R1M, R2 (A_m * S_m, after it): the softmax ignores what is added to W of a feature in all modalities, so W is not
-   identified, at best A is. Neither side absorbs a scaling exactly: S_m leaves a residual stream whose last block all
-   tokens share, and A_m * S_m enters another. One of the two ways on is blind to the scale: f2 reads A_m S_m + position
-   through LayerNorms alone, which remove a token's scale (to their epsilon), so a number a modality is absorbed by the
-   source positions. The scale of a modality is seen only by f1's residual stream, whose mean goes to the head. What is
-   not absorbed exactly can still be learned around: `frozen_weights` compares models whose A was held at very unequal
-   weights while all the rest was trained.
+A layer y = sum_m v_m . (alpha_m * F_m) is the same function for any positive alpha': the layer after it absorbs the
+ratio (v'_m = v_m alpha_m / alpha'_m), or the layer before it (F'_m likewise), which leaves |alpha_m * F_m| as it was.
+In TMT + AMW: before disentanglement (R3) the projections P_m absorb any A exactly. After it (R1, R1M, R2) W is only
+known up to a shift in all modalities, and f2, which reads A_m S_m through LayerNorms, is blind to a modality's scale up
+to their epsilon; f1's residual stream is not. `frozen_weights` tests what training can make up for.
 """
 
 from __future__ import annotations
@@ -33,7 +23,7 @@ from tmtlib.analysis.importance import importance_table
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
 from tmtlib.models.amw import AMW
-from tmtlib.models.base import Batch
+from tmtlib.models.base import Batch, Trace
 from tmtlib.models.tmt import TMT
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import runs
@@ -42,7 +32,7 @@ from tmtlib.training.batches import sample_batch
 
 FROZEN = tuple(f"tmt_mostly_{m}" for m in MODALITIES)
 OTHER = (0.1, 0.2, 0.7)  # weights to give a model instead of its own
-COLUMNS = ("weight_before", "weight_after", "weighted_size_before", "weighted_size_after", "largest_output_difference")
+NUMBERS = "weight_before weight_after weighted_size_before weighted_size_after largest_output_difference".split()
 
 
 @torch.no_grad()
@@ -67,29 +57,32 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
     a = model(batch)[1].weights
     if len(a) != 1:
         raise ValueError(f"the weights of {run.method} differ between utterances; wanted a static weighting")
-    rows = linear_pairs(weights)
+    frames = [linear_pairs(weights)]
     if isinstance(model.weighting, AMW):
-        rows += _compared("shift of W", model, _shifted(model), batch, lambda m, _: m.weighting.W)
+        other = _shifted(model)
+        w_before, w_after = (m.weighting.W.mean(1).numpy() for m in (model, other))
+        rows = _compared("shift of W", model, other, batch)
+        frames.append(rows.assign(weight_before=w_before, weight_after=w_after))
     if run.model.placement == "R3":
-        rows += _compared("projection", model, _absorbed(model, a[0], weights), batch)
+        frames.append(_compared("projection", model, _absorbed(model, a[0], weights), batch))
     elif run.model.placement != "R2" and float((a - a[..., :1]).abs().max()) < 1e-9:
-        rows += _compared("f2 alone", model, _rescaled(model, a[0, :, 0], weights), batch, output=_f2)
-    return pd.DataFrame(rows)
+        frames.append(_compared("f2 alone", model, _rescaled(model, a[0, :, 0], weights), batch, output=_f2))
+    return pd.concat(frames, ignore_index=True)
 
 
-def linear_pairs(weights: Sequence[float] = OTHER, width: int = 16, seed: int = 0) -> list[dict]:
+def linear_pairs(weights: Sequence[float] = OTHER, width: int = 16, seed: int = 0) -> pd.DataFrame:
     """Rows of y = sum_m v_m . (alpha_m * F_m), F and v standard normal, at equal weights and at others, which the
     layer after (v) or the layer before (F) makes up for."""
     rng, shape = np.random.default_rng(seed), (len(MODALITIES), width)
     f, v, equal = rng.standard_normal((1000, *shape)), rng.standard_normal(shape), 1 / len(MODALITIES)
     after = np.asarray(weights, float)[:, None]
-    ways = {"after": (f, v * equal / after), "before": (f * equal / after, v)}
-    rows, y = [], np.einsum("nmd,md->n", equal * f, v)
-    for way, (f_after, v_after) in ways.items():
-        sizes = [np.linalg.norm(x, axis=-1).mean(0) for x in (equal * f, after * f_after)]
-        difference = np.abs(np.einsum("nmd,md->n", after * f_after, v_after) - y).max()
-        rows += _rows(f"linear layer {way}", [equal] * len(f[0]), after[:, 0], *sizes, difference)
-    return rows
+    frames = []
+    for layer, f_after, v_after in (("after", f, v * equal / after), ("before", f * equal / after, v)):
+        weighted = equal * f, after * f_after
+        y = [np.einsum("nmd,md->n", *terms) for terms in zip(weighted, (v, v_after), strict=True)]
+        sizes = [np.linalg.norm(x, axis=-1).mean(0) for x in weighted]
+        frames.append(_pair(f"linear layer {layer}", equal, after[:, 0], *sizes, np.abs(y[1] - y[0]).max()))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _shifted(model: TMT) -> TMT:
@@ -138,38 +131,27 @@ def _f2(model: TMT, batch: Batch) -> Float[Tensor, "B k d"]:
     return outputs[0]
 
 
-def _output(model: TMT, batch: Batch) -> Tensor:
-    return model(batch)[0]
+def _compared(pair: str, model: TMT, other: TMT, batch: Batch, output: Callable | None = None) -> pd.DataFrame:
+    """Rows of two models: their mean weights and weighted sizes, and how far their predictions, or what
+    `output(model, batch)` gives, differ."""
+    (before, after), traces = zip(model(batch), other(batch), strict=True)
+    if output:
+        before, after = output(model, batch), output(other, batch)
+    weights = [trace.weights[0].mean(1).numpy() for trace in traces]
+    sizes = [weighted_sizes(trace, model.config.placement) for trace in traces]
+    return _pair(pair, *weights, *sizes, float((before - after).abs().max()))
 
 
-def _weights(model: TMT, batch: Batch) -> Float[Tensor, "M d"]:
-    return model(batch)[1].weights[0]
-
-
-def _compared(
-    pair: str, model: TMT, other: TMT, batch: Batch, weights: Callable = _weights, output: Callable = _output
-) -> list[dict]:
-    """Rows of two models: their `weights(model, batch)`, (M, d), and how far their `output(model, batch)` differs."""
-    before, after = (weights(m, batch).mean(1).numpy() for m in (model, other))
-    difference = float((output(model, batch) - output(other, batch)).abs().max())
-    return _rows(pair, before, after, weighted_sizes(model, batch), weighted_sizes(other, batch), difference)
-
-
-def weighted_sizes(model: TMT, batch: Batch) -> Float[np.ndarray, " M"]:
+def weighted_sizes(trace: Trace, placement: str) -> Float[np.ndarray, " M"]:
     """Mean norm of what the layers after the weights get of each modality: A_m * S_m, or for R3 A_m * mean of X_m."""
-    trace = model(batch)[1]
-    r3 = model.config.placement == "R3"
-    weighted = {m: x[:, None] for m, x in trace.projected.items()} if r3 else trace.tokens
+    weighted = {m: x[:, None] for m, x in trace.projected.items()} if placement == "R3" else trace.tokens
     sizes = [(trace.weights[:, i, None] * weighted[m]).norm(dim=-1).mean() for i, m in enumerate(MODALITIES)]
     return torch.stack(sizes).numpy()
 
 
-def _rows(pair: str, before, after, size_before, size_after, difference: float) -> list[dict]:
-    by_modality = zip(MODALITIES, before, after, size_before, size_after, strict=True)
-    return [
-        {"pair": pair, "modality": m} | dict(zip(COLUMNS, (*map(float, numbers), float(difference)), strict=True))
-        for m, *numbers in by_modality
-    ]
+def _pair(pair: str, *numbers: np.ndarray | float) -> pd.DataFrame:
+    """Rows of one pair: the columns NUMBERS, by modality or the same for all."""
+    return pd.DataFrame({"pair": pair, "modality": MODALITIES} | dict(zip(NUMBERS, numbers, strict=True)))
 
 
 def frozen_weights(todo: Sequence[Run], baseline: str, device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
@@ -185,11 +167,8 @@ def frozen_weights(todo: Sequence[Run], baseline: str, device: str = "auto", job
     keys = ["dataset", "source", "method"]
     errors = over_seeds(pd.DataFrame([runs.row(run) for run in todo]), keys, "mae", against={"method": baseline})
     errors = errors.rename(columns={"mean": "mae", "difference": "mae_difference"})
-    measures = {"weight": "weight", "weighted_size": "weighted_size", "shapley_permuted": "shapley"}
-    shares = importance_table(todo, device, jobs)
-    shares = shares[shares["measure"].isin(measures)].replace({"measure": measures})
-    shares = shares.pivot(index=[*keys, "modality"], columns="measure", values="mean").reset_index()
     numbers = "mae low high mae_difference difference_low difference_high n".split()
-    frame = errors[[*keys, *numbers]].merge(shares, on=keys, sort=False).rename_axis(columns=None)
-    ordered = {"method": list(errors["method"].unique()), "modality": list(MODALITIES)}
-    return frame.sort_values([*ordered], key=lambda column: column.map(ordered[column.name].index), ignore_index=True)
+    measures = {"shapley_permuted": "shapley", "weight": "weight", "weighted_size": "weighted_size"}
+    shares = importance_table(todo, device, jobs).pivot_table("mean", [*keys, "modality"], "measure", sort=False)
+    shares = shares[[*measures]].rename(columns=measures).reset_index()
+    return errors[[*keys, *numbers]].merge(shares, on=keys, sort=False).rename_axis(columns=None)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from tmtlib.data.schema import FAMILY_RANGE
-from tmtlib.stats import metrics
+from tmtlib.stats.metrics import classes5
 from tmtlib.stats.statistics import hierarchical_bootstrap, mcnemar, permutation_p, probability_of_improvement
-from tmtlib.study.runs import Record, Run, read_record
+from tmtlib.study.runs import Run, read_record
 
 
 def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
@@ -25,47 +25,28 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
     """
     rows = []
     for data in dict.fromkeys(run.data for run in todo):
-        after_runs, before_runs = (
-            {run.seed: run for run in todo if (run.data, run.method) == (data, method)} for method in (after, before)
-        )
-        seeds = sorted(after_runs.keys() & before_runs.keys())
+        methods = [{r.seed: r for r in todo if (r.data, r.method) == (data, method)} for method in (after, before)]
+        seeds = sorted(methods[0].keys() & methods[1].keys())
         if seeds:
-            rows.append(_compared(*([read_record(runs[seed]) for seed in seeds] for runs in (after_runs, before_runs))))
+            rows.append(_compared(*([by_seed[seed] for seed in seeds] for by_seed in methods)))
     return pd.DataFrame(rows)
 
 
-def _compared(after: list[Record], before: list[Record]) -> dict:
-    card, label = after[0].meta["card"], after[0].labels["test"]
-    errors = [np.stack([_error(r, label, card["family"]) for r in records]) for records in (after, before)]
-    right = [[_right(r, label, card["family"]) for r in records] for records in (after, before)]
-    difference = hierarchical_bootstrap(*errors)
+def _compared(after: list[Run], before: list[Run]) -> dict:
+    """The row of one data set, from the runs of two methods on the same seeds."""
+    records = [[read_record(run) for run in method] for method in (after, before)]
+    card, label = records[0][0].meta["card"], records[0][0].labels["test"]
+    values = [np.stack([record.predictions["test"] for record in method]) for method in records]  # (S, N) each
+    right = [[classes5(x, card["family"]) == classes5(label, card["family"]) for x in method] for method in values]
+    if card["family"] == "sims":  # as in its MAE
+        values = [np.clip(x, *FAMILY_RANGE["sims"]) for x in values]
+    errors = [np.abs(x - label) for x in values]
     mae = [x.mean(1) for x in errors]
-    tests = [mcnemar(a, b) for a, b in zip(*right, strict=True)]
-    better = probability_of_improvement(*mae, better=-1)
-    return {
-        "dataset": card["name"],
-        "source": card["source"],
-        "n_seeds": difference.n,
-        "n_utterances": len(label),
-        "mae_difference": difference.mean,
-        "low": difference.low,
-        "high": difference.high,
-        "permutation_p": permutation_p(*mae),
-        "gained": float(np.mean([t.gained for t in tests])),
-        "lost": float(np.mean([t.lost for t in tests])),
-        "mcnemar_p_median": float(np.median([t.p for t in tests])),
-        "p_better": better.mean,
-        "p_low": better.low,
-        "p_high": better.high,
-    }
-
-
-def _error(record: Record, label: np.ndarray, family: str) -> np.ndarray:
-    """(N,) absolute error as MAE has it: predictions of the family "sims" are clipped to the label range."""
-    value = record.predictions["test"]
-    return np.abs((np.clip(value, *FAMILY_RANGE[family]) if family == "sims" else value) - label)
-
-
-def _right(record: Record, label: np.ndarray, family: str) -> np.ndarray:
-    """(N,) whether each test utterance's predicted class of Acc-5 is its own."""
-    return metrics.classes5(record.predictions["test"], family) == metrics.classes5(label, family)
+    difference, better = hierarchical_bootstrap(*errors), probability_of_improvement(*mae, better=-1)
+    tests = pd.DataFrame([mcnemar(*pair) for pair in zip(*right, strict=True)])
+    numbers = {"n_seeds": difference.n, "n_utterances": len(label)}
+    numbers |= {"mae_difference": difference.mean, "low": difference.low, "high": difference.high}
+    numbers |= {"permutation_p": permutation_p(*mae), "gained": tests["gained"].mean(), "lost": tests["lost"].mean()}
+    numbers |= {"mcnemar_p_median": tests["p"].median()}
+    numbers |= {"p_better": better.mean, "p_low": better.low, "p_high": better.high}
+    return {"dataset": card["name"], "source": card["source"]} | numbers

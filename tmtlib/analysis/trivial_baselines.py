@@ -1,7 +1,4 @@
-"""Predictors that every result has to beat: constants, and ridge regression on features averaged over time.
-
-For synthetic data there is also the predictor that none can beat.
-"""
+"""Trivial baselines: constants, ridge regression on features averaged over time, and for synthetic data the oracle."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ PENALTIES = np.logspace(-2, 5, 15)  # ridge penalties tried by leave-one-out on 
 
 
 def predictions(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Test predictions (N,) in label units of each trivial baseline, of which only train is seen in fitting.
+    """Test predictions (N,) in label units of each trivial baseline, fitted on train alone.
 
     constant    the training labels' median, the best constant for MAE
     train_mean  their mean
@@ -31,22 +28,20 @@ def predictions(dataset: Dataset) -> dict[str, np.ndarray]:
         by_name[f"linear_{name}"] = _ridge(dataset, modalities)
     if dataset.truth is not None:
         by_name["oracle"] = dataset.truth.splits["test"].best_value
-    low, high = dataset.card.label_range
-    return {name: np.clip(p, low, high).astype(np.float32) for name, p in by_name.items()}
+    return {name: np.clip(p, *dataset.card.label_range).astype(np.float32) for name, p in by_name.items()}
 
 
 def rows(dataset: Dataset) -> pd.DataFrame:
-    """Test metrics of `predictions`, one row each, with the columns that rows of runs share: dataset, source,
-    alignment, method, all metrics."""
+    """Test metrics of `predictions`, one row each: dataset, source, alignment, method, all metrics."""
     label, family = dataset.test.labels, dataset.card.family
     return _rows(dataset, {name: metrics.evaluate(p, label, family) for name, p in predictions(dataset).items()})
 
 
 def emotion_rows(dataset: Dataset) -> pd.DataFrame:
-    """Test metrics of two answers that need no features, one row each, with the columns that rows of runs share.
+    """Test metrics of two constant answers, one row each: dataset, source, alignment, method, all metrics.
 
-    majority: each emotion is present if it is in more than half of the training split; no other constant is right more
-    often. always: every emotion is present in every utterance, the best constant for F1.
+    majority: each emotion is present if it is in more than half of the training split, the best constant for accuracy.
+    always: every emotion is present in every utterance, the best constant for F1.
     Raises DataError where the data have no emotion labels.
     """
     label = dataset.test.labels_for("emotions")
@@ -66,9 +61,8 @@ def _ridge(dataset: Dataset, modalities: list[str]) -> np.ndarray:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    x = {s: np.concatenate([_pooled(dataset[s], m) for m in modalities], axis=1) for s in ("train", "test")}
-    model = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
-    return model.fit(x["train"], dataset.train.labels).predict(x["test"])
+    train, test = (np.hstack([_pooled(split, m) for m in modalities]) for split in (dataset.train, dataset.test))
+    return make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(train, dataset.train.labels).predict(test)
 
 
 def _pooled(split: Split, modality: str) -> np.ndarray:

@@ -1,16 +1,9 @@
-"""What runs and measures of importance say beside what is known to be true, by the generator or by people.
+"""Results of runs and measures of importance against ground truth: explained variance, true importance over many
+synthetic worlds, and the modality that "carried" an utterance by its unimodal labels (CH-SIMS).
 
-Explained variance: of runs, beside that of the best prediction that exists (synthetic data).
-
-Many worlds: in one data set three points decide nothing, as any measure that says "text" agrees with a truth that says
-"text". Over worlds whose truth is drawn anew (`tmtlib.data.recipes`), agreement is a correlation with an interval.
-
-Unimodal labels: CH-SIMS and its like have labels of an utterance's text, audio and vision by people who were given that
-modality alone. The modality that "carried" an utterance is taken to be the one whose label goes farthest to the side of
-the utterance's label; a measure names the modality that it gives most, with values of a prediction counted to that side
-too. Utterances labelled 0, and those where no modality goes to that side or two go equally far, are left out. This is a
-view of ours: no file says which modality mattered. In synthetic data true importance names the carrier in about nine
-of ten utterances; were the carrier the modality whose label is nearest to the utterance's, it would in fewer than half.
+The carrier is the modality whose unimodal label goes farthest to the side of the utterance's label: a definition of
+this study, as no file says which modality mattered. Utterances labelled 0, those where no modality goes to that side
+and ties are left out. In synthetic data true importance names the carrier in about nine of ten utterances.
 """
 
 from __future__ import annotations
@@ -36,9 +29,7 @@ from tmtlib.study.study import Study
 
 TIE = 1e-3  # unimodal labels as near as this are equal: official files round them to three digits
 Points = Float[np.ndarray, "*R W M"]  # shares of W worlds and M modalities; R resamples
-
-
-# --- Explained variance and true importance --------------------------------------------------------------------------
+POINTS = (-2, -1)  # axes
 
 
 def explained_variance(prediction: np.ndarray, label: np.ndarray) -> float:
@@ -47,9 +38,9 @@ def explained_variance(prediction: np.ndarray, label: np.ndarray) -> float:
 
 
 def explained_share(todo: Sequence[Run]) -> pd.DataFrame:
-    """Test R^2 of finished runs, of the best prediction that exists, and their ratio: one row a run.
+    """Test R^2 of finished runs, of the best prediction (least expected absolute error), and their ratio.
 
-    Empty where the data are real. The best prediction is the one with the least expected absolute error.
+    Columns: dataset, source, method, seed, r2, oracle_r2, share; no rows for real data.
     """
     rows = []
     for run in todo:
@@ -63,24 +54,21 @@ def explained_share(todo: Sequence[Run]) -> pd.DataFrame:
 
 def true_importance(todo: Sequence[Run]) -> pd.DataFrame:
     """The true importance of each modality as shares that sum to one: columns dataset, source, modality, truth."""
-    rows = []
-    for data in map(load, dict.fromkeys(run.data for run in todo)):  # one at a time in memory
-        if data.truth is not None:
-            true = zip(MODALITIES, true_shares(data), strict=True)
-            rows += [(data.card.name, data.card.source, m, share) for m, share in true]
+    rows = [
+        (data.card.name, data.card.source, m, share)
+        for data in map(load, dict.fromkeys(run.data for run in todo))  # one at a time in memory
+        if data.truth is not None
+        for m, share in zip(MODALITIES, true_shares(data), strict=True)
+    ]
     return pd.DataFrame(rows, columns=["dataset", "source", "modality", "truth"])
-
-
-# --- Many worlds -----------------------------------------------------------------------------------------------------
 
 
 def runs_in_worlds(
     study: Study, *methods: str, worlds: int | None = None, size: SyntheticSize | None = None, name: str = "mosi"
 ) -> list[Run]:
-    """One run a world and method, with the study's model and training, on synthetic data whatever the study's data are.
+    """One run a method and synthetic world (number 0, 1, ...), with the study's model, training and first seed.
 
-    worlds, size: how many worlds (numbers 0, 1, ...) and how large; default: as the profile says. The seed is the
-    profile's first. Train them with `runs.ensure(todo, study.device, study.profile.jobs)`.
+    worlds, size: how many worlds and how large; default: as the profile says.
     """
     p = study.profile
     refs = [synthetic_ref(name, replace(size or p.world_size, world=w)) for w in range(worlds or p.worlds)]
@@ -90,16 +78,15 @@ def runs_in_worlds(
 def worlds_agreement(importances: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """How well each measure of importance agrees with the ground truth, over worlds and modalities.
 
-    importances: `importance_table` of runs in several worlds (their data sets have names of their own). One row a
-    method, measure and statistic: source ("synthetic"), method, measure, statistic, value, low, high (95 % percentile
-    bootstrap over worlds), chance and n (worlds). Statistics, all of shares, which sum to one in a world:
+    importances: `importance_table` of runs in several worlds. Columns: source ("synthetic"), method, measure,
+    statistic, value, low, high (95 % percentile bootstrap over worlds), chance and n (worlds). Statistics of shares:
 
     spearman, pearson  correlation with the true share over all worlds and modalities; chance 0
     slope              of the share on the true share, least squares; 1 for the truth itself, 0 for a constant
     top                share of worlds whose most important modality the measure names; chance: naming always the one
                        that is most often on top
 
-    A measure that never varies has no correlation (NaN). Raises ValueError for a table without a truth.
+    Correlations of a measure that never varies are NaN. Raises ValueError for a table without a truth.
     """
     with_truth = importances.dropna(subset="truth")
     if with_truth.empty:
@@ -116,47 +103,40 @@ def worlds_agreement(importances: pd.DataFrame, resamples: int = 2000, seed: int
     return pd.DataFrame(rows, columns=[*keys, "statistic", "value", "low", "high", "chance", "n"])
 
 
-def _over_worlds(
-    statistic: Callable, share: Points, truth: Points, resamples: int, seed: int
-) -> tuple[float, float, float]:
-    """A statistic and its 95 % percentile interval over worlds drawn with replacement; no interval for one world.
+def _over_worlds(statistic: Callable, share: Points, truth: Points, resamples: int, seed: int) -> tuple[float, ...]:
+    """A statistic and its 95 % percentile interval over worlds drawn with replacement; NaN for one world.
 
-    Worlds are drawn whole, as shares of one world depend on each other. Draws that hold one world alone, or others
-    without a value, are left out.
+    Worlds are drawn whole, as shares of one world depend on each other. Draws without a value are left out.
     """
     n = len(truth)
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(statistic(share, truth))
         if n == 1 or np.isnan(value):
-            return value, float("nan"), float("nan")
+            return value, np.nan, np.nan
         low, high = np.nanquantile(statistic(share[drawn], truth[drawn]), [0.025, 0.975])
     return value, float(low), float(high)
 
 
-def _centred(points: Points) -> Float[np.ndarray, "*R P"]:
-    """All worlds and modalities in a row, less their mean."""
-    flat = points.reshape(*points.shape[:-2], -1)
-    return flat - flat.mean(-1, keepdims=True)
+def _covariance(x: Points, y: Points) -> Float[np.ndarray, "*R"]:
+    return ((x - x.mean(POINTS, keepdims=True)) * (y - y.mean(POINTS, keepdims=True))).mean(POINTS)
 
 
 def pearson(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
-    """Correlation over all worlds and modalities; NaN where either never varies, beyond rounding."""
-    x, y = _centred(share), _centred(truth)
-    x = np.where(np.abs(x).max(-1, keepdims=True) < 1e-9, 0, x)
-    return (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    """Correlation over all worlds and modalities; NaN where the share never varies, beyond rounding."""
+    variance = np.where(np.ptp(share, axis=POINTS) < 1e-9, np.nan, _covariance(share, share))
+    return _covariance(share, truth) / np.sqrt(variance * _covariance(truth, truth))
 
 
 def spearman(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
     """Rank correlation over all worlds and modalities, ties by mean ranks; shares equal to nine digits are ties."""
-    rounded = (np.round(x, 9).reshape(*x.shape[:-2], -1) for x in (share, truth))
-    return pearson(*(stats.rankdata(x, axis=-1)[..., None] for x in rounded))
+    flat = (np.round(x, 9).reshape(*x.shape[:-2], -1) for x in (share, truth))
+    return pearson(*(stats.rankdata(x, axis=-1)[..., None] for x in flat))
 
 
 def slope(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
     """Of the regression line of share on true share."""
-    x, y = _centred(truth), _centred(share)
-    return (x * y).sum(-1) / (x**2).sum(-1)
+    return _covariance(share, truth) / _covariance(truth, truth)
 
 
 def top(share: Points, truth: Points) -> Float[np.ndarray, "*R"]:
@@ -181,14 +161,11 @@ def readable(agreement: pd.DataFrame, least: float = 0.25) -> pd.DataFrame:
     else, and where either is undefined.
     """
     wide = agreement.pivot(index=["method", "measure"], columns="statistic", values=["value", "low", "chance", "n"])
-    follows = wide["low", "spearman"] > 0
     rows = wide["value"][["spearman", "slope", "top"]]
     rows = rows.assign(chance=wide["chance", "top"], n=wide["n", "top"].astype(int))
+    follows = wide["low", "spearman"] > 0
     rows["readable"] = np.select([follows & (wide["low", "slope"] > least), follows], ["size", "order"], "not")
     return rows.reset_index().rename_axis(columns=None)
-
-
-# --- Unimodal labels -------------------------------------------------------------------------------------------------
 
 
 def carriers(split: Split) -> Int64[np.ndarray, " N"]:
@@ -218,30 +195,25 @@ def has_carriers(data: Dataset) -> bool:
 def unimodal_agreement(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """Share of test utterances in which a measure names the modality that carried them, by finished runs.
 
-    Columns: dataset, source, method, measure; agreement with its 95 % interval (low, high); chance, what always naming
-    the modality that carried most training utterances gives; above (agreement - chance) with above_low and above_high;
-    third, what naming at random gives (1/3); n (utterances with a carrier) and seeds. Intervals are percentiles of a
-    bootstrap over utterances and seeds at once (`hierarchical_bootstrap`), with one seed over utterances alone.
-
-    Measures: `removal_measures` and `weight_values`, by utterance (static weights name the same modality every time).
-    In synthetic data "truth" is what the utterance's true importance reaches, as unimodal labels are no perfect sign of
-    it. Raises DataError for data without them.
+    Columns: dataset, source, method, measure; agreement with its 95 % interval (low, high); chance (always naming the
+    modality that carried most training utterances); above (agreement - chance) with above_low and above_high; third
+    (naming at random, 1/3); n (utterances with a carrier) and seeds. Intervals are of `hierarchical_bootstrap`.
+    Measures: `removal_measures` and `weight_values`, by utterance; in synthetic data also "truth", the utterance's true
+    importance. Raises DataError for data without unimodal labels or carriers.
     """
     hits = cache.map_runs(_hits, [(run,) for run in todo], device, jobs, "unimodal labels")
     keys, rows = ["dataset", "source", "method", "measure"], []
     for key, group in hits.groupby(keys, sort=False):
         named, always = np.array(group["named"].tolist()), np.array(group["always"].tolist())
-        share, above = (hierarchical_bootstrap(named, before) for before in (np.zeros_like(named), always))
-        numbers = {"agreement": share.mean, "low": share.low, "high": share.high, "chance": always.mean()}
-        numbers |= {"above": above.mean, "above_low": above.low, "above_high": above.high, "third": 1 / len(MODALITIES)}
-        rows.append(dict(zip(keys, key, strict=True)) | numbers | {"n": named.shape[1], "seeds": len(named)})
-    return pd.DataFrame(rows)
+        agreement, above = (hierarchical_bootstrap(named, before)[:3] for before in (np.zeros_like(named), always))
+        rows.append((*key, *agreement, always.mean(), *above, 1 / len(MODALITIES), named.shape[1], len(named)))
+    numbers = "agreement low high chance above above_low above_high third n seeds"
+    return pd.DataFrame(rows, columns=[*keys, *numbers.split()])
 
 
 @cache.per_run("unimodal")
 def _hits(run: Run, device: str, data: Dataset) -> list[dict]:
-    """A row a measure: of each utterance with a carrier, whether it names its carrier, and whether always naming the
-    commonest of training does."""
+    """A row a measure: whether it names each utterance's carrier, and whether the commonest one of training does."""
     carrier, in_training = carriers(data.test), carriers(data.train)
     commonest = np.bincount(in_training[in_training >= 0], minlength=len(MODALITIES)).argmax()
     clear = carrier >= 0

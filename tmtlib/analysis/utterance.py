@@ -1,4 +1,4 @@
-"""One utterance at a time: what a trained TMT weighs, attends to and predicts, beside what is true."""
+"""One utterance at a time: a trained TMT's weights, attention and prediction, beside the ground truth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tmtlib.training.fit import Training
 
 @dataclass(frozen=True)
 class Explanation:
-    """One test utterance as one model sees it; everything a figure of it needs."""
+    """One test utterance as one model sees it."""
 
     name: str  # the utterance's id
     transcript: str
@@ -79,35 +79,27 @@ def _attention(model: TMT, trace: Trace, utterance: Split) -> dict[str, np.ndarr
     heads = trace.attention[f"encoder.{model.config.encoder_layers - 1}"][0]  # (h, label tokens, them and frames)
     sizes = [model.sizes[g] for g in GROUPS]
     by_group = torch.stack([rows.mean(0) for rows in heads.mean(0).split(sizes)])
-    attention, start = {}, sum(sizes)
-    for m in MODALITIES:
-        length = int(utterance.lengths[m][0])
-        attention[m] = by_group[:, start : start + length].numpy()
-        start += max(1, length)  # an absent modality keeps one frame in the batch
-    return attention
+    lengths = {m: int(utterance.lengths[m][0]) for m in MODALITIES}
+    frames = by_group[:, sum(sizes) :].split([max(1, n) for n in lengths.values()], dim=1)  # absent: one in the batch
+    return {m: x[:, : lengths[m]].numpy() for m, x in zip(MODALITIES, frames, strict=True)}
 
 
 def browse(run: Run, dataset: Dataset, draw: Callable[[Explanation], Figure], start: int = 0):
-    """An ipywidgets box: a slider over the test utterances, and the figure of the one it is at.
+    """An ipywidgets box: a slider over the test utterances, and the figure of the selected one.
 
-    draw: the figure of an `Explanation`, such as `figures.utterance`.
-
-    In a notebook without a running kernel (static HTML) only what was last drawn is there to see.
+    draw: the figure of an `Explanation`, such as `figures.utterance`. In static HTML only the last figure is shown.
     """
     import ipywidgets
 
     model = load_model(run, dataset.shape)
-
-    def picture_of(i: int) -> bytes:
-        file = BytesIO()
-        draw(explain(model, dataset, i, run.training)).savefig(file, format="png", dpi=110)
-        return file.getvalue()
-
     slider = ipywidgets.IntSlider(start, 0, len(dataset.test) - 1, description="utterance", continuous_update=False)
-    picture = ipywidgets.Image(value=picture_of(start), format="png")
+    picture = ipywidgets.Image(format="png")
 
-    def show(change: dict) -> None:
-        picture.value = picture_of(change["new"])
+    def show(_=None) -> None:
+        file = BytesIO()
+        draw(explain(model, dataset, slider.value, run.training)).savefig(file, format="png", dpi=110)
+        picture.value = file.getvalue()
 
+    show()
     slider.observe(show, names="value")
     return ipywidgets.VBox([slider, picture])

@@ -10,22 +10,20 @@ import pandas as pd
 from tmtlib.analysis.importance import weight_values
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
-from tmtlib.data.schema import Dataset
 from tmtlib.paper.audit import adam_bound
-from tmtlib.study.runs import Record, Run, load_model, load_state, read_record
+from tmtlib.study.runs import Run, load_model, load_state, read_record
 
 KEYS = ["dataset", "source", "method", "seed"]
 
 
-def _weighted(todo: Sequence[Run]) -> list[tuple[Run, Record, tuple]]:
-    """The runs whose model has weights, their records and what `KEYS` are of them."""
-    records = [(run, read_record(run)) for run in todo]
-    cards = [record.meta["card"] for _, record in records]
-    return [
-        (run, record, (card["name"], card["source"], run.method, run.seed))
-        for (run, record), card in zip(records, cards, strict=True)
-        if record.weights is not None
-    ]
+def _weighted(todo: Sequence[Run]) -> pd.DataFrame:
+    """`KEYS`, run and record of the runs whose model has weights, one row each."""
+    rows = []
+    for run in todo:
+        record = read_record(run)
+        if record.weights is not None:
+            rows.append((record.meta["card"]["name"], record.meta["card"]["source"], run.method, run.seed, run, record))
+    return pd.DataFrame(rows, columns=[*KEYS, "run", "record"])
 
 
 def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
@@ -36,7 +34,7 @@ def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
     """
     rows = [
         (*key, epoch, m, float(a.mean()), float(a.min()), float(a.max()))
-        for _, record, key in _weighted(todo)
+        for *key, _, record in _weighted(todo).itertuples(index=False)
         for epoch, matrix in enumerate(record.weights)
         for m, a in zip(MODALITIES, matrix, strict=True)
     ]
@@ -45,16 +43,17 @@ def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
 
 def chosen(todo: Sequence[Run]) -> pd.DataFrame:
     """`trajectories` at each run's best epoch, the one that is tested."""
-    best = [(*key, record.meta["best_epoch"]) for _, record, key in _weighted(todo)]
-    return trajectories(todo).merge(pd.DataFrame(best, columns=[*KEYS, "epoch"]), on=[*KEYS, "epoch"])
+    runs = _weighted(todo)
+    best = runs[KEYS].assign(epoch=[record.meta["best_epoch"] for record in runs["record"]])
+    return trajectories(todo).merge(best)
 
 
 def mean_matrix(todo: Sequence[Run]) -> dict[tuple[str, str, str], np.ndarray]:
     """A (M, d) at the best epoch, averaged over seeds, by (dataset, source, method)."""
-    matrices: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    for _, record, (*key, _) in _weighted(todo):
-        matrices.setdefault(tuple(key), []).append(record.weights[record.meta["best_epoch"]])
-    return {key: np.mean(of_seeds, axis=0) for key, of_seeds in matrices.items()}
+    return {
+        key: np.mean([record.weights[record.meta["best_epoch"]] for record in seeds["record"]], axis=0)
+        for key, seeds in _weighted(todo).groupby(KEYS[:3], sort=False)
+    }
 
 
 def reach(todo: Sequence[Run]) -> pd.DataFrame:
@@ -63,18 +62,15 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
     One row a data set and method: W's learning rate, steps (the most of any seed), the bound on |W| and on A
     (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A.
     """
-    runs_of: dict[tuple, list[Run]] = {}
-    for run, _, (*key, _) in _weighted(todo):
-        runs_of.setdefault(tuple(key), []).append(run)
     rows = []
-    for key, runs in runs_of.items():
-        run, final = runs[0], chosen(runs)
+    for key, seeds in _weighted(todo).groupby(KEYS[:3], sort=False):
+        run, best = seeds["run"].iloc[0], [record.meta["best_epoch"] for record in seeds["record"]]
         rate = run.model.weighting_lr if run.model.weighting_lr is not None else run.training.learning_rate
-        per_epoch = int(np.ceil(len(load(run.data).train) / run.training.batch_size))
-        steps = per_epoch * int(final["epoch"].max())
+        steps = int(np.ceil(len(load(run.data).train) / run.training.batch_size)) * max(best)
+        final = [record.weights[epoch] for record, epoch in zip(seeds["record"], best, strict=True)]
+        w_max = max(load_state(r)["weighting.W"].abs().max().item() for r in seeds["run"])
         bound = adam_bound(rate, steps, len(MODALITIES))
-        greatest = max(load_state(r)["weighting.W"].abs().max().item() for r in runs)
-        rows.append((*key, rate, steps, *bound, greatest, final["low"].min(), final["high"].max()))
+        rows.append((*key, rate, steps, *bound, w_max, float(np.min(final)), float(np.max(final))))
     names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound w_max a_low a_high"
     return pd.DataFrame(rows, columns=names.split())
 
@@ -86,20 +82,15 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     they sum to one), error (|prediction - label|, label units) and unreliable (synthetic data: the modalities that show
     nothing, "none" or joined by "+"; real data: "unknown").
     """
+    columns, names = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
     frames = []
-    for run, record, key in _weighted(todo):
+    for *key, run, record in _weighted(todo).itertuples(index=False):
         data = load(run.data.clean)
         weights = weight_values(load_model(run, data.shape), data.test, "cpu")["weight"]
-        frame = pd.DataFrame(weights.T, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
-        error = np.abs(record.predictions["test"] - data.test.labels)
-        start = dict(zip(KEYS, key, strict=True))
-        frames.append(frame.assign(**start, error=error, unreliable=_unreliable(data)))
-    columns = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-
-
-def _unreliable(data: Dataset) -> list[str]:
-    if data.truth is None:
-        return ["unknown"] * len(data.test)
-    reliable = data.truth.splits["test"].reliable
-    return ["+".join(m for m, r in zip(MODALITIES, row, strict=True) if not r) or "none" for row in reliable]
+        frame = pd.DataFrame(dict(zip(MODALITIES, weights, strict=True))).rename_axis("utterance").reset_index()
+        frame[KEYS] = key
+        frame["error"] = np.abs(record.predictions["test"] - data.test.labels)
+        reliable = None if data.truth is None else data.truth.splits["test"].reliable
+        shown = "unknown" if reliable is None else ["+".join(names[~row]) or "none" for row in reliable]
+        frames.append(frame.assign(unreliable=shown)[columns])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

@@ -219,7 +219,7 @@ def utterance_weights(truth=True) -> pd.DataFrame:
 
 
 def one_utterance(**changes) -> SimpleNamespace:
-    """What `tmtlib.analysis.utterance.look` returns, made up."""
+    """What `tmtlib.analysis.utterance.explain` returns, made up."""
     rng, words = np.random.default_rng(8), tuple("it was $5 and I liked nothing of it at all".split())
     frames = dict(zip(MODALITIES, (len(words), 37, 9), strict=True))
     return SimpleNamespace(

@@ -147,3 +147,10 @@ def test_every_row_states_the_version_and_date_of_the_rules():
     table = verdicts.claims(rows, areas, 384, Interval(0.02, 0.01, 0.03, 15))
     assert set(table["rules"]) == {f"v{verdicts.RULES_VERSION}, {verdicts.RULES_DATE}"}
     date.fromisoformat(verdicts.RULES_DATE)
+
+
+def test_the_blocks_are_those_of_the_model():
+    """The paper's room may not import models, so the two names stand twice."""
+    from tmtlib.models.tmt import MUTUAL
+
+    assert set(verdicts.MUTUAL_BLOCKS) == set(MUTUAL)

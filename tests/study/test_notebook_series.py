@@ -171,3 +171,23 @@ def test_clean_executes_anew_and_strips(tmp_path, monkeypatch, own_results):
     ]
     assert texts[0] == texts[1] and len(texts[0]) >= 10
     assert not own_results.exists(), "its tables go to a folder of their own, which is gone"
+
+
+def test_notebook_03_runs_with_any_methods(own_results, tmp_path):
+    """It draws methods that such a study leaves out."""
+    parameters = {"profile": "smoke", "datasets": "mosi", "methods": "text_only", "seeds": 2}
+    notebooks.execute(common.NOTEBOOKS / "03_amw_training.ipynb", tmp_path / "done.ipynb", parameters)
+    assert (own_results / "smoke_2seeds_mosi_text_only" / "costs.csv").is_file()
+
+
+def test_a_method_or_data_set_named_twice_counts_once():
+    study = open_study("smoke", datasets="mosi,mosi", methods="tmt_5class,text_only")
+    todo = study.runs(*study.methods)
+    assert len(todo) == len(set(todo)) and [ref.name for ref in study.refs] == ["mosi"]
+
+
+def test_datasets_are_not_for_one_file(own_results, tmp_path):
+    path = tmp_path / "mine.pkl"
+    write_mmsa(generate("mosi", SyntheticSize((24, 8, 8), (4, 4, 4))), path)
+    with pytest.raises(ValueError, match="datasets is 'mosi', but data is the one file"):
+        open_study("smoke", path, datasets="mosi")

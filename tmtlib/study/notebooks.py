@@ -94,6 +94,8 @@ def run(
         after = {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
         before = {name: text for name, text in before.items() if not only or name in after}
         print(compare.summary(*compare.compare(before, after)) + "\n")
+    else:
+        print("There are no committed tables of this profile and these data to compare with.\n")
     print(f"Tables       {_short(study.results)}/\nFigures      {_short(study.figures)}/")
     print(f"Notebooks    {_short(copies)}/  (executed; open them with: make lab)")
     return 0

@@ -140,7 +140,7 @@ def resized(
     if datasets:
         for name in datasets:
             check_choice("data set", name, profile.datasets)
-        changes["datasets"] = tuple(datasets)
+        changes["datasets"] = tuple(dict.fromkeys(datasets))
         parts.append("+".join(datasets))
     if methods:
         every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")

@@ -88,12 +88,20 @@ def _with_imports(module: str, package: Path) -> set[Path]:
 
 
 def _statements(path: Path) -> str:
-    """A Python file's statements without comments and docstrings; the text of other files."""
+    """A Python file's syntax tree without comments and docstrings, the same in every Python; of data files, the text."""
     text = path.read_text(encoding="utf-8")
-    if path.suffix != ".py":
-        return text
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return ast.unparse(tree)
+    return repr(_plain(ast.parse(text))) if path.suffix == ".py" else text
+
+
+def _plain(node: object) -> object:
+    """A syntax tree as nested lists, without docstrings and what only some versions of Python put in."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        node.body = node.body[1:]
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 puts empty parts into some f-strings
+        node.values = [part for part in node.values if getattr(part, "value", None) != ""]
+    fields = ((name, _plain(value)) for name, value in ast.iter_fields(node) if value is not None and value != [])
+    return [type(node).__name__, *fields]

@@ -88,7 +88,7 @@ class Study:
     def methods(self) -> tuple[str, ...]:
         """The profile's methods, the 5-class ones where a data set has them, and its ablations."""
         twins = family("5-class") if any(ref.name in self.profile.five_class for ref in self.refs) else ()
-        return (*self.profile.methods, *twins, *self.profile.ablations)
+        return tuple(dict.fromkeys((*self.profile.methods, *twins, *self.profile.ablations)))
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
         """Writes `<results>/<profile>/<name>.csv` atomically, numbers with six digits."""
@@ -149,6 +149,10 @@ def open_study(
     refs, missing = resolve_all(
         chosen.datasets, data=data or None, normalize=chosen.normalize, sizes=dict(chosen.synthetic)
     )
+    if datasets and {ref.name for ref in refs} - set(chosen.datasets):
+        raise ValueError(
+            f"datasets is {datasets!r}, but data is the one file {data or common.data_folder()}; leave one out"
+        )
     for message in missing:
         print(f"Left out: {message}\n")
     return Study(chosen, tuple(refs), device, tuple(missing))

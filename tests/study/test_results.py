@@ -14,9 +14,8 @@ from tmtlib.study.profiles import PROFILES
 from tmtlib.study.runs import Run
 
 QUICK = PROFILES["quick"]
-TEN = replace(
-    PROFILES["full"], seeds=tuple(range(10))
-)  # the seeds and methods nearest to those of the earlier profile that made the folders named `ten`
+# Nearest to the earlier profile that made the folders named `ten`
+TEN = replace(PROFILES["full"], seeds=tuple(range(10)))
 STUDIES = (
     *("quick", "mosi_dev229_aligned/quick", "simsv2_expert_scores/quick"),
     *("mosei_video893/ten", "mosi_glove_covarep/ten"),

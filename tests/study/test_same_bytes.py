@@ -1,7 +1,7 @@
 """One training, the same bytes: in this process, in a worker, and in a process started with another number of threads.
 
 What a process starts with (OMP_NUM_THREADS, the machine's cores) decides how many threads numpy's BLAS has, which
-`torch.set_num_threads` does not change; so the features of synthetic data are made without BLAS, and training has one thread.
+`torch.set_num_threads` does not change. So synthetic features are made without BLAS, and training has one thread.
 """
 
 import hashlib

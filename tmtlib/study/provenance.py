@@ -88,7 +88,7 @@ def _with_imports(module: str, package: Path) -> set[Path]:
 
 
 def _statements(path: Path) -> str:
-    """A Python file's syntax tree without comments and docstrings, the same in every Python; of data files, the text."""
+    """A file's syntax tree without comments and docstrings, the same in every Python; of data files, the text."""
     text = path.read_text(encoding="utf-8")
     return repr(_plain(ast.parse(text))) if path.suffix == ".py" else text
 

@@ -116,7 +116,7 @@ def _held(held: pd.DataFrame) -> str:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    return frame.fillna("").to_markdown(index=False, disable_numparse=True)
+    return frame.astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
 
 
 def update_readme() -> None:

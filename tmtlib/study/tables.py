@@ -73,7 +73,7 @@ def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ..
     """Table 1 with "mean [low, high]" a metric, the paper's number, and whether the method is better than TMT: verdict
     and p_adjusted of `differences`, which are `verdicts.gains` over TMT with a column `method`."""
     keys = ["dataset", "source", "method", "metric"]
-    evidence = differences["p_adjusted"].map(", p = {:.2g}".format, na_action="ignore").fillna("")
+    evidence = differences["p_adjusted"].map(", p = {:.2g}".format, na_action="ignore").astype(object).fillna("")
     judgements = differences[keys].assign(judgement=differences["verdict"] + evidence)
     text = intervals(table, "mean").replace("", "nan")  # a failed training shows
     return _wide(table.assign(text=text).merge(judgements, on=keys, how="left"), wanted)
@@ -96,7 +96,7 @@ def _wide(table: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
     for metric in wanted:
         for value, title in titles.items():
             if (value, metric) in wide and wide[value, metric].notna().any():
-                columns[title.format(short_label(metric))] = wide[value, metric].fillna("").to_numpy()
+                columns[title.format(short_label(metric))] = wide[value, metric].astype(object).fillna("").to_numpy()
     return pd.DataFrame(columns | {"n": n.to_numpy()})
 
 

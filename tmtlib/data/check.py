@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,12 @@ def report(path: str | Path) -> str:
 
 def describe(dataset: Dataset) -> str:
     """Every table of this module as text of at most 110 columns."""
-    oddities, style = oddities_table(dataset), id_style(dataset)
-    parts = [
+    oddities, style = "Oddities: none", id_style(dataset)
+    if dataset.oddities:
+        oddities = "Oddities: what was not as documented, and what was done about it\n\n"
+        oddities += _as_text(oddities_table(dataset), maxcolwidths=[None, 44, None, 44])
+    ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
+    parts = (
         f"{dataset.card.title}, from {dataset.card.origin}",
         _as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True),
         "Splits: utterances by sign of the label, and (T, D) of each modality",
@@ -41,30 +45,19 @@ def describe(dataset: Dataset) -> str:
         _as_text(lengths_table(dataset)),
         f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}",
         _as_text(labels_table(dataset)),
-    ]
-    if len(oddities):
-        parts.append("Oddities: what was not as documented, and what was done about it")
-        parts.append(_as_text(oddities, maxcolwidths=[None, 44, None, 44]))
-    else:
-        parts.append("Oddities: none")
-    ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
-    parts.append(f"Leakage: what a later split shares with an earlier one ({ids})")
-    return "\n\n".join([*parts, _as_text(leakage_table(dataset))])
+        oddities,
+        f"Leakage: what a later split shares with an earlier one ({ids})",
+        _as_text(leakage_table(dataset)),
+    )
+    return "\n\n".join(parts)
 
 
 def card_table(card: Card) -> pd.DataFrame:
     """The data set's card. Columns: fact, value."""
     low, high = card.label_range
-    facts = {
-        "name": card.name,
-        "metric family": card.family,
-        "label range": f"{low:g} to {high:g}",
-        "alignment": card.alignment,
-        "source": card.source,
-        "origin": card.origin,
-        "SHA-256": card.sha256,
-        "published file": verification(card),
-    }
+    facts = {"name": card.name, "metric family": card.family, "label range": f"{low:g} to {high:g}"}
+    facts |= {"alignment": card.alignment, "source": card.source, "origin": card.origin}
+    facts |= {"SHA-256": card.sha256, "published file": verification(card)}
     published = catalog.namesake(card.name, card.origin)
     if published and published.sha256 != card.sha256:
         facts["published SHA-256"] = published.sha256
@@ -85,27 +78,24 @@ def splits_table(dataset: Dataset) -> pd.DataFrame:
     rows = []
     for s in SPLITS:
         split = dataset[s]
-        labels = split.labels
         row = {"split": s, "utterances": len(split), "videos": len({video_of(i, style) for i in split.ids})}
-        row |= {"negative": (labels < 0).sum(), "zero": (labels == 0).sum(), "positive": (labels > 0).sum()}
+        row |= zip(("negative", "zero", "positive"), np.bincount(np.sign(split.labels).astype(int) + 1, minlength=3))
         row |= {m: f"({t}, {d})" for m, (t, d) in split.shapes.items()}
-        more = [("unimodal labels", split.unimodal_labels or None), ("text_bert", split.text_bert)]
-        more.append(("emotion labels", split.emotion_labels))
-        rows.append(row | {"also": ", ".join(name for name, values in more if values is not None)})
+        optional = {"unimodal labels": split.unimodal_labels or None, "text_bert": split.text_bert}
+        optional["emotion labels"] = split.emotion_labels
+        rows.append(row | {"also": ", ".join(name for name, values in optional.items() if values is not None)})
     return pd.DataFrame(rows)
 
 
 def lengths_table(dataset: Dataset) -> pd.DataFrame:
     """One row a modality and split: T, D, quantiles of the length, and utterances of length 0 and T."""
     rows = []
-    for m in MODALITIES:
-        for s in SPLITS:
-            (t, d), length = dataset[s].shapes[m], dataset[s].lengths[m]
-            quantiles = np.quantile(length, (0, 0.25, 0.5, 0.75, 1))
-            row = {"modality": m, "split": s, "T": t, "D": d}
-            row |= dict(zip(("min", "25 %", "median", "75 %", "max"), quantiles, strict=True))
-            rows.append(row | {"absent": (length == 0).sum(), "full": (length == t).sum()})
-    return pd.DataFrame(rows)
+    for m, s in product(MODALITIES, SPLITS):
+        (t, d), length = dataset[s].shapes[m], dataset[s].lengths[m]
+        quantiles = np.quantile(length, (0, 0.25, 0.5, 0.75, 1))
+        rows.append((m, s, t, d, *quantiles, (length == 0).sum(), (length == t).sum()))
+    columns = ("modality", "split", "T", "D", "min", "25 %", "median", "75 %", "max", "absent", "full")
+    return pd.DataFrame(rows, columns=columns)
 
 
 def labels_table(dataset: Dataset) -> pd.DataFrame:
@@ -135,11 +125,10 @@ def leakage_table(dataset: Dataset) -> pd.DataFrame:
     videos = {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
     rows = []
     for earlier, later in combinations(SPLITS, 2):
-        seen = set(videos[earlier])
         ids = len(set(dataset[later].ids) & set(dataset[earlier].ids))
-        utterances = sum(v in seen for v in videos[later])
-        counts = len(set(videos[later])), len(set(videos[later]) & seen), utterances, utterances / len(videos[later])
-        rows.append((later, earlier, ids, *counts))
+        every, shared = set(videos[later]), set(videos[later]) & set(videos[earlier])
+        inside = [v in shared for v in videos[later]]
+        rows.append((later, earlier, ids, len(every), len(shared), sum(inside), np.mean(inside)))
     columns = "split", "earlier", "ids shared", "videos", "videos shared", "utterances in shared videos", "share"
     return pd.DataFrame(rows, columns=columns)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
 from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data.corruption import IN_TRANSCRIPTS, Corruption
-from tmtlib.data.schema import Split, valid_frames
+from tmtlib.data.schema import Split, frame_moments, valid_frames
 
 UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base-chinese)
 
@@ -21,28 +22,25 @@ UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base
 def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed: int = 0) -> Split:
     """Applies a corruption. Raises ValueError for a level out of range, and for P6 (words), which needs an encoder."""
     if how.kind in IN_TRANSCRIPTS:
-        raise ValueError(
-            f"{how.kind} changes transcripts, and their features must be made anew by an encoder; "
-            "use tmtlib.analysis.transcripts.sweep"
-        )
+        wanted = "must be made anew by an encoder; use tmtlib.analysis.transcripts.sweep"
+        raise ValueError(f"{how.kind} changes transcripts, and their features {wanted}")
     if how.changes_nothing:
         return split
-    if how.kind == "missing_frames":
-        rates = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # (N,)
-        return drop_frames(split, rates if how.level is None else how.level, how.modalities, seed)
-    if how.kind == "missing_modalities":
-        return keep_only(split, how.modalities)
-    if how.kind == "swapped":
-        return swap_utterances(split, how.modalities, seed)
-    if how.level is None:
+    level, modalities = how.level, how.modalities
+    if how.kind == "missing_frames" and level is None:
+        level = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # a rate for each utterance
+    if level is None and how.kind not in ("missing_modalities", "swapped"):
         raise ValueError(f"no level for {how.kind}; wanted a number")
+    if how.kind == "missing_modalities":
+        return keep_only(split, modalities)
     if how.kind == "noise":
-        return add_noise(split, scale, how.level, how.modalities, seed)
-    if how.kind == "missing_block":
-        return drop_block(split, how.level, how.modalities, seed)
-    for m in how.modalities:
-        split = shift(split, int(how.level), m)
-    return split
+        return add_noise(split, scale, level, modalities, seed)
+    if how.kind == "shift":
+        return reduce(lambda moved, m: shift(moved, int(level), m), modalities, split)
+    if how.kind == "swapped":
+        return swap_utterances(split, modalities, seed)
+    drop = {"missing_frames": drop_frames, "missing_block": drop_block}[how.kind]
+    return drop(split, level, modalities, seed)
 
 
 def add_noise(
@@ -75,12 +73,7 @@ def add_noise(
 
 def noise_scale(train: Split) -> dict[str, np.ndarray]:
     """Standard deviation (D,) of each feature over the valid frames, by modality; 0 where no frame is valid."""
-    scale = {}
-    for m in MODALITIES:
-        frames = train.features[m][valid_frames(train, m)]
-        deviation = frames.std(0, dtype=np.float64) if len(frames) else np.zeros(frames.shape[1])
-        scale[m] = deviation.astype(np.float32)
-    return scale
+    return {m: frame_moments(train, m)[1].astype(np.float32) for m in MODALITIES}
 
 
 def keep_only(split: Split, present: Collection[str]) -> Split:
@@ -150,13 +143,11 @@ def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) ->
     order = np.random.default_rng(seed).permutation(len(split))
     source = np.empty(len(split), np.int64)
     source[order] = np.roll(order, 1)
-    features = {m: x[source] if m in modalities else x for m, x in split.features.items()}
-    lengths = {m: n[source] if m in modalities else n for m, n in split.lengths.items()}
-    swapped = replace(split, features=features, lengths=lengths)
-    if "text" in modalities:
-        tokens = None if split.text_bert is None else split.text_bert[source]
-        swapped = replace(swapped, text_bert=tokens, raw_text=tuple(split.raw_text[i] for i in source))
-    return swapped
+    donors = split.take(source)
+    features = dict(split.features) | {m: donors.features[m] for m in modalities}
+    lengths = dict(split.lengths) | {m: donors.lengths[m] for m in modalities}
+    text = donors if "text" in modalities else split
+    return replace(split, features=features, lengths=lengths, text_bert=text.text_bert, raw_text=text.raw_text)
 
 
 def _without_frames(split: Split, gone: Mapping[str, np.ndarray]) -> Split:

@@ -13,7 +13,7 @@ from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, sp
 
 
 def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -> Dataset:
-    """All utterances in new splits, no video in two of them; as near the official sizes as whole videos allow.
+    """All utterances in new splits, no video in two of them; sizes within a video of the official ones.
 
     `normalized`: whether the features are z-scores of the official training split (default: `dataset.ref`); if so, they
     become z-scores of the new one. Truth, oddities and `ref` are dropped. Raises ValueError for fewer than three videos
@@ -22,7 +22,7 @@ def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -
     videos, every = video_names(dataset), Split.concat([dataset[s] for s in SPLITS])
     place = _placed(videos, seed)
     new_split = np.array([place[v] for s in SPLITS for v in videos[s]])
-    splits = {s: every.take(np.flatnonzero(new_split == s)) for s in SPLITS}
+    splits = {s: every.take(new_split == s) for s in SPLITS}
     return _changed(dataset, splits, f"videos regrouped, seed {seed}", normalized)
 
 

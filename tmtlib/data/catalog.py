@@ -84,6 +84,8 @@ def places(file: StandardFile, folder: Path) -> tuple[Path, ...]:
 
 def missing_message(name: str, looked: Sequence[Path]) -> str:
     """Error text for a folder without the data set: paths tried, files wanted, download sources."""
+    if name not in NAMES:
+        return f"no standard file is known for {name!r} (known: {', '.join(NAMES)}); give the file's own path"
     wanted = [f"{f.path}  SHA-256 {f.sha256}" for f in files_of(name)]
     parts = {
         f"no feature file of {name!r} found. Looked at:": looked,

@@ -21,6 +21,7 @@ ID_STYLES = {
     "video[clip]": re.compile(r"(.+)\[[^\[\]]*\]"),
     "video_clip": re.compile(r"(.+)_\d+"),
 }
+WHOLE_ID = re.compile(r"(.*)", re.DOTALL)
 BIN_WIDTH = {"mosi": 1.0, "sims": 0.2}  # of the label histogram: the classes of Acc-7, or CH-SIMS's own grid
 
 
@@ -31,31 +32,26 @@ def report(path: str | Path) -> str:
 
 def describe(dataset: Dataset) -> str:
     """Every table of this module as text of at most 110 columns."""
-    oddities, style = "Oddities: none", id_style(dataset)
-    if dataset.oddities:
-        oddities = "Oddities: what was not as documented, and what was done about it\n\n"
-        oddities += _as_text(oddities_table(dataset), maxcolwidths=[None, 44, None, 44])
+    oddities, style = oddities_table(dataset), id_style(dataset)
     ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
-    parts = (
-        f"{dataset.card.title}, from {dataset.card.origin}",
-        _as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True),
-        "Splits: utterances by sign of the label, and (T, D) of each modality",
-        _as_text(splits_table(dataset)),
-        "True lengths, in frames (absent: length 0; full: length T, so perhaps cut)",
-        _as_text(lengths_table(dataset)),
-        f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}",
-        _as_text(labels_table(dataset)),
-        oddities,
-        f"Leakage: what a later split shares with an earlier one ({ids})",
-        _as_text(leakage_table(dataset)),
-    )
+    parts = [f"{dataset.card.title}, from {dataset.card.origin}"]
+    parts += [_as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True)]
+    parts += ["Splits: utterances by sign of the label, and (T, D) of each modality", _as_text(splits_table(dataset))]
+    parts += ["True lengths, in frames (absent: length 0; full: length T, so perhaps cut)"]
+    parts += [_as_text(lengths_table(dataset))]
+    parts += [f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}", _as_text(labels_table(dataset))]
+    if oddities.empty:
+        parts += ["Oddities: none"]
+    else:
+        parts += ["Oddities: what was not as documented, and what was done about it"]
+        parts += [_as_text(oddities, maxcolwidths=[None, 44, None, 44])]
+    parts += [f"Leakage: what a later split shares with an earlier one ({ids})", _as_text(leakage_table(dataset))]
     return "\n\n".join(parts)
 
 
 def card_table(card: Card) -> pd.DataFrame:
     """The data set's card. Columns: fact, value."""
-    low, high = card.label_range
-    facts = {"name": card.name, "metric family": card.family, "label range": f"{low:g} to {high:g}"}
+    facts = {"name": card.name, "metric family": card.family, "label range": "{:g} to {:g}".format(*card.label_range)}
     facts |= {"alignment": card.alignment, "source": card.source, "origin": card.origin}
     facts |= {"SHA-256": card.sha256, "published file": verification(card)}
     published = catalog.namesake(card.name, card.origin)
@@ -66,20 +62,20 @@ def card_table(card: Card) -> pd.DataFrame:
 
 def verification(card: Card) -> str:
     """Compares the SHA-256: "verified: ...", "differs from ..." or "not a published file"."""
-    published, namesake = catalog.known_sha256(card.sha256), catalog.namesake(card.name, card.origin)
-    if published:
+    if published := catalog.known_sha256(card.sha256):
         return f"verified: the published {published.path}"
+    namesake = catalog.namesake(card.name, card.origin)
     return f"differs from the published file {namesake.path}" if namesake else "not a published file"
 
 
 def splits_table(dataset: Dataset) -> pd.DataFrame:
     """One row a split: utterances, videos, labels by sign, (T, D) by modality, optional contents."""
-    style = id_style(dataset)
     rows = []
-    for s in SPLITS:
+    for s, videos in videos_of(dataset).items():
         split = dataset[s]
-        row = {"split": s, "utterances": len(split), "videos": len({video_of(i, style) for i in split.ids})}
-        row |= zip(("negative", "zero", "positive"), np.bincount(np.sign(split.labels).astype(int) + 1, minlength=3))
+        row = {"split": s, "utterances": len(split), "videos": len(set(videos))}
+        signs = np.sign(split.labels)
+        row |= {"negative": (signs < 0).sum(), "zero": (signs == 0).sum(), "positive": (signs > 0).sum()}
         row |= {m: f"({t}, {d})" for m, (t, d) in split.shapes.items()}
         optional = {"unimodal labels": split.unimodal_labels or None, "text_bert": split.text_bert}
         optional["emotion labels"] = split.emotion_labels
@@ -103,14 +99,13 @@ def labels_table(dataset: Dataset) -> pd.DataFrame:
 
     Bins: the seven classes of Acc-7 for mosi, the eleven values -1, -0.8, ..., 1 for sims.
     """
-    width = BIN_WIDTH[dataset.family]
-    low, high = dataset.card.label_range
+    width, (low, high) = BIN_WIDTH[dataset.family], dataset.card.label_range
     last = round((high - low) / width)
     table = pd.DataFrame({"label": np.round(low + width * np.arange(last + 1), 6) + 0.0})
     for s in SPLITS:
         steps = np.round(dataset[s].labels.astype(np.float64) / width).astype(int) + last // 2
         table[s] = np.bincount(np.clip(steps, 0, last), minlength=last + 1)
-    total = table[list(SPLITS)].sum(axis=1)
+    total = table[[*SPLITS]].sum(axis=1)
     return table.assign(share=total / total.sum(), histogram=["#" * round(40 * k / total.max()) for k in total])
 
 
@@ -121,9 +116,7 @@ def oddities_table(dataset: Dataset) -> pd.DataFrame:
 
 def leakage_table(dataset: Dataset) -> pd.DataFrame:
     """One row a pair of splits: ids and videos shared, and the later split's utterances from shared videos."""
-    style = id_style(dataset)
-    videos = {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
-    rows = []
+    videos, rows = videos_of(dataset), []
     for earlier, later in combinations(SPLITS, 2):
         ids = len(set(dataset[later].ids) & set(dataset[earlier].ids))
         every, shared = set(videos[later]), set(videos[later]) & set(videos[earlier])
@@ -141,9 +134,10 @@ def id_style(dataset: Dataset) -> str | None:
     return next((style for style, form in ID_STYLES.items() if all(form.fullmatch(i) for i in ids)), None)
 
 
-def video_of(utterance: str, style: str | None) -> str:
-    """The video in an id; without a style, the id itself."""
-    return ID_STYLES[style].fullmatch(utterance)[1] if style else utterance
+def videos_of(dataset: Dataset) -> dict[str, list[str]]:
+    """The video of each utterance, by split; without an `id_style`, the id itself."""
+    form = ID_STYLES.get(id_style(dataset), WHOLE_ID)
+    return {s: [form.fullmatch(i)[1] for i in dataset[s].ids] for s in SPLITS}
 
 
 def _as_text(table: pd.DataFrame, **options: object) -> str:

@@ -16,10 +16,12 @@ from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data.corruption import IN_TRANSCRIPTS, Corruption
 from tmtlib.data.schema import Split, frame_moments, valid_frames
 
+Names = Collection[str]  # of modalities
+Scale = Mapping[str, np.ndarray]  # standard deviation (D,) of each feature, by modality
 UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base-chinese)
 
 
-def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed: int = 0) -> Split:
+def corrupt(split: Split, how: Corruption, scale: Scale, seed: int = 0) -> Split:
     """Applies a corruption. Raises ValueError for a level out of range, and for P6 (words), which needs an encoder."""
     if how.kind in IN_TRANSCRIPTS:
         wanted = "must be made anew by an encoder; use tmtlib.analysis.transcripts.sweep"
@@ -43,13 +45,7 @@ def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed
     return drop(split, level, modalities, seed)
 
 
-def add_noise(
-    split: Split,
-    scale: Mapping[str, np.ndarray],
-    snr_db: float,
-    modalities: Collection[str] = MODALITIES,
-    seed: int = 0,
-) -> Split:
+def add_noise(split: Split, scale: Scale, snr_db: float, modalities: Names = MODALITIES, seed: int = 0) -> Split:
     """P7: Gaussian noise on every feature of every valid frame: x + scale 10^(-snr_db / 20) n, n ~ N(0, 1).
 
     `scale`: standard deviation (D,) of each feature by modality in the training split (`noise_scale`). Levels with the
@@ -71,12 +67,12 @@ def add_noise(
     return replace(split, features=features)
 
 
-def noise_scale(train: Split) -> dict[str, np.ndarray]:
+def noise_scale(train: Split) -> Scale:
     """Standard deviation (D,) of each feature over the valid frames, by modality; 0 where no frame is valid."""
     return {m: frame_moments(train, m)[1].astype(np.float32) for m in MODALITIES}
 
 
-def keep_only(split: Split, present: Collection[str]) -> Split:
+def keep_only(split: Split, present: Names) -> Split:
     """P3: all other modalities absent (zeros, length 0). Raises ValueError for an unknown modality or none."""
     _check(present)
     if not present:
@@ -87,9 +83,7 @@ def keep_only(split: Split, present: Collection[str]) -> Split:
     return replace(split, features=features, lengths=lengths)
 
 
-def drop_frames(
-    split: Split, rate: float | np.ndarray, modalities: Collection[str] = MODALITIES, seed: int = 0
-) -> Split:
+def drop_frames(split: Split, rate: float | np.ndarray, modalities: Names = MODALITIES, seed: int = 0) -> Split:
     """P1: each valid frame of each modality goes missing independently with probability `rate`, a number or (N,).
 
     With one seed, frames missing at a rate are missing at every higher rate. Lengths stay. Raises ValueError for a rate
@@ -105,7 +99,7 @@ def drop_frames(
     return _without_frames(split, gone)
 
 
-def drop_block(split: Split, share: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
+def drop_block(split: Split, share: float, modalities: Names = MODALITIES, seed: int = 0) -> Split:
     """P8: a block of `share` of each utterance's valid frames (rounded), at a random place, becomes zero.
 
     Raises ValueError for a share outside [0, 1].
@@ -132,7 +126,7 @@ def shift(split: Split, frames: int, modality: str) -> Split:
     return replace(split, features={**split.features, modality: moved})
 
 
-def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) -> Split:
+def swap_utterances(split: Split, modalities: Names, seed: int = 0) -> Split:
     """P9: each utterance gets the modalities (all of `modalities`, with lengths) of another one; labels stay.
 
     The others are a random cycle, so none keeps its own. Raises ValueError for fewer than two utterances.
@@ -162,7 +156,7 @@ def _without_frames(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
     return replace(split, features=dict(split.features) | features, text_bert=tokens)
 
 
-def _check(modalities: Collection[str], **shares: float | np.ndarray) -> None:
+def _check(modalities: Names, **shares: float | np.ndarray) -> None:
     """Raises ValueError for an unknown modality, and for shares outside [0, 1]."""
     for m in modalities:
         check_choice("modality", m, MODALITIES)

@@ -64,9 +64,8 @@ def name_of(path: Path, sha256: str) -> str:
     published = catalog.known_sha256(sha256)
     if published:
         return published.name
-    folder = path.resolve().parent
-    folder = folder.parent if folder.name.lower() == "processed" else folder
-    return FOLDERS.get(folder.name.upper(), path.stem)
+    folders = [folder.name.upper() for folder in path.resolve().parents[:2]]
+    return FOLDERS.get(folders[1 if folders[0] == "PROCESSED" else 0], path.stem)
 
 
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
@@ -77,12 +76,9 @@ def write_mmsa(dataset: Dataset, path: str | Path) -> None:
 
 
 def _as_mmsa(split: Split) -> dict[str, np.ndarray]:
-    arrays = {
-        "id": np.array(split.ids),
-        "raw_text": np.array(split.raw_text, dtype=object),
-        "regression_labels": split.labels,
-        "annotations": np.array(["Negative", "Neutral", "Positive"])[np.sign(split.labels).astype(int) + 1],
-    }
+    arrays = {"id": np.array(split.ids), "raw_text": np.array(split.raw_text, dtype=object)}
+    classes = np.array(["Negative", "Neutral", "Positive"])
+    arrays |= {"regression_labels": split.labels, "annotations": classes[np.sign(split.labels).astype(int) + 1]}
     for m in MODALITIES:
         arrays |= {m: split.features[m], f"{m}_lengths": split.lengths[m]}
     arrays |= {UNIMODAL[m]: labels for m, labels in split.unimodal_labels.items()}
@@ -104,24 +100,20 @@ def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], di
 def _card(path, sha256, name, family, written: object, splits: Mapping, stated: bool, note: Note) -> Card:
     """Fields from the arguments, else the catalog, else what `write_mmsa` wrote, else a guess."""
     published = catalog.known_sha256(sha256)
-    name = name or name_of(path, sha256)
-    written = written if isinstance(written, dict) else {}
-    source = written.get("source", "real")
-    card = Card(
-        name=name,
-        family=family or (published.family if published else written.get("family") or _family(name, splits, note)),
-        alignment=published.alignment if published else written.get("alignment") or _alignment(splits, stated),
-        source="synthetic" if source == "planted" else source,  # "planted": files of earlier versions
-        origin=path.name,
-        sha256=sha256,
-    )
+    name, known = name or name_of(path, sha256), written if isinstance(written, dict) else {}
+    if published:
+        known = {"family": published.family, "alignment": published.alignment, "source": "real"}
+    family = family or known.get("family") or _family(name, splits, note)
+    alignment = known.get("alignment") or _alignment(splits, stated)
+    source = known.get("source", "real")
+    source = "synthetic" if source == "planted" else source  # "planted": files of earlier versions
     try:
-        check_choice("metric family", card.family, tuple(FAMILY_RANGE))
-        check_choice("alignment", card.alignment, ("aligned", "unaligned"))
-        check_choice("source", card.source, ("real", "synthetic"))
+        check_choice("metric family", family, tuple(FAMILY_RANGE))
+        check_choice("alignment", alignment, ("aligned", "unaligned"))
+        check_choice("source", source, ("real", "synthetic"))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
-    return card
+    return Card(name, family, alignment, source, path.name, sha256)
 
 
 def _family(name: str, splits: Mapping[str, Split], note: Note) -> str:
@@ -151,13 +143,12 @@ def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
 
 def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Note) -> None:
     """Notes a standard file with another hash, and shapes unlike the published ones or the file's config."""
-    files, published = catalog.files_of(card.name), catalog.namesake(card.name, path.name)
+    published = catalog.namesake(card.name, path.name)
     if published and published.sha256 != card.sha256:
         hashes = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {published.sha256[:12]}..."
         note(hashes, 1, "read all the same: results are this file's, not the published one's")
-    described = {}
-    if card.source == "real":  # synthetic data may have any size
-        described["the published file"] = next((f.shapes for f in files if f.alignment == card.alignment), ())
+    files = [f for f in catalog.files_of(card.name) if f.alignment == card.alignment]
+    described = {"the published file": files[0].shapes} if files and card.source == "real" else {}
     frames, widths = config.get("seq_lens"), config.get("feature_dims")  # as MMSA's own config names them
     if isinstance(frames, (list, tuple)) and isinstance(widths, (list, tuple)):
         described["its config"] = tuple(zip(frames, widths, strict=False))

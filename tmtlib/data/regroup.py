@@ -8,7 +8,7 @@ import numpy as np
 
 from tmtlib.common import MODALITIES, digest
 from tmtlib.data import synthetic
-from tmtlib.data.check import id_style, video_of
+from tmtlib.data.check import id_style, videos_of
 from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, split_name, valid_frames
 
 
@@ -63,11 +63,10 @@ def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bo
 
 def video_names(dataset: Dataset) -> dict[str, list[str]]:
     """The video of each utterance, by split. Raises ValueError for ids that name no video."""
-    style = id_style(dataset)
-    if style is None:
+    if id_style(dataset) is None:
         wanted = f"(as in {dataset.train.ids[0]!r}); wanted 'video$_$clip' or alike"
         raise ValueError(f"ids of {dataset.card.name} name no video {wanted}")
-    return {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
+    return videos_of(dataset)
 
 
 def _placed(videos: dict[str, list[str]], seed: int) -> dict[str, str]:

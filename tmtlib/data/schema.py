@@ -91,9 +91,9 @@ class Split:
     emotion_labels: Float32[np.ndarray, "N 6"] | None = None  # strength 0..3 of each of EMOTIONS; above 0: present
 
     def __post_init__(self):
-        if set(self.features) != set(MODALITIES) or set(self.lengths) != set(MODALITIES):
-            raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
         n = len(self.labels)
+        if not set(self.features) == set(self.lengths) == set(MODALITIES):
+            raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
         _check_array("labels", self.labels, np.float32, (n,))
         for m, x in self.features.items():
             length = self.lengths[m]
@@ -101,7 +101,9 @@ class Split:
             _check_array(f"{m} lengths", length, np.int64, (n,))
             if n and (length.min() < 0 or length.max() > x.shape[1]):
                 raise DataError(f"{m} lengths span {length.min()}..{length.max()}; wanted 0..{x.shape[1]}")
-            if not _all_finite(x):
+            with np.errstate(all="ignore"):  # the sum first: it needs no copy of the array
+                finite = np.isfinite(x.sum()) or np.isfinite(x).all()
+            if not finite:
                 raise DataError(f"{m} features hold NaN or infinity; every value must be finite")
         if len(self.ids) != n or len(self.raw_text) != n:
             raise DataError(f"{n} labels but {len(self.ids)} ids and {len(self.raw_text)} transcripts")
@@ -116,9 +118,9 @@ class Split:
             _check_array("emotion_labels", self.emotion_labels, np.float32, (n, len(EMOTIONS)))
             bad = np.flatnonzero(~((self.emotion_labels >= 0) & (self.emotion_labels <= 3 + 1e-4)).all(1))  # NaN too
             if len(bad):
-                first = f"the first in row {bad[0]}: {self.emotion_labels[bad[0]].tolist()}"
-                rows = f"emotion_labels of {len(bad)} of {n} rows"
-                raise DataError(f"{rows} are not within 0..3 ({first}); repair or remove them")
+                rows, first = f"{len(bad)} of {n} rows", self.emotion_labels[bad[0]].tolist()
+                where = f"within 0..3 (the first in row {bad[0]}: {first})"
+                raise DataError(f"emotion_labels of {rows} are not {where}; repair or remove them")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,12 +149,10 @@ class Split:
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
         """Targets: sentiment (N,), or strengths (N, 6) for "emotions". Raises DataError if there are none."""
-        if task != "emotions":
-            return self.labels
-        if self.emotion_labels is None:
+        if task == "emotions" and self.emotion_labels is None:
             wanted = f"'emotion_labels' (N, {len(EMOTIONS)}) in each split: {', '.join(EMOTIONS)}, each 0 to 3"
             raise DataError(f"no emotion labels, so the task 'emotions' cannot be trained; wanted {wanted}")
-        return self.emotion_labels
+        return self.emotion_labels if task == "emotions" else self.labels
 
 
 @dataclass(frozen=True)
@@ -282,22 +282,13 @@ def _joined(values: list):
         return {m: _joined([x[m] for x in values]) for m in values[0] if all(m in x for x in values)}
     if isinstance(values[0], tuple):
         return tuple(chain.from_iterable(values))
-    longest = np.max([x.shape for x in values], axis=0)
-    for i, x in enumerate(values):
-        if x.shape[1:] != tuple(longest[1:]):
-            values[i] = np.pad(x, [(0, 0), *((0, missing) for missing in longest[1:] - x.shape[1:])])
-    return np.concatenate(values)
+    longest = np.max([x.shape[1:] for x in values], axis=0)
+    return np.concatenate([np.pad(x, [(0, 0), *((0, k) for k in longest - x.shape[1:])]) for x in values])
 
 
 def _check_array(name: str, x: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> None:
     """Raises DataError unless dtype and shape are as given; a named axis has any size."""
     fits = x.ndim == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(x.shape, shape, strict=True))
     if not fits or x.dtype != dtype:
-        wanted = f"({shape[0]},)" if len(shape) == 1 else f"({', '.join(map(str, shape))})"
-        raise DataError(f"{name} are {x.dtype} {x.shape}; wanted {np.dtype(dtype)} {wanted}")
-
-
-def _all_finite(x: np.ndarray) -> bool:
-    """Tests the sum first, which needs no copy of the array."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
+        wanted = f"{np.dtype(dtype)} {shape}".replace("'", "")
+        raise DataError(f"{name} are {x.dtype} {x.shape}; wanted {wanted}")

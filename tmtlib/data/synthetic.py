@@ -47,6 +47,7 @@ VERSION = 2  # part of every synthetic data set's hash: raise it when the genera
 SALIENT_SHARE = 0.2
 MARKER = 2.0
 LATENT = 12  # largest K: real features are correlated too, and a low rank is fast
+NORMAL = ndtri((np.arange(400) + 0.5) / 400)  # standard normal values, equally likely, for expectations
 
 
 @dataclass(frozen=True)
@@ -124,28 +125,24 @@ def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
     return float(value)
 
 
-def best_mae(recipe: Recipe, nodes: int = 400) -> float:
-    """Expected MAE of the best prediction, by quadrature over (o, y - o) for each pattern of reliability.
-
-    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; `nodes` equally likely intervals of each.
-    """
+def best_mae(recipe: Recipe) -> float:
+    """Expected MAE of the best prediction, by quadrature over independent o ~ N(0, v) and y - o ~ N(0, 1 - v)."""
 
     def mae(reliable: np.ndarray) -> float:
-        v, points = _shown_variance(recipe, reliable), _normal_points(nodes)
-        o = np.sqrt(v) * points
-        y = o[:, None] + np.sqrt(1 - v) * points
+        v = _shown_variance(recipe, reliable)
+        o = np.sqrt(v) * NORMAL
+        y = o[:, None] + np.sqrt(1 - v) * NORMAL
         return np.abs(quantile(recipe, y) - quantile(recipe, o)[:, None]).mean()
 
     return _expected(mae, recipe)
 
 
-def best_acc5(recipe: Recipe, nodes: int = 400) -> float:
-    """Expected Acc-5 of the most probable class, by quadrature over (o, p) for each pattern of reliability."""
+def best_acc5(recipe: Recipe) -> float:
+    """Expected Acc-5 of the most probable class, by quadrature over (o, p)."""
 
     def accuracy(reliable: np.ndarray) -> float:
-        points = _normal_points(nodes)
-        p = points if _only_text_of_pair(recipe, reliable) else points[:1]
-        o, p = (x.ravel() for x in np.meshgrid(np.sqrt(_shown_variance(recipe, reliable)) * points, p))
+        p = NORMAL if _only_text_of_pair(recipe, reliable) else NORMAL[:1]
+        o, p = (x.ravel() for x in np.meshgrid(np.sqrt(_shown_variance(recipe, reliable)) * NORMAL, p))
         return class_chances(recipe, np.tile(reliable, (len(o), 1)), o, p).max(1).mean()
 
     return _expected(accuracy, recipe)
@@ -162,14 +159,10 @@ def class_chances(recipe: Recipe, reliable: np.ndarray, o: np.ndarray, p: np.nda
     return np.diff(below, prepend=0, append=1)
 
 
-def _normal_points(nodes: int) -> np.ndarray:
-    return ndtri((np.arange(nodes) + 0.5) / nodes)
-
-
 def _expected(score: Callable[[np.ndarray], float], recipe: Recipe) -> float:
     """The mean of a score over the patterns of reliability (M,), each with its probability."""
     patterns, rho = np.array(list(np.ndindex(2, 2, 2)), bool), np.array(recipe.reliability)
-    chances = np.where(patterns, rho, 1 - rho).prod(1)
+    chances = np.where(patterns, rho, 1 - rho).prod(1).tolist()
     return float(sum(chance * score(reliable) for reliable, chance in zip(patterns, chances, strict=True)))
 
 
@@ -191,11 +184,9 @@ def _bases(recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, SplitTruth]:
-    u0, p, noise = (rng.standard_normal(n) for _ in range(3))
-    specific = rng.standard_normal((n, 3))
-    q = rng.choice([-1.0, 1.0], n)
-    reliable = rng.random((n, 3)) < recipe.reliability
-    w = np.sqrt(recipe.specific)
+    u0, p, noise = rng.standard_normal((3, n))
+    specific, q = rng.standard_normal((n, 3)), rng.choice([-1.0, 1.0], n)
+    reliable, w = rng.random((n, 3)) < recipe.reliability, np.sqrt(recipe.specific)
     y = np.sqrt(recipe.shared) * u0 + specific @ w + np.sqrt(recipe.interaction) * p * q + np.sqrt(recipe.noise) * noise
 
     share = recipe.fill * np.exp(rng.normal(0, 0.5, n) - 0.125)  # of T; one clock for all modalities when aligned

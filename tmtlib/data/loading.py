@@ -89,17 +89,15 @@ def resolve_all(
     A file as `data` is the only data set. Raises FileNotFoundError for a folder without any of `names`, or none.
     """
     place = Path(data).expanduser() if data else common.data_folder()
-    if place is None:
-        return [resolve(n, normalize=normalize, synthetic_size=sizes.get(n)) for n in names], []
-    if not place.is_dir():
+    if place is not None and not place.is_dir():
         return [_file_ref(place, normalize)], []
     refs, missing = [], []
     for name in names:
         try:
-            refs.append(resolve(name, data=place, normalize=normalize))
+            refs.append(resolve(name, data=place, normalize=normalize, synthetic_size=sizes.get(name)))
         except FileNotFoundError as error:
             missing.append(str(error))
-    if not refs:
+    if missing and not refs:
         raise FileNotFoundError("\n\n".join(missing))
     return refs, missing
 

@@ -34,9 +34,14 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     Raises DataError for another file, RefusedPickle for a pickle with code, FileNotFoundError.
     """
     path = catalog.feature_file(path)
-    sha256 = catalog.file_sha256(path)
-    raw, config = _splits_and_config(safe_pickle.load(path), path)
-    stated = any(f"{m}_lengths" in raw[s] for s in SPLITS for m in MODALITIES)
+    sha256, content = catalog.file_sha256(path), safe_pickle.load(path)
+    wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
+    if not all(isinstance(content.get(s), dict) for s in SPLITS):
+        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
+    config = content.get("config") if isinstance(content.get("config"), dict) else {}
+    stated = any(f"{m}_lengths" in content[s] for s in SPLITS for m in MODALITIES)
     oddities, splits = [], {}
 
     def note_in(split: str, what: str, count: int, handling: str) -> None:
@@ -45,7 +50,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
 
     for s in SPLITS:
         try:
-            splits[s] = read_split(raw.pop(s), s, partial(note_in, s))
+            splits[s] = read_split(content.pop(s), s, partial(note_in, s))
         except DataError as error:
             raise DataError(f"{path}, split {s}: {error}") from error
     note = partial(note_in, "all")
@@ -61,8 +66,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
 
 def name_of(path: Path, sha256: str) -> str:
     """The data set's name: by known hash, else by folder (MOSI, MOSEI, SIMS, SIMSv2), else the file's stem."""
-    published = catalog.known_sha256(sha256)
-    if published:
+    if published := catalog.known_sha256(sha256):
         return published.name
     folders = [folder.name.upper() for folder in path.resolve().parents[:2]]
     return FOLDERS.get(folders[1 if folders[0] == "PROCESSED" else 0], path.stem)
@@ -86,17 +90,6 @@ def _as_mmsa(split: Split) -> dict[str, np.ndarray]:
     return arrays | {key: x for key, x in more.items() if x is not None}
 
 
-def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], dict]:
-    wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
-    raw = {s: content.get(s) for s in SPLITS}
-    if not all(isinstance(part, dict) for part in raw.values()):
-        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
-    config = content.get("config")
-    return raw, config if isinstance(config, dict) else {}
-
-
 def _card(path, sha256, name, family, written: object, splits: Mapping, stated: bool, note: Note) -> Card:
     """Fields from the arguments, else the catalog, else what `write_mmsa` wrote, else a guess."""
     published = catalog.known_sha256(sha256)
@@ -118,14 +111,12 @@ def _card(path, sha256, name, family, written: object, splits: Mapping, stated: 
 
 def _family(name: str, splits: Mapping[str, Split], note: Note) -> str:
     """The metric family by the data set's name, else by the range of all labels."""
+    (low, high), labels = FAMILY_RANGE["sims"], np.concatenate([s.labels for s in splits.values()])
+    within = ((low - 1e-4 <= labels) & (labels <= high + 1e-4)).all()
+    why = f"labels {'lie all within' if within else 'go beyond'} {low:g}..{high:g}"
     if name in FOLDERS.values():
-        family, why = ("sims" if name.startswith("sims") else "mosi"), f"the name is {name!r}"
-    else:
-        low, high = FAMILY_RANGE["sims"]
-        labels = np.concatenate([s.labels for s in splits.values()])
-        within = ((low - 1e-4 <= labels) & (labels <= high + 1e-4)).all()
-        family = "sims" if within else "mosi"
-        why = f"labels {'lie all within' if within else 'go beyond'} {low:g}..{high:g}"
+        within, why = name.startswith("sims"), f"the name is {name!r}"
+    family = "sims" if within else "mosi"
     note("metric family not in the file", 1, f"guessed {family!r}: {why}; load_dataset(..., family=) overrides it")
     return family
 

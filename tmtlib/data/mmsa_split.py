@@ -69,7 +69,7 @@ def _text(value: object) -> str:
 
 
 def _array(values: object, key: str, dtype: type | None = np.float32) -> np.ndarray:
-    """Numbers, of their own type if dtype is None. Raises DataError for text, complex numbers, rows of several sizes."""
+    """Numbers; dtype None: as they are. Raises DataError for text, complex numbers and rows of several sizes."""
     wanted = "wanted numbers in rows of one size, padded with 0"
     try:
         array = np.asarray(values)

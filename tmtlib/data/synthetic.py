@@ -117,12 +117,9 @@ def _edges(recipe: Recipe) -> np.ndarray:
 
 def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
     """Share of the variance of y that the best prediction from a subset of modalities explains."""
-    rho = dict(zip(MODALITIES, recipe.reliability, strict=True))
-    w = dict(zip(MODALITIES, recipe.specific, strict=True))
-    value = recipe.shared * (1 - np.prod([1 - rho[m] for m in subset])) + sum(rho[m] * w[m] for m in subset)
-    if {"text", recipe.partner} <= set(subset):
-        value += recipe.interaction * rho["text"] * rho[recipe.partner]
-    return float(value)
+    rho = np.array([r if m in subset else 0 for m, r in zip(MODALITIES, recipe.reliability, strict=True)])
+    both = rho[0] * rho[MODALITIES.index(recipe.partner)]
+    return float(recipe.shared * (1 - np.prod(1 - rho)) + rho @ recipe.specific + recipe.interaction * both)
 
 
 def best_mae(recipe: Recipe) -> float:

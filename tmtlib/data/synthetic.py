@@ -62,6 +62,8 @@ class SplitTruth:
 
 @dataclass(frozen=True)
 class Truth:
+    """The ground truth of a data set."""
+
     recipe: Recipe
     importance: dict[str, float]  # Shapley value of the explained variance, by modality; sums to `explained`
     explained: float  # share of the variance of y that the best prediction explains

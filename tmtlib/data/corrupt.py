@@ -92,10 +92,8 @@ def drop_frames(split: Split, rate: float | np.ndarray, modalities: Names = MODA
     _check(modalities, rate=rate)
     if not np.any(rate):
         return split
-    gone = {}
-    for m in modalities:
-        uniform = np.random.default_rng([seed, MODALITIES.index(m)]).random(split.features[m].shape[:2])
-        gone[m] = uniform < np.reshape(rate, (-1, 1))
+    streams = {m: np.random.default_rng([seed, MODALITIES.index(m)]) for m in modalities}
+    gone = {m: rng.random(split.features[m].shape[:2]) < np.reshape(rate, (-1, 1)) for m, rng in streams.items()}
     return _without_frames(split, gone)
 
 

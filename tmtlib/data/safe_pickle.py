@@ -11,7 +11,6 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +84,13 @@ class _Array(np.ndarray):
         super().__setstate__((version, shape, dtype.value, fortran, content))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _StandIn:
     """A callable that a pickle cannot change (BUILD on a plain function would set attributes)."""
 
-    call: Callable
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable):
+        self.call = call
 
     def __call__(self, *arguments: object) -> object:
         return self.call(*arguments)

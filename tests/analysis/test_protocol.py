@@ -15,7 +15,7 @@ from tmtlib.common import MODALITIES
 from tmtlib.data.check import leakage_table
 from tmtlib.data.loading import load, resolve
 from tmtlib.data.recipes import recipe_of
-from tmtlib.data.regroup import _placed, nearest_sum, regrouped, video_names, with_speakers
+from tmtlib.data.regroup import _placed, regrouped, video_names, with_speakers
 from tmtlib.data.schema import SPLITS, Split, SyntheticSize, valid_frames
 from tmtlib.data.synthetic import generate, grid
 from tmtlib.stats import metrics
@@ -170,30 +170,13 @@ def test_splits_of_other_lengths_are_joined():
     assert not new.test.unimodal_labels, "one split has none"
 
 
-def test_nearest_sum_is_as_near_as_any_choice():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        sizes, wanted = rng.integers(1, 30, 8), int(rng.integers(1, 120))
-        chosen = nearest_sum(sizes, wanted)
-        every = [sizes[[k for k in range(8) if b >> k & 1]].sum() for b in range(1, 256)]
-        assert len(set(chosen)) == len(chosen)
-        assert abs(sizes[chosen].sum() - wanted) == np.abs(np.array(every) - wanted).min()
-
-
 @given(st.lists(st.integers(1, 60), min_size=3, max_size=8), st.integers(0, 9), st.data())
 def test_every_split_has_a_video_however_few_and_large_they_are(sizes, seed, data):
     videos = {s: [] for s in SPLITS}
     for i, size in enumerate(sizes):
         videos[data.draw(st.sampled_from(SPLITS))] += [f"v{i}"] * size
-    place = _placed(videos, {s: len(videos[s]) for s in SPLITS}, seed)
+    place = _placed(videos, seed)
     assert set(place.values()) == set(SPLITS) and set(place) == {f"v{i}" for i in range(len(sizes))}
-
-
-def test_the_largest_videos_stay_in_train_where_test_would_take_all():
-    videos = {"train": ["a"] * 2, "valid": ["b"] * 3, "test": ["c"] * 40}
-    for seed in range(6):
-        place = _placed(videos, {"train": 1, "valid": 2, "test": 45}, seed)
-        assert place == {"a": "test", "b": "valid", "c": "train"}
 
 
 def test_ids_without_videos_and_too_few_videos_are_refused():

@@ -14,7 +14,7 @@ from tmtlib.common import as_tuples
 
 @dataclass(frozen=True)
 class StandardFile:
-    name: str  # data set: "mosi", "mosei", "sims"
+    name: str  # of the data set: "mosi", "mosei", "sims"
     alignment: str  # "aligned" or "unaligned"
     path: str  # below the data folder, as MMSA lays it out
     sha256: str
@@ -74,16 +74,18 @@ def namesake(name: str, file: str) -> StandardFile | None:
 def places(file: StandardFile, folder: Path) -> tuple[Path, ...]:
     """Paths to try for a standard file in a user's folder: MMSA's layout, then the data set's folder."""
     upper = file.name.upper()
-    paths = [folder / file.path, folder / upper / file.file]
+    paths = (folder / file.path, folder / upper / file.file)
     # aligned_50.pkl may be MOSI's or MOSEI's; the folder's name decides
-    same_name = [f for f in STANDARD_FILES if f.file == file.file]
-    if len(same_name) == 1 or upper in (folder.name.upper(), folder.parent.name.upper()):
-        paths += [folder / "Processed" / file.file, folder / file.file]
-    return tuple(paths)
+    only_one = sum(f.file == file.file for f in STANDARD_FILES) == 1
+    if only_one or upper in (folder.name.upper(), folder.parent.name.upper()):
+        paths += (folder / "Processed" / file.file, folder / file.file)
+    return paths
 
 
 def missing_message(name: str, looked: Sequence[Path]) -> str:
     """Error text for a folder without the data set: paths tried, files wanted, download sources."""
+    if name not in NAMES:
+        return f"no standard file is known for {name!r} (known: {', '.join(NAMES)}); give the file's own path"
     wanted = [f"{f.path}  SHA-256 {f.sha256}" for f in files_of(name)]
     parts = {
         f"no feature file of {name!r} found. Looked at:": looked,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ ID_STYLES = {
     "video[clip]": re.compile(r"(.+)\[[^\[\]]*\]"),
     "video_clip": re.compile(r"(.+)_\d+"),
 }
+WHOLE_ID = re.compile(r"(.*)", re.DOTALL)
 BIN_WIDTH = {"mosi": 1.0, "sims": 0.2}  # of the label histogram: the classes of Acc-7, or CH-SIMS's own grid
 
 
@@ -32,39 +33,27 @@ def report(path: str | Path) -> str:
 def describe(dataset: Dataset) -> str:
     """Every table of this module as text of at most 110 columns."""
     oddities, style = oddities_table(dataset), id_style(dataset)
-    parts = [
-        f"{dataset.card.title}, from {dataset.card.origin}",
-        _as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True),
-        "Splits: utterances by sign of the label, and (T, D) of each modality",
-        _as_text(splits_table(dataset)),
-        "True lengths, in frames (absent: length 0; full: length T, so perhaps cut)",
-        _as_text(lengths_table(dataset)),
-        f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}",
-        _as_text(labels_table(dataset)),
-    ]
-    if len(oddities):
-        parts.append("Oddities: what was not as documented, and what was done about it")
-        parts.append(_as_text(oddities, maxcolwidths=[None, 44, None, 44]))
-    else:
-        parts.append("Oddities: none")
     ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
-    parts.append(f"Leakage: what a later split shares with an earlier one ({ids})")
-    return "\n\n".join([*parts, _as_text(leakage_table(dataset))])
+    parts = [f"{dataset.card.title}, from {dataset.card.origin}"]
+    parts += [_as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True)]
+    parts += ["Splits: utterances by sign of the label, and (T, D) of each modality", _as_text(splits_table(dataset))]
+    parts += ["True lengths, in frames (absent: length 0; full: length T, so perhaps cut)"]
+    parts += [_as_text(lengths_table(dataset))]
+    parts += [f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}", _as_text(labels_table(dataset))]
+    if oddities.empty:
+        parts += ["Oddities: none"]
+    else:
+        parts += ["Oddities: what was not as documented, and what was done about it"]
+        parts += [_as_text(oddities, maxcolwidths=[None, 44, None, 44])]
+    parts += [f"Leakage: what a later split shares with an earlier one ({ids})", _as_text(leakage_table(dataset))]
+    return "\n\n".join(parts)
 
 
 def card_table(card: Card) -> pd.DataFrame:
     """The data set's card. Columns: fact, value."""
-    low, high = card.label_range
-    facts = {
-        "name": card.name,
-        "metric family": card.family,
-        "label range": f"{low:g} to {high:g}",
-        "alignment": card.alignment,
-        "source": card.source,
-        "origin": card.origin,
-        "SHA-256": card.sha256,
-        "published file": verification(card),
-    }
+    facts = {"name": card.name, "metric family": card.family, "label range": "{:g} to {:g}".format(*card.label_range)}
+    facts |= {"alignment": card.alignment, "source": card.source, "origin": card.origin}
+    facts |= {"SHA-256": card.sha256, "published file": verification(card)}
     published = catalog.namesake(card.name, card.origin)
     if published and published.sha256 != card.sha256:
         facts["published SHA-256"] = published.sha256
@@ -73,39 +62,36 @@ def card_table(card: Card) -> pd.DataFrame:
 
 def verification(card: Card) -> str:
     """Compares the SHA-256: "verified: ...", "differs from ..." or "not a published file"."""
-    published, namesake = catalog.known_sha256(card.sha256), catalog.namesake(card.name, card.origin)
-    if published:
+    if published := catalog.known_sha256(card.sha256):
         return f"verified: the published {published.path}"
+    namesake = catalog.namesake(card.name, card.origin)
     return f"differs from the published file {namesake.path}" if namesake else "not a published file"
 
 
 def splits_table(dataset: Dataset) -> pd.DataFrame:
     """One row a split: utterances, videos, labels by sign, (T, D) by modality, optional contents."""
-    style = id_style(dataset)
     rows = []
-    for s in SPLITS:
+    for s, videos in videos_of(dataset).items():
         split = dataset[s]
-        labels = split.labels
-        row = {"split": s, "utterances": len(split), "videos": len({video_of(i, style) for i in split.ids})}
-        row |= {"negative": (labels < 0).sum(), "zero": (labels == 0).sum(), "positive": (labels > 0).sum()}
+        row = {"split": s, "utterances": len(split), "videos": len(set(videos))}
+        signs = np.sign(split.labels)
+        row |= {"negative": (signs < 0).sum(), "zero": (signs == 0).sum(), "positive": (signs > 0).sum()}
         row |= {m: f"({t}, {d})" for m, (t, d) in split.shapes.items()}
-        more = [("unimodal labels", split.unimodal_labels or None), ("text_bert", split.text_bert)]
-        more.append(("emotion labels", split.emotion_labels))
-        rows.append(row | {"also": ", ".join(name for name, values in more if values is not None)})
+        optional = {"unimodal labels": split.unimodal_labels or None, "text_bert": split.text_bert}
+        optional["emotion labels"] = split.emotion_labels
+        rows.append(row | {"also": ", ".join(name for name, values in optional.items() if values is not None)})
     return pd.DataFrame(rows)
 
 
 def lengths_table(dataset: Dataset) -> pd.DataFrame:
     """One row a modality and split: T, D, quantiles of the length, and utterances of length 0 and T."""
     rows = []
-    for m in MODALITIES:
-        for s in SPLITS:
-            (t, d), length = dataset[s].shapes[m], dataset[s].lengths[m]
-            quantiles = np.quantile(length, (0, 0.25, 0.5, 0.75, 1))
-            row = {"modality": m, "split": s, "T": t, "D": d}
-            row |= dict(zip(("min", "25 %", "median", "75 %", "max"), quantiles, strict=True))
-            rows.append(row | {"absent": (length == 0).sum(), "full": (length == t).sum()})
-    return pd.DataFrame(rows)
+    for m, s in product(MODALITIES, SPLITS):
+        (t, d), length = dataset[s].shapes[m], dataset[s].lengths[m]
+        quantiles = np.quantile(length, (0, 0.25, 0.5, 0.75, 1))
+        rows.append((m, s, t, d, *quantiles, (length == 0).sum(), (length == t).sum()))
+    columns = ("modality", "split", "T", "D", "min", "25 %", "median", "75 %", "max", "absent", "full")
+    return pd.DataFrame(rows, columns=columns)
 
 
 def labels_table(dataset: Dataset) -> pd.DataFrame:
@@ -113,14 +99,13 @@ def labels_table(dataset: Dataset) -> pd.DataFrame:
 
     Bins: the seven classes of Acc-7 for mosi, the eleven values -1, -0.8, ..., 1 for sims.
     """
-    width = BIN_WIDTH[dataset.family]
-    low, high = dataset.card.label_range
+    width, (low, high) = BIN_WIDTH[dataset.family], dataset.card.label_range
     last = round((high - low) / width)
     table = pd.DataFrame({"label": np.round(low + width * np.arange(last + 1), 6) + 0.0})
     for s in SPLITS:
         steps = np.round(dataset[s].labels.astype(np.float64) / width).astype(int) + last // 2
         table[s] = np.bincount(np.clip(steps, 0, last), minlength=last + 1)
-    total = table[list(SPLITS)].sum(axis=1)
+    total = table[[*SPLITS]].sum(axis=1)
     return table.assign(share=total / total.sum(), histogram=["#" * round(40 * k / total.max()) for k in total])
 
 
@@ -131,15 +116,12 @@ def oddities_table(dataset: Dataset) -> pd.DataFrame:
 
 def leakage_table(dataset: Dataset) -> pd.DataFrame:
     """One row a pair of splits: ids and videos shared, and the later split's utterances from shared videos."""
-    style = id_style(dataset)
-    videos = {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
-    rows = []
+    videos, rows = videos_of(dataset), []
     for earlier, later in combinations(SPLITS, 2):
-        seen = set(videos[earlier])
         ids = len(set(dataset[later].ids) & set(dataset[earlier].ids))
-        utterances = sum(v in seen for v in videos[later])
-        counts = len(set(videos[later])), len(set(videos[later]) & seen), utterances, utterances / len(videos[later])
-        rows.append((later, earlier, ids, *counts))
+        every, shared = set(videos[later]), set(videos[later]) & set(videos[earlier])
+        inside = [v in shared for v in videos[later]]
+        rows.append((later, earlier, ids, len(every), len(shared), sum(inside), np.mean(inside)))
     columns = "split", "earlier", "ids shared", "videos", "videos shared", "utterances in shared videos", "share"
     return pd.DataFrame(rows, columns=columns)
 
@@ -152,9 +134,10 @@ def id_style(dataset: Dataset) -> str | None:
     return next((style for style, form in ID_STYLES.items() if all(form.fullmatch(i) for i in ids)), None)
 
 
-def video_of(utterance: str, style: str | None) -> str:
-    """The video in an id; without a style, the id itself."""
-    return ID_STYLES[style].fullmatch(utterance)[1] if style else utterance
+def videos_of(dataset: Dataset) -> dict[str, list[str]]:
+    """The video of each utterance, by split; without an `id_style`, the id itself."""
+    form = ID_STYLES.get(id_style(dataset), WHOLE_ID)
+    return {s: [form.fullmatch(i)[1] for i in dataset[s].ids] for s in SPLITS}
 
 
 def _as_text(table: pd.DataFrame, **options: object) -> str:

@@ -8,50 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
 from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data.corruption import IN_TRANSCRIPTS, Corruption
-from tmtlib.data.schema import Split, valid_frames
+from tmtlib.data.schema import Split, frame_moments, valid_frames
 
+Names = Collection[str]  # of modalities
+Scale = Mapping[str, np.ndarray]  # standard deviation (D,) of each feature, by modality
 UNKNOWN = 100  # [UNK] in the vocabularies of BERT (bert-base-uncased, bert-base-chinese)
 
 
-def corrupt(split: Split, how: Corruption, scale: Mapping[str, np.ndarray], seed: int = 0) -> Split:
+def corrupt(split: Split, how: Corruption, scale: Scale, seed: int = 0) -> Split:
     """Applies a corruption. Raises ValueError for a level out of range, and for P6 (words), which needs an encoder."""
     if how.kind in IN_TRANSCRIPTS:
-        raise ValueError(
-            f"{how.kind} changes transcripts, and their features must be made anew by an encoder; "
-            "use tmtlib.analysis.transcripts.sweep"
-        )
+        wanted = "must be made anew by an encoder; use tmtlib.analysis.transcripts.sweep"
+        raise ValueError(f"{how.kind} changes transcripts, and their features {wanted}")
     if how.changes_nothing:
         return split
-    if how.kind == "missing_frames":
-        rates = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # (N,)
-        return drop_frames(split, rates if how.level is None else how.level, how.modalities, seed)
-    if how.kind == "missing_modalities":
-        return keep_only(split, how.modalities)
-    if how.kind == "swapped":
-        return swap_utterances(split, how.modalities, seed)
-    if how.level is None:
+    level, modalities = how.level, how.modalities
+    if how.kind == "missing_frames" and level is None:
+        level = np.random.default_rng([seed, len(MODALITIES)]).random(len(split))  # a rate for each utterance
+    if level is None and how.kind not in ("missing_modalities", "swapped"):
         raise ValueError(f"no level for {how.kind}; wanted a number")
+    if how.kind == "missing_modalities":
+        return keep_only(split, modalities)
     if how.kind == "noise":
-        return add_noise(split, scale, how.level, how.modalities, seed)
-    if how.kind == "missing_block":
-        return drop_block(split, how.level, how.modalities, seed)
-    for m in how.modalities:
-        split = shift(split, int(how.level), m)
-    return split
+        return add_noise(split, scale, level, modalities, seed)
+    if how.kind == "shift":
+        return reduce(lambda moved, m: shift(moved, int(level), m), modalities, split)
+    if how.kind == "swapped":
+        return swap_utterances(split, modalities, seed)
+    drop = {"missing_frames": drop_frames, "missing_block": drop_block}[how.kind]
+    return drop(split, level, modalities, seed)
 
 
-def add_noise(
-    split: Split,
-    scale: Mapping[str, np.ndarray],
-    snr_db: float,
-    modalities: Collection[str] = MODALITIES,
-    seed: int = 0,
-) -> Split:
+def add_noise(split: Split, scale: Scale, snr_db: float, modalities: Names = MODALITIES, seed: int = 0) -> Split:
     """P7: Gaussian noise on every feature of every valid frame: x + scale 10^(-snr_db / 20) n, n ~ N(0, 1).
 
     `scale`: standard deviation (D,) of each feature by modality in the training split (`noise_scale`). Levels with the
@@ -73,17 +67,12 @@ def add_noise(
     return replace(split, features=features)
 
 
-def noise_scale(train: Split) -> dict[str, np.ndarray]:
+def noise_scale(train: Split) -> Scale:
     """Standard deviation (D,) of each feature over the valid frames, by modality; 0 where no frame is valid."""
-    scale = {}
-    for m in MODALITIES:
-        frames = train.features[m][valid_frames(train, m)]
-        deviation = frames.std(0, dtype=np.float64) if len(frames) else np.zeros(frames.shape[1])
-        scale[m] = deviation.astype(np.float32)
-    return scale
+    return {m: frame_moments(train, m)[1].astype(np.float32) for m in MODALITIES}
 
 
-def keep_only(split: Split, present: Collection[str]) -> Split:
+def keep_only(split: Split, present: Names) -> Split:
     """P3: all other modalities absent (zeros, length 0). Raises ValueError for an unknown modality or none."""
     _check(present)
     if not present:
@@ -94,9 +83,7 @@ def keep_only(split: Split, present: Collection[str]) -> Split:
     return replace(split, features=features, lengths=lengths)
 
 
-def drop_frames(
-    split: Split, rate: float | np.ndarray, modalities: Collection[str] = MODALITIES, seed: int = 0
-) -> Split:
+def drop_frames(split: Split, rate: float | np.ndarray, modalities: Names = MODALITIES, seed: int = 0) -> Split:
     """P1: each valid frame of each modality goes missing independently with probability `rate`, a number or (N,).
 
     With one seed, frames missing at a rate are missing at every higher rate. Lengths stay. Raises ValueError for a rate
@@ -105,14 +92,12 @@ def drop_frames(
     _check(modalities, rate=rate)
     if not np.any(rate):
         return split
-    gone = {}
-    for m in modalities:
-        uniform = np.random.default_rng([seed, MODALITIES.index(m)]).random(split.features[m].shape[:2])
-        gone[m] = uniform < np.reshape(rate, (-1, 1))
+    streams = {m: np.random.default_rng([seed, MODALITIES.index(m)]) for m in modalities}
+    gone = {m: rng.random(split.features[m].shape[:2]) < np.reshape(rate, (-1, 1)) for m, rng in streams.items()}
     return _without_frames(split, gone)
 
 
-def drop_block(split: Split, share: float, modalities: Collection[str] = MODALITIES, seed: int = 0) -> Split:
+def drop_block(split: Split, share: float, modalities: Names = MODALITIES, seed: int = 0) -> Split:
     """P8: a block of `share` of each utterance's valid frames (rounded), at a random place, becomes zero.
 
     Raises ValueError for a share outside [0, 1].
@@ -139,7 +124,7 @@ def shift(split: Split, frames: int, modality: str) -> Split:
     return replace(split, features={**split.features, modality: moved})
 
 
-def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) -> Split:
+def swap_utterances(split: Split, modalities: Names, seed: int = 0) -> Split:
     """P9: each utterance gets the modalities (all of `modalities`, with lengths) of another one; labels stay.
 
     The others are a random cycle, so none keeps its own. Raises ValueError for fewer than two utterances.
@@ -150,13 +135,11 @@ def swap_utterances(split: Split, modalities: Collection[str], seed: int = 0) ->
     order = np.random.default_rng(seed).permutation(len(split))
     source = np.empty(len(split), np.int64)
     source[order] = np.roll(order, 1)
-    features = {m: x[source] if m in modalities else x for m, x in split.features.items()}
-    lengths = {m: n[source] if m in modalities else n for m, n in split.lengths.items()}
-    swapped = replace(split, features=features, lengths=lengths)
-    if "text" in modalities:
-        tokens = None if split.text_bert is None else split.text_bert[source]
-        swapped = replace(swapped, text_bert=tokens, raw_text=tuple(split.raw_text[i] for i in source))
-    return swapped
+    donors = split.take(source)
+    features = dict(split.features) | {m: donors.features[m] for m in modalities}
+    lengths = dict(split.lengths) | {m: donors.lengths[m] for m in modalities}
+    text = donors if "text" in modalities else split
+    return replace(split, features=features, lengths=lengths, text_bert=text.text_bert, raw_text=text.raw_text)
 
 
 def _without_frames(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
@@ -171,7 +154,7 @@ def _without_frames(split: Split, gone: Mapping[str, np.ndarray]) -> Split:
     return replace(split, features=dict(split.features) | features, text_bert=tokens)
 
 
-def _check(modalities: Collection[str], **shares: float | np.ndarray) -> None:
+def _check(modalities: Names, **shares: float | np.ndarray) -> None:
     """Raises ValueError for an unknown modality, and for shares outside [0, 1]."""
     for m in modalities:
         check_choice("modality", m, MODALITIES)

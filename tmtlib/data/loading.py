@@ -34,10 +34,10 @@ def load_dataset(
     synthetic_size: SyntheticSize | None = None,
     family: str | None = None,
 ) -> Dataset:
-    """A validated data set by name ("mosi", "mosei", "sims") or from a feature file.
+    """A validated data set.
 
     Args:
-        name_or_path: a name, or the path of an MMSA, MMSA-FET or MulT pickle.
+        name_or_path: a name ("mosi", "mosei", "sims"), or the path of an MMSA, MMSA-FET or MulT pickle.
         data: folder with the files of a name; default: the environment variable TMT_DATA, else synthetic data.
         normalize: z-score each feature by the training split's valid frames, as the study does.
         synthetic_size: utterances and frames of synthetic data; default: as published.
@@ -70,7 +70,10 @@ def resolve(
         return synthetic_ref(name, synthetic_size, normalize)
     if folder.is_file():
         raise FileNotFoundError(f"data is the file {folder}, so there is no folder to look for {name!r} in")
-    return _file_ref(_standard_file(name, folder), normalize)
+    places = [place for file in catalog.files_of(name) for place in catalog.places(file, folder)]
+    if found := next(filter(Path.is_file, places), None):
+        return _file_ref(found, normalize)
+    raise FileNotFoundError(catalog.missing_message(name, places))
 
 
 def synthetic_ref(name: str, size: SyntheticSize | None = None, normalize: bool = True) -> DataRef:
@@ -86,32 +89,17 @@ def resolve_all(
     A file as `data` is the only data set. Raises FileNotFoundError for a folder without any of `names`, or none.
     """
     place = Path(data).expanduser() if data else common.data_folder()
-    if place is None:
-        return [resolve(n, normalize=normalize, synthetic_size=sizes.get(n)) for n in names], []
-    if not place.is_dir():
+    if place is not None and not place.is_dir():
         return [_file_ref(place, normalize)], []
     refs, missing = [], []
     for name in names:
         try:
-            refs.append(resolve(name, data=place, normalize=normalize))
+            refs.append(resolve(name, data=place, normalize=normalize, synthetic_size=sizes.get(name)))
         except FileNotFoundError as error:
             missing.append(str(error))
-    if not refs:
+    if missing and not refs:
         raise FileNotFoundError("\n\n".join(missing))
     return refs, missing
-
-
-def _standard_file(name: str, folder: Path) -> Path:
-    """The data set's standard file in the folder. Raises FileNotFoundError with places, hash and sources."""
-    files = catalog.files_of(name)
-    if not files:
-        names = ", ".join(catalog.NAMES)
-        raise FileNotFoundError(f"no standard file is known for {name!r} (known: {names}); give the file's own path")
-    places = [place for file in files for place in catalog.places(file, folder)]
-    for place in places:
-        if place.is_file():
-            return place
-    raise FileNotFoundError(catalog.missing_message(name, places))
 
 
 def looks_like_path(value: str | Path) -> bool:
@@ -144,10 +132,9 @@ def load(ref: DataRef) -> Dataset:
         raise FileNotFoundError(f"the data of {ref.name!r} came from a file whose place was not recorded")
     dataset = mmsa.read(ref.path)
     if dataset.card.sha256 != ref.sha256:
-        raise DataError(
-            f"{ref.path} has changed: its SHA-256 is {dataset.card.sha256}, but {ref.sha256} was asked for; "
-            "bring the old file back, or run again from the start to use the new one"
-        )
+        hashes = f"its SHA-256 is {dataset.card.sha256}, but {ref.sha256} was asked for"
+        wanted = "bring the old file back, or run again from the start to use the new one"
+        raise DataError(f"{ref.path} has changed: {hashes}; {wanted}")
     return _prepared(dataset, ref, ref.normalize)
 
 

@@ -34,9 +34,14 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     Raises DataError for another file, RefusedPickle for a pickle with code, FileNotFoundError.
     """
     path = catalog.feature_file(path)
-    sha256 = catalog.file_sha256(path)
-    raw, config = _splits_and_config(safe_pickle.load(path), path)
-    stated = any(f"{m}_lengths" in raw[s] for s in SPLITS for m in MODALITIES)
+    sha256, content = catalog.file_sha256(path), safe_pickle.load(path)
+    wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
+    if not all(isinstance(content.get(s), dict) for s in SPLITS):
+        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
+    config = content.get("config") if isinstance(content.get("config"), dict) else {}
+    stated = any(f"{m}_lengths" in content[s] for s in SPLITS for m in MODALITIES)
     oddities, splits = [], {}
 
     def note_in(split: str, what: str, count: int, handling: str) -> None:
@@ -45,7 +50,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
 
     for s in SPLITS:
         try:
-            splits[s] = read_split(raw.pop(s), s, partial(note_in, s))
+            splits[s] = read_split(content.pop(s), s, partial(note_in, s))
         except DataError as error:
             raise DataError(f"{path}, split {s}: {error}") from error
     note = partial(note_in, "all")
@@ -61,12 +66,10 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
 
 def name_of(path: Path, sha256: str) -> str:
     """The data set's name: by known hash, else by folder (MOSI, MOSEI, SIMS, SIMSv2), else the file's stem."""
-    published = catalog.known_sha256(sha256)
-    if published:
+    if published := catalog.known_sha256(sha256):
         return published.name
-    folder = path.resolve().parent
-    folder = folder.parent if folder.name.lower() == "processed" else folder
-    return FOLDERS.get(folder.name.upper(), path.stem)
+    folders = [folder.name.upper() for folder in path.resolve().parents[:2]]
+    return FOLDERS.get(folders[1 if folders[0] == "PROCESSED" else 0], path.stem)
 
 
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
@@ -77,12 +80,9 @@ def write_mmsa(dataset: Dataset, path: str | Path) -> None:
 
 
 def _as_mmsa(split: Split) -> dict[str, np.ndarray]:
-    arrays = {
-        "id": np.array(split.ids),
-        "raw_text": np.array(split.raw_text, dtype=object),
-        "regression_labels": split.labels,
-        "annotations": np.array(["Negative", "Neutral", "Positive"])[np.sign(split.labels).astype(int) + 1],
-    }
+    arrays = {"id": np.array(split.ids), "raw_text": np.array(split.raw_text, dtype=object)}
+    classes = np.array(["Negative", "Neutral", "Positive"])
+    arrays |= {"regression_labels": split.labels, "annotations": classes[np.sign(split.labels).astype(int) + 1]}
     for m in MODALITIES:
         arrays |= {m: split.features[m], f"{m}_lengths": split.lengths[m]}
     arrays |= {UNIMODAL[m]: labels for m, labels in split.unimodal_labels.items()}
@@ -90,50 +90,33 @@ def _as_mmsa(split: Split) -> dict[str, np.ndarray]:
     return arrays | {key: x for key, x in more.items() if x is not None}
 
 
-def _splits_and_config(content: object, path: Path) -> tuple[dict[str, dict], dict]:
-    wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
-    raw = {s: content.get(s) for s in SPLITS}
-    if not all(isinstance(part, dict) for part in raw.values()):
-        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
-    config = content.get("config")
-    return raw, config if isinstance(config, dict) else {}
-
-
 def _card(path, sha256, name, family, written: object, splits: Mapping, stated: bool, note: Note) -> Card:
     """Fields from the arguments, else the catalog, else what `write_mmsa` wrote, else a guess."""
     published = catalog.known_sha256(sha256)
-    name = name or name_of(path, sha256)
-    written = written if isinstance(written, dict) else {}
-    source = written.get("source", "real")
-    card = Card(
-        name=name,
-        family=family or (published.family if published else written.get("family") or _family(name, splits, note)),
-        alignment=published.alignment if published else written.get("alignment") or _alignment(splits, stated),
-        source="synthetic" if source == "planted" else source,  # "planted": files of earlier versions
-        origin=path.name,
-        sha256=sha256,
-    )
+    name, known = name or name_of(path, sha256), written if isinstance(written, dict) else {}
+    if published:
+        known = {"family": published.family, "alignment": published.alignment, "source": "real"}
+    family = family or known.get("family") or _family(name, splits, note)
+    alignment = known.get("alignment") or _alignment(splits, stated)
+    source = known.get("source", "real")
+    source = "synthetic" if source == "planted" else source  # "planted": files of earlier versions
     try:
-        check_choice("metric family", card.family, tuple(FAMILY_RANGE))
-        check_choice("alignment", card.alignment, ("aligned", "unaligned"))
-        check_choice("source", card.source, ("real", "synthetic"))
+        check_choice("metric family", family, tuple(FAMILY_RANGE))
+        check_choice("alignment", alignment, ("aligned", "unaligned"))
+        check_choice("source", source, ("real", "synthetic"))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
-    return card
+    return Card(name, family, alignment, source, path.name, sha256)
 
 
 def _family(name: str, splits: Mapping[str, Split], note: Note) -> str:
     """The metric family by the data set's name, else by the range of all labels."""
+    (low, high), labels = FAMILY_RANGE["sims"], np.concatenate([s.labels for s in splits.values()])
+    within = ((low - 1e-4 <= labels) & (labels <= high + 1e-4)).all()
+    why = f"labels {'lie all within' if within else 'go beyond'} {low:g}..{high:g}"
     if name in FOLDERS.values():
-        family, why = ("sims" if name.startswith("sims") else "mosi"), f"the name is {name!r}"
-    else:
-        low, high = FAMILY_RANGE["sims"]
-        labels = np.concatenate([s.labels for s in splits.values()])
-        within = ((low - 1e-4 <= labels) & (labels <= high + 1e-4)).all()
-        family = "sims" if within else "mosi"
-        why = f"labels {'lie all within' if within else 'go beyond'} {low:g}..{high:g}"
+        within, why = name.startswith("sims"), f"the name is {name!r}"
+    family = "sims" if within else "mosi"
     note("metric family not in the file", 1, f"guessed {family!r}: {why}; load_dataset(..., family=) overrides it")
     return family
 
@@ -151,13 +134,12 @@ def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
 
 def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Note) -> None:
     """Notes a standard file with another hash, and shapes unlike the published ones or the file's config."""
-    files, published = catalog.files_of(card.name), catalog.namesake(card.name, path.name)
+    published = catalog.namesake(card.name, path.name)
     if published and published.sha256 != card.sha256:
         hashes = f"SHA-256 is {card.sha256[:12]}..., that of the published file is {published.sha256[:12]}..."
         note(hashes, 1, "read all the same: results are this file's, not the published one's")
-    described = {}
-    if card.source == "real":  # synthetic data may have any size
-        described["the published file"] = next((f.shapes for f in files if f.alignment == card.alignment), ())
+    files = [f for f in catalog.files_of(card.name) if f.alignment == card.alignment]
+    described = {"the published file": files[0].shapes} if files and card.source == "real" else {}
     frames, widths = config.get("seq_lens"), config.get("feature_dims")  # as MMSA's own config names them
     if isinstance(frames, (list, tuple)) and isinstance(widths, (list, tuple)):
         described["its config"] = tuple(zip(frames, widths, strict=False))

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int64
 
 from tmtlib.common import EMOTIONS, MODALITIES
 from tmtlib.data.schema import DataError, Split
 
 Note = Callable[[str, int, str], None]  # what is odd, number of utterances (or values), handling
+Raw = Mapping[str, object]  # one split as the file has it
+Features = Float32[np.ndarray, "N T D"]
+Lengths = Int64[np.ndarray, " N"]
+Tokens = Int64[np.ndarray, "N 3 T"]
 UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
 
-def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
+def read_split(raw: Raw, name: str, note: Note) -> Split:
     """One split of any layout; `name` is used in ids where the file has none.
 
     Raises DataError for missing features or labels, labels that are not finite, or arrays that do not fit together.
@@ -27,8 +31,8 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
     labels = _labels(raw, ids, note)
     n = len(labels)
     if ids is None:
-        note("ids not in the file", n, f"numbered {name}[0], {name}[1], ...")
         ids = tuple(f"{name}[{i}]" for i in range(n))
+        note("ids not in the file", n, f"numbered {name}[0], {name}[1], ...")
     note("id repeated within the split", n - len(set(ids)), "kept")
     if not any(m in raw for m in MODALITIES):
         raise DataError(f"no features among the keys {', '.join(raw)}; wanted 'text', 'audio', 'vision'")
@@ -36,18 +40,11 @@ def read_split(raw: Mapping[str, object], name: str, note: Note) -> Split:
     text_bert = _text_bert(raw.get("text_bert"), features["text"], note)
     features, lengths = _lengths(raw, features, text_bert, note)
     transcripts = _row_by_row(raw.get("raw_text"), "raw_text", _text)
-    if transcripts is None and "labels" not in raw:  # MulT files never have them
-        note("raw_text not in the file", n, "transcripts left empty")
-    return Split(
-        features=features,
-        lengths=lengths,
-        labels=labels,
-        ids=ids,
-        raw_text=("",) * n if transcripts is None else transcripts,
-        unimodal_labels=_unimodal_labels(raw, n, note),
-        text_bert=text_bert,
-        emotion_labels=_emotion_labels(raw.get("emotion_labels"), n),
-    )
+    if transcripts is None:
+        note("raw_text not in the file", 0 if "labels" in raw else n, "transcripts left empty")  # MulT's never have any
+        transcripts = ("",) * n
+    unimodal, emotions = _unimodal_labels(raw, n, note), _emotion_labels(raw.get("emotion_labels"), n)
+    return Split(features, lengths, labels, ids, transcripts, unimodal, text_bert, emotions)
 
 
 def _row_by_row(values: object, key: str, read: Callable[[object], str]) -> tuple[str, ...] | None:
@@ -71,32 +68,27 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _array(values: object, key: str) -> np.ndarray:
-    """An array of numbers. Raises DataError for text, complex numbers and rows of several sizes."""
+def _array(values: object, key: str, dtype: type | None = np.float32) -> np.ndarray:
+    """Numbers; dtype None: as they are. Raises DataError for text, complex numbers and rows of several sizes."""
     wanted = "wanted numbers in rows of one size, padded with 0"
     try:
         array = np.asarray(values)
         if array.dtype.kind == "O":  # an array of lists or arrays, or numbers kept as objects
             array = np.asarray(array.tolist())
-        if array.dtype.kind == "O":
-            array = array.astype(np.float64)
+        array = array.astype(np.float64) if array.dtype.kind == "O" else array
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{key} is no array of numbers ({error}); {wanted}") from error
     if array.dtype.kind in "USc":  # astype(float32) would parse text and drop imaginary parts
         raise DataError(f"{key} holds {array.dtype}; {wanted}")
-    return array
-
-
-def _numbers(values: object, key: str) -> Float32[np.ndarray, " ..."]:
     with np.errstate(over="ignore"):  # values beyond float32 become infinite and are reported
-        return _array(values, key).astype(np.float32, copy=False)
+        return array if dtype is None else array.astype(dtype, copy=False)
 
 
-def _labels(raw: Mapping[str, object], ids: tuple[str, ...] | None, note: Note) -> Float32[np.ndarray, " N"]:
+def _labels(raw: Raw, ids: tuple[str, ...] | None, note: Note) -> Float32[np.ndarray, " N"]:
     key = "regression_labels" if "regression_labels" in raw else "labels"
     if key not in raw:
         raise DataError(f"no labels among the keys {', '.join(raw)}; wanted 'regression_labels' (or MulT's 'labels')")
-    labels = _numbers(raw[key], key)
+    labels = _array(raw[key], key)
     n = len(labels) if labels.ndim else 0
     if isinstance(raw[key], list):
         note(f"{key} is a list", n, "made an array")
@@ -112,33 +104,29 @@ def _labels(raw: Mapping[str, object], ids: tuple[str, ...] | None, note: Note) 
     return labels
 
 
-def _unimodal_labels(raw: Mapping[str, object], n: int, note: Note) -> dict[str, Float32[np.ndarray, " N"]]:
-    kept = {}
-    for m, key in UNIMODAL.items():
-        if raw.get(key) is not None:
-            labels = _numbers(raw[key], key).reshape(-1)
-            bad = n if len(labels) != n else (~np.isfinite(labels)).sum()
-            note(f"{key} without a finite value", bad, "this key left out for the whole split")
-            if not bad:
-                kept[m] = labels
-    return kept
+def _unimodal_labels(raw: Raw, n: int, note: Note) -> dict[str, Float32[np.ndarray, " N"]]:
+    given = {m: _array(raw[key], key).reshape(-1) for m, key in UNIMODAL.items() if raw.get(key) is not None}
+    bad = {m: n if len(labels) != n else (~np.isfinite(labels)).sum() for m, labels in given.items()}
+    for m, count in bad.items():
+        note(f"{UNIMODAL[m]} without a finite value", count, "this key left out for the whole split")
+    return {m: labels for m, labels in given.items() if not bad[m]}
 
 
 def _emotion_labels(values: object, n: int) -> Float32[np.ndarray, "N 6"] | None:
     """Strengths 0..3 in the order of EMOTIONS, from (N, 6) or (N, 1, 6). Raises DataError for another shape."""
     if values is None:
         return None
-    strengths, k = _numbers(values, "emotion_labels"), len(EMOTIONS)
-    if strengths.shape not in ((n, k), (n, 1, k)):
-        hint = "; leave out the first column, the sentiment" if strengths.shape[-1:] == (k + 1,) else ""
-        wanted = f"({n}, {k}) or ({n}, 1, {k}), the columns {', '.join(EMOTIONS)}"
-        raise DataError(f"emotion_labels is {strengths.shape}; wanted {wanted}{hint}")
-    return strengths.reshape(n, k)
+    strengths, k = _array(values, "emotion_labels"), len(EMOTIONS)
+    if strengths.shape in ((n, k), (n, 1, k)):
+        return strengths.reshape(n, k)
+    hint = "; leave out the first column, the sentiment" if strengths.shape[-1:] == (k + 1,) else ""
+    wanted = f"({n}, {k}) or ({n}, 1, {k}), the columns {', '.join(EMOTIONS)}"
+    raise DataError(f"emotion_labels is {strengths.shape}; wanted {wanted}{hint}")
 
 
-def _features(values: object, modality: str, n: int, note: Note) -> Float32[np.ndarray, "N T D"]:
+def _features(values: object, modality: str, n: int, note: Note) -> Features:
     """Finite float32 features; zeros (N, 1, 1) for a missing modality."""
-    x = np.empty(0) if values is None else _numbers(values, modality)
+    x = np.empty(0) if values is None else _array(values, modality)
     if not x.size:
         note(f"{modality} not in the file", n, "taken as one frame of one 0, length 0")
         return np.zeros((n, 1, 1), np.float32)
@@ -157,12 +145,12 @@ def _features(values: object, modality: str, n: int, note: Note) -> Float32[np.n
     return x
 
 
-def _text_bert(values: object, text: Float32[np.ndarray, "N T D"], note: Note) -> Int64[np.ndarray, "N 3 T"] | None:
+def _text_bert(values: object, text: Features, note: Note) -> Tokens | None:
     """Token ids, mask and segments; None unless as long as the text features."""
     if values is None:
         return None
     n, frames = text.shape[:2]
-    tokens = _array(values, "text_bert")
+    tokens = _array(values, "text_bert", None)
     if tokens.shape != (n, 3, frames) or tokens.dtype.kind not in "iuf" or not np.isfinite(tokens).all():
         handling = f"left out: wanted finite numbers ({n}, 3, {frames}), as the text has {frames} frames"
         note(f"text_bert is {tokens.dtype} {tokens.shape}", n, handling)
@@ -175,29 +163,24 @@ def _text_bert(values: object, text: Float32[np.ndarray, "N T D"], note: Note) -
     return tokens
 
 
-def _lengths(
-    raw: Mapping[str, object], features: dict, text_bert: Int64[np.ndarray, "N 3 T"] | None, note: Note
-) -> tuple[dict[str, Float32[np.ndarray, "N T D"]], dict[str, Int64[np.ndarray, " N"]]]:
-    """Features as `_settled` returns them, and lengths by modality."""
-    lengths = {}
-    for m, x in features.items():
-        values = raw.get(f"{m}_lengths")
-        if raw.get(m) is None:
-            lengths[m] = np.zeros(len(x), np.int64)
-        else:
-            lengths[m] = None if values is None else _stated_lengths(values, m, len(x), x.shape[1], note)
+def _lengths(raw: Raw, features: dict[str, Features], text_bert: Tokens | None, note: Note) -> tuple[dict, dict]:
+    """Features as `_settled` returns them, and lengths, by modality."""
+    lengths = {m: _stated_lengths(raw, m, *x.shape[:2], note) for m, x in features.items()}
     if lengths["text"] is None and text_bert is not None:
         note("text lengths not in the file", len(text_bert), "found from the mask of text_bert")
         lengths["text"] = (text_bert[:, 1] != 0).sum(1).astype(np.int64)
     one_clock = len({x.shape[1] for x in features.values() if x.any()}) == 1  # absent modalities aside
     unstated = {m: features[m] for m in MODALITIES if lengths[m] is None}
-    features = features | _padded_at_the_end(unstated, one_clock, note)
+    features |= _at_the_start(unstated, one_clock, note)
     settled = {m: _settled(features[m], m, lengths[m], note) for m in MODALITIES}
     return {m: x for m, (x, _) in settled.items()}, {m: length for m, (_, length) in settled.items()}
 
 
-def _stated_lengths(values: object, modality: str, n: int, frames: int, note: Note) -> Int64[np.ndarray, " N"]:
-    """The file's lengths, clipped to 0..frames. Raises DataError unless they are n integers."""
+def _stated_lengths(raw: Raw, modality: str, n: int, frames: int, note: Note) -> Lengths | None:
+    """The file's lengths, clipped to 0..frames: 0 for a missing modality. Raises DataError unless they are integers."""
+    values = raw.get(f"{modality}_lengths")
+    if raw.get(modality) is None or values is None:
+        return np.zeros(n, np.int64) if raw.get(modality) is None else None
     try:
         lengths = np.asarray(values, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
@@ -212,12 +195,10 @@ def _stated_lengths(values: object, modality: str, n: int, frames: int, note: No
     return np.clip(lengths, 0, frames).astype(np.int64)
 
 
-def _settled(
-    x: Float32[np.ndarray, "N T D"], modality: str, lengths: Int64[np.ndarray, " N"] | None, note: Note
-) -> tuple[Float32[np.ndarray, "N T D"], Int64[np.ndarray, " N"]]:
+def _settled(x: Features, modality: str, lengths: Lengths | None, note: Note) -> tuple[Features, Lengths]:
     """Features that are zero beyond their lengths, and the lengths; `lengths` None: from the frames."""
     frames = np.arange(1, x.shape[1] + 1)
-    last = (_has_data(x) * frames).max(1)  # frames up to and including the last with data
+    last = ((x != 0).any(2) * frames).max(1)  # frames up to and including the last with data
     if lengths is None:
         note(f"{modality} lengths not in the file", len(x), "found from the trailing all-zero frames")
         lengths = last
@@ -230,36 +211,24 @@ def _settled(
     note(f"{modality} all zero within its length", ((last == 0) & ~absent).sum(), "kept as it is")
     beyond = (last > lengths).sum()
     note(f"{modality} data beyond the length", beyond, "set to 0: the length is trusted")
-    if beyond:
-        x = np.where((frames <= lengths[:, None])[..., None], x, np.float32(0))
-    return x, lengths
+    return np.where((frames <= lengths[:, None])[..., None], x, np.float32(0)) if beyond else x, lengths
 
 
-def _padded_at_the_end(
-    features: dict[str, Float32[np.ndarray, "N T D"]], one_clock: bool, note: Note
-) -> dict[str, Float32[np.ndarray, "N T D"]]:
-    """Moves data to the start in modalities padded at the front, as in the MulT pickles.
+def _at_the_start(features: dict[str, Features], one_clock: bool, note: Note) -> dict[str, Features]:
+    """The modalities padded at the front, as in MulT's pickles, with their data moved to the start.
 
     These are the ones most of whose utterances begin with zeros and end with data. With one clock they all move by the
     same number of frames, to stay synchronous.
     """
     leading = {}
     for m, x in features.items():
-        data = _has_data(x)
-        present = data.any(1)
-        padded = ~data[:, 0] & data[:, -1]
-        if 2 * padded.sum() > present.sum():
-            leading[m] = np.where(present, data.argmax(1), x.shape[1])
-    if one_clock and leading:
-        leading = dict.fromkeys(leading, np.min(list(leading.values()), axis=0))
-    moved = dict(features)
+        data = (x != 0).any(2)
+        if 2 * (~data[:, 0] & data[:, -1]).sum() > data.any(1).sum():
+            leading[m] = np.where(data.any(1), data.argmax(1), x.shape[1])
+    moved, least = {}, np.min(list(leading.values()), axis=0) if leading and one_clock else None
     for m, lead in leading.items():
-        frames = features[m].shape[1]
+        lead, frames = lead if least is None else least, features[m].shape[1]
         note(f"{m} padded at the front", (lead % frames > 0).sum(), "data moved to the start")
         at = (np.arange(frames) + lead[:, None]) % frames
         moved[m] = np.take_along_axis(features[m], at[..., None], axis=1)
     return moved
-
-
-def _has_data(x: Float32[np.ndarray, "N T D"]) -> Bool[np.ndarray, "N T"]:
-    return (x != 0).any(2)

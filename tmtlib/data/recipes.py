@@ -64,8 +64,7 @@ def recipe_of(name: str, world: int | None = None) -> Recipe:
     if world < 0:
         raise ValueError(f"world is {world}; wanted 0, 1, 2, ..., or None for the recipe as it is")
     rng = np.random.default_rng([STREAM, world])
-    noise = rng.uniform(*NOISE)
-    shared, *specific, interaction = ((1 - noise) * rng.dirichlet(CONCENTRATION)).tolist()
-    reliability = tuple(rng.uniform(*RELIABILITY, 3).tolist())
-    changes = {"shared": shared, "specific": tuple(specific), "interaction": interaction, "reliability": reliability}
-    return replace(RECIPES[name], **changes)
+    shown = 1 - rng.uniform(*NOISE)
+    shared, *specific, interaction = (shown * rng.dirichlet(CONCENTRATION)).tolist()
+    variances = {"shared": shared, "specific": tuple(specific), "interaction": interaction}
+    return replace(RECIPES[name], reliability=tuple(rng.uniform(*RELIABILITY, 3).tolist()), **variances)

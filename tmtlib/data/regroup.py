@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from tmtlib.common import digest
+from tmtlib.common import MODALITIES, digest
 from tmtlib.data import synthetic
-from tmtlib.data.check import id_style, video_of
+from tmtlib.data.check import id_style, videos_of
 from tmtlib.data.schema import SPLITS, Dataset, Split, normalize, normalizer, split_name, valid_frames
 
 
 def regrouped(dataset: Dataset, seed: int = 0, normalized: bool | None = None) -> Dataset:
-    """All utterances in new splits, no video in two of them; as near the official sizes as whole videos allow.
+    """All utterances in new splits, no video in two of them; sizes within a video of the official ones.
 
     `normalized`: whether the features are z-scores of the official training split (default: `dataset.ref`); if so, they
     become z-scores of the new one. Truth, oddities and `ref` are dropped. Raises ValueError for fewer than three videos
     and for ids that name no video.
     """
-    videos = video_names(dataset)
-    place = _placed(videos, {s: len(dataset[s]) for s in SPLITS}, seed)
-    splits = {}
-    for s in SPLITS:
-        splits[s] = Split.concat([dataset[o].take(np.flatnonzero([place[v] == s for v in videos[o]])) for o in SPLITS])
+    videos, every = video_names(dataset), Split.concat([dataset[s] for s in SPLITS])
+    place = _placed(videos, seed)
+    new_split = np.array([place[v] for s in SPLITS for v in videos[s]])
+    splits = {s: every.take(new_split == s) for s in SPLITS}
     return _changed(dataset, splits, f"videos regrouped, seed {seed}", normalized)
 
 
@@ -45,19 +43,18 @@ def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bo
     if dataset.card.source != "synthetic":
         raise ValueError(f"{dataset.card.name} is {dataset.card.source}; wanted synthetic data to give speakers to")
     videos = video_names(dataset)
-    number = {v: i for i, v in enumerate(sorted({v for s in SPLITS for v in videos[s]}))}
+    names = np.unique([v for s in SPLITS for v in videos[s]])
     rng = np.random.default_rng(seed)
-    shift = effect * dataset.train.labels.std() * rng.standard_normal(len(number))
+    shift = effect * dataset.train.labels.std() * rng.standard_normal(len(names))
     signature = {}
     for m, (_, deviation) in normalizer(dataset.train).items():
-        signature[m] = (effect * deviation * rng.standard_normal((len(number), len(deviation)))).astype(np.float32)
+        signature[m] = (effect * deviation * rng.standard_normal((len(names), len(deviation)))).astype(np.float32)
     grid = synthetic.grid(synthetic.recipe_of(*split_name(dataset.card.name)))
     splits = {}
     for s in SPLITS:
-        who, split = np.array([number[v] for v in videos[s]]), dataset[s]
-        features = {
-            m: x + signature[m][who][:, None] * valid_frames(split, m)[..., None] for m, x in split.features.items()
-        }
+        who, split = np.searchsorted(names, videos[s]), dataset[s]
+        frames = {m: valid_frames(split, m)[..., None] for m in MODALITIES}
+        features = {m: x + signature[m][who][:, None] * frames[m] for m, x in split.features.items()}
         unimodal = {m: _on_grid(y + shift[who], grid) for m, y in split.unimodal_labels.items()}
         labels = _on_grid(split.labels + shift[who], grid)
         splits[s] = replace(split, features=features, labels=labels, unimodal_labels=unimodal)
@@ -66,46 +63,27 @@ def with_speakers(dataset: Dataset, effect: float, seed: int = 0, normalized: bo
 
 def video_names(dataset: Dataset) -> dict[str, list[str]]:
     """The video of each utterance, by split. Raises ValueError for ids that name no video."""
-    style = id_style(dataset)
-    if style is None:
-        example = dataset.train.ids[0]
-        raise ValueError(
-            f"ids of {dataset.card.name} name no video (as in {example!r}); wanted 'video$_$clip' or alike"
-        )
-    return {s: [video_of(i, style) for i in dataset[s].ids] for s in SPLITS}
+    if id_style(dataset) is None:
+        wanted = f"(as in {dataset.train.ids[0]!r}); wanted 'video$_$clip' or alike"
+        raise ValueError(f"ids of {dataset.card.name} name no video {wanted}")
+    return videos_of(dataset)
 
 
-def _placed(videos: dict[str, list[str]], wanted: dict[str, int], seed: int) -> dict[str, str]:
-    """The new split of each video. Test, then valid, take random videos that sum nearest to their size."""
+def _placed(videos: dict[str, list[str]], seed: int) -> dict[str, str]:
+    """The new split of each video: in random order the first to test, the next to valid, the rest to train.
+
+    Cuts are between the videos where the count of utterances is nearest to the official one; no split is empty.
+    """
     names, sizes = np.unique([v for s in SPLITS for v in videos[s]], return_counts=True)
     if len(names) < len(SPLITS):
         raise ValueError(f"{len(names)} videos; wanted at least {len(SPLITS)}, one for each split")
-    left = np.random.default_rng(seed).permutation(len(names))
-    place = {}
-    for split, others in (("test", 2), ("valid", 1)):
-        taken = nearest_sum(sizes[left], wanted[split])
-        if len(left) - len(taken) < others:  # too few left for the other splits: keep the largest for them
-            smaller = np.sort(np.argsort(-sizes[left], kind="stable")[others:])
-            taken = smaller[nearest_sum(sizes[left][smaller], wanted[split])]
-        place |= {str(names[i]): split for i in left[taken]}
-        left = np.delete(left, taken)
-    return place | {str(names[i]): "train" for i in left}
-
-
-def nearest_sum(sizes: Sequence[int], wanted: int) -> list[int]:
-    """Positions of the sizes with the sum nearest to `wanted`, preferring those early in the order; exact."""
-    sizes = [int(size) for size in sizes]
-    reached = [1]  # bit t of item k: the first k sizes can sum to t
-    for size in sizes:
-        reached.append(reached[-1] | reached[-1] << size)
-    bits = f"{reached[-1]:b}"[::-1]
-    total = min((t for t, bit in enumerate(bits) if bit == "1" and t), key=lambda t: abs(t - wanted))
-    chosen = []
-    for k in range(len(sizes), 0, -1):
-        if not reached[k - 1] >> total & 1:  # not reachable without this one
-            chosen.append(k - 1)
-            total -= sizes[k - 1]
-    return chosen[::-1]
+    order = np.random.default_rng(seed).permutation(len(names))
+    reached = np.cumsum(sizes[order])  # utterances up to and including each video
+    test, valid = (len(videos[s]) for s in ("test", "valid"))
+    first = np.clip(np.abs(reached - test).argmin() + 1, 1, len(names) - 2)
+    second = np.clip(np.abs(reached - test - valid).argmin() + 1, first + 1, len(names) - 1)
+    new = np.repeat(("test", "valid", "train"), (first, second - first, len(names) - second))
+    return dict(zip(names[order].tolist(), new.tolist(), strict=True))
 
 
 def _on_grid(labels: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -119,9 +97,6 @@ def _changed(dataset: Dataset, splits: dict[str, Split], how: str, normalized: b
     if normalized:
         statistics = normalizer(splits["train"])
         splits = {s: normalize(split, statistics) for s, split in splits.items()}
-    card = replace(
-        dataset.card,
-        origin=f"{dataset.card.origin}, {how}",
-        sha256=digest((dataset.card.sha256, how, normalized)),
-    )
+    sha256 = digest((dataset.card.sha256, how, normalized))
+    card = replace(dataset.card, origin=f"{dataset.card.origin}, {how}", sha256=sha256)
     return replace(dataset, card=card, ref=None, oddities=(), truth=None, **splits)

@@ -28,6 +28,13 @@ class RefusedPickle(DataError):
     """A pickle that needs more than arrays, text, numbers, lists, tuples and dicts."""
 
 
+REFUSAL = (
+    "which no feature file needs; as a pickle can run code on this machine, it was refused and nothing was run. "
+    "Wanted: numpy arrays, text, numbers, lists, tuples and dicts. If you trust the file, load it where it was made "
+    "and save it again with plain numpy arrays (a torch tensor by .numpy(), a pandas column by .to_numpy())"
+)
+
+
 def load(path: str | Path) -> object:
     """The content of a pickle, protocols 0 to 5, numpy 1 and 2, Python 2 (strings read as latin-1).
 
@@ -38,21 +45,17 @@ def load(path: str | Path) -> object:
         try:
             return _plain(_Unpickler(file, encoding="latin1").load(), {})
         except RefusedPickle as refusal:
-            raise RefusedPickle(f"{path} {refusal}") from None
+            raise RefusedPickle(f"{path} asks for {refusal}, {REFUSAL}") from None
         except BROKEN as error:
-            raise DataError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    with open(path, "rb") as file:
-        head = file.read(12)
-    kind = "an empty file" if not head else f"a file that begins with {head!r}"
-    if head.lstrip()[:1] == b"<":
-        kind += " (a web page, perhaps a download that was refused?)"
-    return (
-        f"{path} is not a whole pickle ({type(error).__name__}: {error}); found {kind}, "
-        f"{path.stat().st_size} bytes; wanted a complete feature file; fetch it again and compare its SHA-256"
-    )
+            file.seek(0)
+            head = file.read(12)
+            kind = f"a file that begins with {head!r}" if head else "an empty file"
+            if head.lstrip()[:1] == b"<":
+                kind += " (a web page, perhaps a download that was refused?)"
+            size = f"{kind}, {path.stat().st_size} bytes"
+            wanted = "wanted a complete feature file; fetch it again and compare its SHA-256"
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"{path} is not a whole pickle ({reason}); found {size}; {wanted}") from error
 
 
 class _Dtype:
@@ -62,7 +65,7 @@ class _Dtype:
 
     def __init__(self, spec: object, align: object = False, copy: object = False):
         if not (isinstance(spec, str) and PLAIN_DTYPE.fullmatch(spec)):
-            raise RefusedPickle(_refusal(f"a numpy array of dtype {spec!r}"))
+            raise RefusedPickle(f"a numpy array of dtype {spec!r}")
         self.value = np.dtype(spec)
 
     def __setstate__(self, state: tuple):
@@ -77,7 +80,7 @@ class _Array(np.ndarray):
         version, shape, dtype, fortran, content = state
         # From a list shorter than the shape, numpy would read memory beyond its end
         if dtype.value.hasobject and not (min(shape, default=0) >= 0 and len(content) == math.prod(shape)):
-            raise RefusedPickle(_refusal(f"an array {shape} of {len(content)} objects"))
+            raise RefusedPickle(f"an array {shape} of {len(content)} objects")
         super().__setstate__((version, shape, dtype.value, fortran, content))
 
 
@@ -93,11 +96,7 @@ class _StandIn:
         return self.call(*arguments)
 
     def __setstate__(self, state: object):
-        raise RefusedPickle(_refusal("a change to a function"))
-
-
-def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray:
-    return np.ndarray.__new__(_Array, (0,), "b")  # filled by _Array.__setstate__
+        raise RefusedPickle("a change to a function")
 
 
 def _frombuffer(buffer: object, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
@@ -116,41 +115,31 @@ def _scalar(dtype: _Dtype, content: object = b"") -> object:
 def _encode(text: str, encoding: str) -> bytes:
     """Array bytes of protocols 0 to 2."""
     if encoding != "latin1":
-        raise RefusedPickle(_refusal(f"the codec {encoding!r}"))
+        raise RefusedPickle(f"the codec {encoding!r}")
     return text.encode("latin1")
 
 
-ADMITTED = {
-    ("numpy", "ndarray"): _StandIn(_reconstruct),
-    ("numpy", "dtype"): _StandIn(_Dtype),
-    ("_codecs", "encode"): _StandIn(_encode),
-    ("builtins", "bytes"): _StandIn(lambda: b""),  # empty bytes in protocols 0 to 2
-    ("__builtin__", "bytes"): _StandIn(lambda: b""),
-}
+def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray:
+    return np.ndarray.__new__(_Array, (0,), "b")  # filled by _Array.__setstate__
+
+
+CALLS = {"numpy.ndarray": _reconstruct, "numpy.dtype": _Dtype, "_codecs.encode": _encode}
+CALLS |= dict.fromkeys(("builtins.bytes", "__builtin__.bytes"), lambda: b"")  # empty bytes in protocols 0 to 2
 for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
-    ADMITTED[f"{core}.multiarray", "_reconstruct"] = _StandIn(_reconstruct)
-    ADMITTED[f"{core}.multiarray", "scalar"] = _StandIn(_scalar)
-    ADMITTED[f"{core}.numeric", "_frombuffer"] = _StandIn(_frombuffer)
+    CALLS |= {f"{core}.multiarray._reconstruct": _reconstruct, f"{core}.multiarray.scalar": _scalar}
+    CALLS[f"{core}.numeric._frombuffer"] = _frombuffer
+ADMITTED = {tuple(name.rsplit(".", 1)): _StandIn(call) for name, call in CALLS.items()}
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         """The stand-in of an admitted name; exact pairs, so that "numpy" with a dotted name is refused."""
         if (module, name) not in ADMITTED:
-            raise RefusedPickle(_refusal(f"{module}.{name}"))
+            raise RefusedPickle(f"{module}.{name}")
         return ADMITTED[module, name]
 
     def persistent_load(self, pid: object) -> object:
-        raise RefusedPickle(_refusal(f"the outside object {pid!r}"))
-
-
-def _refusal(what: str) -> str:
-    return (
-        f"asks for {what}, which no feature file needs; as a pickle can run code on this machine, it was refused "
-        "and nothing was run. Wanted: numpy arrays, text, numbers, lists, tuples and dicts. If you trust the file, "
-        "load it where it was made and save it again with plain numpy arrays (a torch tensor by .numpy(), a "
-        "pandas column by .to_numpy())"
-    )
+        raise RefusedPickle(f"the outside object {pid!r}")
 
 
 def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
@@ -162,7 +151,7 @@ def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
     if isinstance(value, _Dtype):
         return value.value
     if isinstance(value, (_StandIn, set, frozenset)):
-        raise RefusedPickle(_refusal("a function" if isinstance(value, _StandIn) else f"a {type(value).__name__}"))
+        raise RefusedPickle("a function" if isinstance(value, _StandIn) else f"a {type(value).__name__}")
     if not isinstance(value, (list, dict, tuple, _Array)):
         return value
     if id(value) in done:
@@ -174,11 +163,10 @@ def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
         done[id(value)] = value, result
     elif isinstance(value, _Array):
         for at, v in np.ndenumerate(result) if result.dtype.hasobject else ():
-            if isinstance(v, (list, dict, tuple, set, frozenset, _StandIn, _Array, _Dtype)):
-                result[at] = _plain(v, done)
+            if (plain := _plain(v, done)) is not v:
+                result[at] = plain
     elif isinstance(value, list):
-        for at, v in enumerate(value):
-            value[at] = _plain(v, done)
+        value[:] = [_plain(v, done) for v in value]
     else:
         for key in tuple(value):
             _plain(key, done)  # a key stays as it is, and is checked

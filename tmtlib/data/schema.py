@@ -44,22 +44,22 @@ class DataRef:
     def regime(self) -> str:
         """Name in `corruption.REGIMES` ("clean", "masked"), or the training corruption in words."""
         how = self.training_corruption
-        for name, corruption in REGIMES.items():
-            if how == corruption:
-                return name
+        if name := next((name for name, corruption in REGIMES.items() if corruption == how), None):
+            return name
         return f"{how.kind} {how.where}" + ("" if how.level is None else f" {how.level:g}")
 
 
 SPLITS = ("train", "valid", "test")
 FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
+TITLES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}
 
 
 def dataset_title(name: str, source: str) -> str:
     """A data set's name in figures and tables; synthetic data are marked "(synthetic)", worlds by their number."""
-    name, world = split_name(name) if source == "synthetic" else (name, None)
-    title = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}.get(name, name)
-    title = f"{title} (synthetic)" if source == "synthetic" else title
-    return title if world is None else f"{title}, world {world}"
+    if source != "synthetic":
+        return TITLES.get(name, name)
+    name, world = split_name(name)
+    return f"{TITLES.get(name, name)} (synthetic)" + ("" if world is None else f", world {world}")
 
 
 def world_name(name: str, world: int | None) -> str:
@@ -91,17 +91,19 @@ class Split:
     emotion_labels: Float32[np.ndarray, "N 6"] | None = None  # strength 0..3 of each of EMOTIONS; above 0: present
 
     def __post_init__(self):
-        if set(self.features) != set(MODALITIES) or set(self.lengths) != set(MODALITIES):
-            raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
         n = len(self.labels)
+        if not set(self.features) == set(self.lengths) == set(MODALITIES):
+            raise DataError(f"a split needs features and lengths for {MODALITIES}; found {tuple(self.features)}")
         _check_array("labels", self.labels, np.float32, (n,))
         for m, x in self.features.items():
-            _check_array(f"{m} features", x, np.float32, (n, "T", "D"))
             length = self.lengths[m]
+            _check_array(f"{m} features", x, np.float32, (n, "T", "D"))
             _check_array(f"{m} lengths", length, np.int64, (n,))
             if n and (length.min() < 0 or length.max() > x.shape[1]):
                 raise DataError(f"{m} lengths span {length.min()}..{length.max()}; wanted 0..{x.shape[1]}")
-            if not _all_finite(x):
+            with np.errstate(all="ignore"):  # the sum first: it needs no copy of the array
+                finite = np.isfinite(x.sum()) or np.isfinite(x).all()
+            if not finite:
                 raise DataError(f"{m} features hold NaN or infinity; every value must be finite")
         if len(self.ids) != n or len(self.raw_text) != n:
             raise DataError(f"{n} labels but {len(self.ids)} ids and {len(self.raw_text)} transcripts")
@@ -116,9 +118,9 @@ class Split:
             _check_array("emotion_labels", self.emotion_labels, np.float32, (n, len(EMOTIONS)))
             bad = np.flatnonzero(~((self.emotion_labels >= 0) & (self.emotion_labels <= 3 + 1e-4)).all(1))  # NaN too
             if len(bad):
-                first = f"the first in row {bad[0]}: {self.emotion_labels[bad[0]].tolist()}"
-                out = f"emotion_labels of {len(bad)} of {n} rows are not within 0..3"
-                raise DataError(f"{out} ({first}); repair or remove them")
+                rows, first = f"{len(bad)} of {n} rows", self.emotion_labels[bad[0]].tolist()
+                where = f"within 0..3 (the first in row {bad[0]}: {first})"
+                raise DataError(f"emotion_labels of {rows} are not {where}; repair or remove them")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,7 +131,16 @@ class Split:
         return {m: self.features[m].shape[1:] for m in MODALITIES}
 
     def take(self, index: np.ndarray) -> Split:
-        return replace(self, **{f.name: _rows(getattr(self, f.name), np.asarray(index)) for f in fields(self)})
+        """The utterances at `index`: positions, or True and False for each."""
+
+        def rows(values):
+            if isinstance(values, Mapping):
+                return {m: x[index] for m, x in values.items()}
+            if isinstance(values, tuple):
+                return tuple(np.array(values, object)[index])
+            return None if values is None else values[index]
+
+        return replace(self, **{f.name: rows(getattr(self, f.name)) for f in fields(self)})
 
     @classmethod
     def concat(cls, parts: Sequence[Split]) -> Split:
@@ -138,12 +149,10 @@ class Split:
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
         """Targets: sentiment (N,), or strengths (N, 6) for "emotions". Raises DataError if there are none."""
-        if task != "emotions":
-            return self.labels
-        if self.emotion_labels is None:
+        if task == "emotions" and self.emotion_labels is None:
             wanted = f"'emotion_labels' (N, {len(EMOTIONS)}) in each split: {', '.join(EMOTIONS)}, each 0 to 3"
             raise DataError(f"no emotion labels, so the task 'emotions' cannot be trained; wanted {wanted}")
-        return self.emotion_labels
+        return self.emotion_labels if task == "emotions" else self.labels
 
 
 @dataclass(frozen=True)
@@ -202,15 +211,15 @@ class Dataset:
             split = self[name]
             if not len(split):
                 raise DataError(f"split {name} of {self.card.name} is empty; train, valid and test all need utterances")
-            if split.labels.min() < low - 1e-4 or split.labels.max() > high + 1e-4:
-                raise DataError(
-                    f"labels of {name} span {split.labels.min():.2f}..{split.labels.max():.2f}; family "
-                    f"{self.card.family!r} wants {low:g}..{high:g} (set the family, or rescale the labels)"
-                )
+            smallest, largest = split.labels.min(), split.labels.max()
+            if smallest < low - 1e-4 or largest > high + 1e-4:
+                wanted = f"{low:g}..{high:g} (set the family, or rescale the labels)"
+                span = f"labels of {name} span {smallest:.2f}..{largest:.2f}"
+                raise DataError(f"{span}; family {self.card.family!r} wants {wanted}")
             for m in MODALITIES:
-                if split.shapes[m][1] != self.train.shapes[m][1]:
-                    widths = split.shapes[m][1], self.train.shapes[m][1]
-                    raise DataError(f"{m} is {widths[0]} wide in {name} but {widths[1]} in train")
+                width, wanted = split.shapes[m][1], self.train.shapes[m][1]
+                if width != wanted:
+                    raise DataError(f"{m} is {width} wide in {name} but {wanted} in train")
         without = [s for s in SPLITS if self[s].emotion_labels is None]
         if 0 < len(without) < len(SPLITS):
             raise DataError(f"no emotion labels in {', '.join(without)}; wanted them in every split or in none")
@@ -239,9 +248,7 @@ def normalizer(train: Split) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation (D,) per modality over valid frames; sd 1 for a constant feature, so it becomes 0."""
     statistics = {}
     for m in MODALITIES:
-        frames = train.features[m][valid_frames(train, m)].astype(np.float64)
-        mean = frames.mean(0) if len(frames) else np.zeros(train.shapes[m][1])
-        std = frames.std(0) if len(frames) else np.ones(train.shapes[m][1])
+        mean, std = frame_moments(train, m)
         statistics[m] = mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32)
     return statistics
 
@@ -256,17 +263,15 @@ def normalize(split: Split, statistics: Mapping[str, tuple[np.ndarray, np.ndarra
     return replace(split, features=features)
 
 
+def frame_moments(split: Split, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (D,) of each feature over the valid frames, in float64; 0 where none is valid."""
+    frames = split.features[modality][valid_frames(split, modality)].astype(np.float64)
+    return (frames.mean(0), frames.std(0)) if len(frames) else tuple(np.zeros((2, frames.shape[1])))
+
+
 def valid_frames(split: Split, modality: str) -> np.ndarray:
     """Boolean (N, T): True within the utterance's length."""
     return np.arange(split.shapes[modality][0]) < split.lengths[modality][:, None]
-
-
-def _rows(values, index: np.ndarray):
-    if isinstance(values, Mapping):
-        return {m: x[index] for m, x in values.items()}
-    if isinstance(values, tuple):
-        return tuple(values[i] for i in index)
-    return None if values is None else values[index]
 
 
 def _joined(values: list):
@@ -277,22 +282,13 @@ def _joined(values: list):
         return {m: _joined([x[m] for x in values]) for m in values[0] if all(m in x for x in values)}
     if isinstance(values[0], tuple):
         return tuple(chain.from_iterable(values))
-    longest = np.max([x.shape for x in values], axis=0)
-    for i, x in enumerate(values):
-        if x.shape[1:] != tuple(longest[1:]):
-            values[i] = np.pad(x, [(0, 0), *((0, missing) for missing in longest[1:] - x.shape[1:])])
-    return np.concatenate(values)
+    longest = np.max([x.shape[1:] for x in values], axis=0)
+    return np.concatenate([np.pad(x, [(0, 0), *((0, k) for k in longest - x.shape[1:])]) for x in values])
 
 
 def _check_array(name: str, x: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> None:
     """Raises DataError unless dtype and shape are as given; a named axis has any size."""
     fits = x.ndim == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(x.shape, shape, strict=True))
     if not fits or x.dtype != dtype:
-        wanted = f"({shape[0]},)" if len(shape) == 1 else f"({', '.join(map(str, shape))})"
-        raise DataError(f"{name} are {x.dtype} {x.shape}; wanted {np.dtype(dtype)} {wanted}")
-
-
-def _all_finite(x: np.ndarray) -> bool:
-    """Tests the sum first, which needs no copy of the array."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
+        wanted = f"{np.dtype(dtype)} {shape}".replace("'", "")
+        raise DataError(f"{name} are {x.dtype} {x.shape}; wanted {wanted}")

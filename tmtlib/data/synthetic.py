@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -47,6 +47,7 @@ VERSION = 2  # part of every synthetic data set's hash: raise it when the genera
 SALIENT_SHARE = 0.2
 MARKER = 2.0
 LATENT = 12  # largest K: real features are correlated too, and a low rank is fast
+NORMAL = ndtri((np.arange(400) + 0.5) / 400)  # standard normal values, equally likely, for expectations
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,10 @@ class Truth:
 
 def settings_sha256(name: str, size: SyntheticSize | None = None, seed: int = 0) -> str:
     """SHA-256 of recipe, size, seed and the generator's version."""
-    size = asdict(size or SyntheticSize())
-    recipe = recipe_of(name, size["world"])
-    if size["world"] is None:  # keeps the hashes from before there were worlds
-        del size["world"]
-    settings = {"version": VERSION, "recipe": asdict(recipe), "size": size, "seed": seed}
+    size = size or SyntheticSize()
+    settings = {"version": VERSION, "recipe": asdict(recipe_of(name, size.world)), "size": asdict(size), "seed": seed}
+    if size.world is None:  # keeps the hashes from before there were worlds
+        del settings["size"]["world"]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -93,22 +93,12 @@ def generate(name: str, size: SyntheticSize | None = None, seed: int = 0) -> Dat
     splits, truths = {}, {}
     for s, n, rng in zip(SPLITS, utterances, rngs, strict=True):
         splits[s], truths[s] = _split(recipe, s, n, frames, bases, rng, EMOTION_LOADINGS.get(name))
-    card = Card(
-        name=world_name(name, size.world),
-        family=recipe.family,
-        alignment="aligned" if len(set(frames)) == 1 else "unaligned",
-        source="synthetic",
-        origin=f"synthetic generator, version {VERSION}, seed {seed}",
-        sha256=settings_sha256(name, size, seed),
-    )
-    truth = Truth(
-        recipe=recipe,
-        importance=shapley(lambda subset: explained_variance(recipe, subset)),
-        explained=explained_variance(recipe, MODALITIES),
-        best_mae=best_mae(recipe),
-        best_acc5=best_acc5(recipe),
-        splits=truths,
-    )
+    alignment = "aligned" if len(set(frames)) == 1 else "unaligned"
+    origin, sha256 = f"synthetic generator, version {VERSION}, seed {seed}", settings_sha256(name, size, seed)
+    card = Card(world_name(name, size.world), recipe.family, alignment, "synthetic", origin, sha256)
+    importance = shapley(lambda subset: explained_variance(recipe, subset))
+    explained = explained_variance(recipe, MODALITIES)
+    truth = Truth(recipe, importance, explained, best_mae(recipe), best_acc5(recipe), truths)
     return Dataset(card, truth=truth, **splits)
 
 
@@ -129,39 +119,32 @@ def _edges(recipe: Recipe) -> np.ndarray:
 
 def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
     """Share of the variance of y that the best prediction from a subset of modalities explains."""
-    rho = dict(zip(MODALITIES, recipe.reliability, strict=True))
-    w = dict(zip(MODALITIES, recipe.specific, strict=True))
-    value = recipe.shared * (1 - np.prod([1 - rho[m] for m in subset])) + sum(rho[m] * w[m] for m in subset)
-    if {"text", recipe.partner} <= set(subset):
-        value += recipe.interaction * rho["text"] * rho[recipe.partner]
-    return float(value)
+    rho = np.array([r if m in subset else 0 for m, r in zip(MODALITIES, recipe.reliability, strict=True)])
+    both = rho[0] * rho[MODALITIES.index(recipe.partner)]
+    return float(recipe.shared * (1 - np.prod(1 - rho)) + rho @ recipe.specific + recipe.interaction * both)
 
 
-def best_mae(recipe: Recipe, nodes: int = 400) -> float:
-    """Expected MAE of the best prediction, by quadrature over (o, y - o) for each pattern of reliability.
+def best_mae(recipe: Recipe) -> float:
+    """Expected MAE of the best prediction, by quadrature over independent o ~ N(0, v) and y - o ~ N(0, 1 - v)."""
 
-    Given the pattern, o ~ N(0, v) and y - o ~ N(0, 1 - v) are independent; `nodes` equally likely intervals of each.
-    """
-    points = _normal_points(nodes)
-    total = 0.0
-    for r, chance in _patterns(recipe):
-        v = _shown_variance(recipe, r[None])[0]
-        o = np.sqrt(v) * points
-        y = o[:, None] + np.sqrt(1 - v) * points
-        total += chance * np.abs(quantile(recipe, y) - quantile(recipe, o)[:, None]).mean()
-    return float(total)
+    def mae(reliable: np.ndarray) -> float:
+        v = _shown_variance(recipe, reliable)
+        o = np.sqrt(v) * NORMAL
+        y = o[:, None] + np.sqrt(1 - v) * NORMAL
+        return np.abs(quantile(recipe, y) - quantile(recipe, o)[:, None]).mean()
+
+    return _expected(mae, recipe)
 
 
-def best_acc5(recipe: Recipe, nodes: int = 400) -> float:
-    """Expected Acc-5 of the most probable class, by quadrature over (o, p) for each pattern of reliability."""
-    points = _normal_points(nodes)
-    total = 0.0
-    for r, chance in _patterns(recipe):
-        o = np.sqrt(_shown_variance(recipe, r[None])[0]) * points
-        p = points if _only_text_of_pair(recipe, r[None])[0] else points[:1]
-        o, p = (x.ravel() for x in np.meshgrid(o, p))
-        total += chance * class_chances(recipe, np.tile(r, (len(o), 1)), o, p).max(1).mean()
-    return float(total)
+def best_acc5(recipe: Recipe) -> float:
+    """Expected Acc-5 of the most probable class, by quadrature over (o, p)."""
+
+    def accuracy(reliable: np.ndarray) -> float:
+        p = NORMAL if _only_text_of_pair(recipe, reliable) else NORMAL[:1]
+        o, p = (x.ravel() for x in np.meshgrid(np.sqrt(_shown_variance(recipe, reliable)) * NORMAL, p))
+        return class_chances(recipe, np.tile(reliable, (len(o), 1)), o, p).max(1).mean()
+
+    return _expected(accuracy, recipe)
 
 
 def class_chances(recipe: Recipe, reliable: np.ndarray, o: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -175,71 +158,51 @@ def class_chances(recipe: Recipe, reliable: np.ndarray, o: np.ndarray, p: np.nda
     return np.diff(below, prepend=0, append=1)
 
 
-def _normal_points(nodes: int) -> np.ndarray:
-    return ndtri((np.arange(nodes) + 0.5) / nodes)
-
-
-def _patterns(recipe: Recipe) -> Iterator[tuple[np.ndarray, float]]:
-    """Each pattern of reliability (M,) and its probability."""
-    rho = np.array(recipe.reliability)
-    for pattern in np.ndindex(2, 2, 2):
-        r = np.array(pattern, bool)
-        yield r, float(np.prod(np.where(r, rho, 1 - rho)))
+def _expected(score: Callable[[np.ndarray], float], recipe: Recipe) -> float:
+    """The mean of a score over the patterns of reliability (M,), each with its probability."""
+    patterns, rho = np.array(list(np.ndindex(2, 2, 2)), bool), np.array(recipe.reliability)
+    chances = np.where(patterns, rho, 1 - rho).prod(1).tolist()
+    return float(sum(chance * score(reliable) for reliable, chance in zip(patterns, chances, strict=True)))
 
 
 def _only_text_of_pair(recipe: Recipe, reliable: np.ndarray) -> np.ndarray:
-    """(N,): whether text shows its factor p of the interaction but the partner does not show the sign."""
-    return reliable[:, 0] & ~reliable[:, MODALITIES.index(recipe.partner)]
+    """Whether text shows its factor p of the interaction but the partner does not show the sign; (..., M) to (...)."""
+    return reliable[..., 0] & ~reliable[..., MODALITIES.index(recipe.partner)]
 
 
 def _shown_variance(recipe: Recipe, reliable: np.ndarray) -> np.ndarray:
-    partner = reliable[:, MODALITIES.index(recipe.partner)]
-    both = reliable[:, 0] & partner
-    return recipe.shared * reliable.any(1) + reliable @ np.array(recipe.specific) + recipe.interaction * both
+    both = reliable[..., 0] & reliable[..., MODALITIES.index(recipe.partner)]
+    return recipe.shared * reliable.any(-1) + reliable @ np.array(recipe.specific) + recipe.interaction * both
 
 
 def _bases(recipe: Recipe, rng: np.random.Generator) -> list[np.ndarray]:
     """B_m (K, D) by modality: orthonormal rows times sqrt(D / K), one draw for all splits."""
-    bases = []
-    for _, d in recipe.shapes:
-        k = min(LATENT, d)
-        q, _ = np.linalg.qr(rng.standard_normal((d, k)))
-        bases.append((q.T * np.sqrt(d / k)).astype(np.float32, order="C"))
-    return bases
+    sizes = [(d, min(LATENT, d)) for _, d in recipe.shapes]
+    orthonormal = [np.linalg.qr(rng.standard_normal(size)).Q.T for size in sizes]
+    return [(q * np.sqrt(d / k)).astype(np.float32, order="C") for q, (d, k) in zip(orthonormal, sizes, strict=True)]
 
 
 def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, SplitTruth]:
-    u0, p, noise = (rng.standard_normal(n) for _ in range(3))
-    specific = rng.standard_normal((n, 3))
-    q = rng.choice([-1.0, 1.0], n)
-    reliable = rng.random((n, 3)) < recipe.reliability
-    w = np.sqrt(recipe.specific)
+    u0, p, noise = rng.standard_normal((3, n))
+    specific, q = rng.standard_normal((n, 3)), rng.choice([-1.0, 1.0], n)
+    reliable, w = rng.random((n, 3)) < recipe.reliability, np.sqrt(recipe.specific)
     y = np.sqrt(recipe.shared) * u0 + specific @ w + np.sqrt(recipe.interaction) * p * q + np.sqrt(recipe.noise) * noise
 
-    lengths = _lengths(recipe, n, frames, rng)
+    share = recipe.fill * np.exp(rng.normal(0, 0.5, n) - 0.125)  # of T; one clock for all modalities when aligned
     shown = np.zeros((n, 3, 3), np.float32)  # utterance, modality, (u_0, u_m, p or q)
     shown[:, :, 0], shown[:, :, 1] = u0[:, None], specific
     shown[:, 0, 2], shown[:, MODALITIES.index(recipe.partner), 2] = p, q
-    features = {
-        m: _frames(shown[:, i], reliable[:, i], lengths[m], frames[i], bases[i], rng) for i, m in enumerate(MODALITIES)
-    }
-    unimodal = {}
-    if recipe.family == "sims":
-        for i, m in enumerate(MODALITIES):
+    features, lengths, unimodal, emotions = {}, {}, {}, None
+    for i, m in enumerate(MODALITIES):
+        lengths[m] = np.clip(np.rint(share * frames[i]), 1, frames[i]).astype(np.int64)
+        features[m] = _frames(shown[:, i], reliable[:, i], lengths[m], frames[i], bases[i], rng)
+        if recipe.family == "sims":
             part = np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]
             unimodal[m] = quantile(recipe, part / np.sqrt(recipe.shared + w[i] ** 2))
-    emotions = None
     if loadings is not None:  # a separate random stream, so that emotions change nothing else
         emotions = emotion_labels(loadings, np.column_stack([u0, specific, p * q]), rng.spawn(1)[0])
-    made = Split(
-        features=features,
-        lengths=lengths,
-        labels=quantile(recipe, y),
-        ids=_ids(recipe, split, n),
-        raw_text=tuple(f"synthetic utterance of {k} words" for k in lengths["text"]),
-        unimodal_labels=unimodal,
-        emotion_labels=emotions,
-    )
+    ids, raw_text = _ids(recipe, split, n), tuple(f"synthetic utterance of {k} words" for k in lengths["text"])
+    made = Split(features, lengths, quantile(recipe, y), ids, raw_text, unimodal, emotion_labels=emotions)
     return made, _split_truth(recipe, reliable, u0, specific, p, q)
 
 
@@ -264,12 +227,6 @@ def _split_truth(recipe, reliable, u0, specific, p, q) -> SplitTruth:
     o = importance.sum(1)
     best_class = class_chances(recipe, reliable, o, p).argmax(1)
     return SplitTruth(reliable, importance, quantile(recipe, o), best_class)
-
-
-def _lengths(recipe, n, frames, rng) -> dict[str, np.ndarray]:
-    """Log-normal shares of T, at least one frame; one clock for all modalities when aligned."""
-    share = recipe.fill * np.exp(rng.normal(0, 0.5, n) - 0.125)
-    return {m: np.clip(np.rint(share * t), 1, t).astype(np.int64) for m, t in zip(MODALITIES, frames, strict=True)}
 
 
 def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:

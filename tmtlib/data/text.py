@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 HOW_TO_GET_ONE = (
     "Get one where there is a network: AutoTokenizer.from_pretrained(name).save_pretrained(folder) and "
-    "AutoModel.from_pretrained(name).save_pretrained(folder), with name bert-base-uncased for English or "
-    "bert-base-chinese for CH-SIMS."
+    "AutoModel.from_pretrained(name).save_pretrained(folder), with name bert-base-uncased or, for CH-SIMS, "
+    "bert-base-chinese."
 )
 ENCODERS = (
     "wanted an .npz with the arrays 'words' (V,) and 'vectors' (V, D), as np.savez(path, words=words, vectors=vectors) "
@@ -67,16 +66,23 @@ def encode_transcripts(
     Raises FileNotFoundError for a missing folder, model or tokenizer; TypeError for a transcript that is not a string;
     ValueError for no transcripts, sizes out of range, or a tokenizer with more tokens than the model.
     """
-    _check_transcripts(raw_text)
+    if isinstance(raw_text, str):
+        raise TypeError("raw_text is one string; wanted a sequence of transcripts, such as [text]")
+    if not len(raw_text):
+        raise ValueError("raw_text is empty; wanted at least one transcript")
+    for i, text in enumerate(raw_text):
+        if not isinstance(text, str):
+            raise TypeError(f'transcript {i} is {type(text).__name__}; wanted str ("" for no words)')
     if batch_size < 1 or max_length < 3:
         raise ValueError(f"max_length {max_length}, batch_size {batch_size}; wanted at least 3 and 1")
     tokenizer, bert = _load_tokenizer(model), load_bert(model).to(device).eval()
     if len(tokenizer) > bert.config.vocab_size:
-        raise ValueError(
-            f"{model}: the tokenizer has {len(tokenizer)} tokens but the model {bert.config.vocab_size}; "
-            "save both from the same BERT"
-        )
-    text_bert = _tokenise(tokenizer, raw_text, max_length)
+        sizes = f"the tokenizer has {len(tokenizer)} tokens but the model {bert.config.vocab_size}"
+        raise ValueError(f"{model}: {sizes}; save both from the same BERT")
+    tokenizer.padding_side = tokenizer.truncation_side = "right"  # a saved tokenizer may say left
+    how = {"padding": "max_length", "truncation": True, "max_length": max_length, "return_tensors": "pt"}
+    tokens = tokenizer(list(raw_text), return_token_type_ids=True, return_attention_mask=True, **how)
+    text_bert = torch.stack([tokens[k] for k in ("input_ids", "attention_mask", "token_type_ids")], dim=1).long()
     with torch.no_grad():
         hidden = torch.cat([last_hidden(bert, part.to(device)).cpu() for part in text_bert.split(batch_size)])
     return EncodedText(hidden.numpy(), text_bert[:, 1].sum(1).numpy(), text_bert.numpy())
@@ -86,11 +92,9 @@ def last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float
     """BERT's last hidden state, zero where the mask is 0. Raises ValueError for another shape or too many tokens."""
     if text_bert.ndim != 3 or text_bert.shape[1] != 3:
         raise ValueError(f"text_bert has shape {tuple(text_bert.shape)}; wanted (B, 3, T): ids, mask, segments")
-    positions = getattr(bert.config, "max_position_embeddings", None)
-    if positions is not None and text_bert.shape[2] > positions:
-        raise ValueError(
-            f"{text_bert.shape[2]} tokens an utterance, but the model has {positions} positions; use fewer"
-        )
+    tokens, positions = text_bert.shape[2], getattr(bert.config, "max_position_embeddings", None)
+    if positions is not None and tokens > positions:
+        raise ValueError(f"{tokens} tokens an utterance, but the model has {positions} positions; use fewer")
     ids, mask, segments = text_bert.long().unbind(1)
     hidden = bert(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
     return hidden.masked_fill(mask[..., None] == 0, 0.0)
@@ -112,10 +116,8 @@ def _load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     folder = _model_folder(model)
     # Without these files transformers 5 silently makes a tokenizer that reads every word as [UNK]
     if not any(any(folder.glob(name)) for name in VOCABULARY_FILES):
-        raise FileNotFoundError(
-            f"there is a model but no tokenizer in {folder}; wanted one of {', '.join(VOCABULARY_FILES)} "
-            f"beside it. {HOW_TO_GET_ONE}"
-        )
+        wanted = f"wanted one of {', '.join(VOCABULARY_FILES)} beside it"
+        raise FileNotFoundError(f"there is a model but no tokenizer in {folder}; {wanted}. {HOW_TO_GET_ONE}")
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -123,35 +125,9 @@ def _model_folder(model: str | Path) -> Path:
     folder = Path(model).expanduser()
     if not (folder / "config.json").is_file():
         missing = "there is no config.json in the folder" if folder.is_dir() else "there is no folder"
-        raise FileNotFoundError(
-            f"{missing} {folder}; wanted a folder with a saved BERT (config.json, model.safetensors) "
-            f"and its tokenizer. {HOW_TO_GET_ONE}"
-        )
+        wanted = "wanted a folder with a saved BERT (config.json, model.safetensors) and its tokenizer"
+        raise FileNotFoundError(f"{missing} {folder}; {wanted}. {HOW_TO_GET_ONE}")
     return folder
-
-
-def _tokenise(tokenizer: PreTrainedTokenizerBase, raw_text: Sequence[str], max_length: int) -> Int64[Tensor, "N 3 T"]:
-    tokenizer.padding_side = tokenizer.truncation_side = "right"  # a saved tokenizer may say left
-    tokens = tokenizer(
-        list(raw_text),
-        padding="max_length",
-        truncation=True,
-        max_length=max_length,
-        return_token_type_ids=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    return torch.stack([tokens["input_ids"], tokens["attention_mask"], tokens["token_type_ids"]], dim=1).long()
-
-
-def _check_transcripts(raw_text: Sequence[str]) -> None:
-    if isinstance(raw_text, str):
-        raise TypeError("raw_text is one string; wanted a sequence of transcripts, such as [text]")
-    if not len(raw_text):
-        raise ValueError("raw_text is empty; wanted at least one transcript")
-    for i, text in enumerate(raw_text):
-        if not isinstance(text, str):
-            raise TypeError(f'transcript {i} is {type(text).__name__}; wanted str ("" for no words)')
 
 
 @dataclass(frozen=True)
@@ -159,11 +135,8 @@ class FrozenBert:
     """The last hidden state of a frozen BERT, one frame a token, [CLS] and [SEP] included."""
 
     path: Path
-    device: str = "cpu"
-
-    @cached_property
-    def sha256(self) -> str:
-        return digest([file_sha256(file) for file in sorted(self.path.iterdir()) if file.is_file()])
+    sha256: str  # of the hashes of its files
+    device: str
 
     def __call__(self, raw_text: Sequence[str], frames: int) -> Encoded:
         """As `WordVectors`; errors as `encode_transcripts`, which wants 3 frames or more."""
@@ -176,12 +149,9 @@ class WordVectors:
     """One frame a word; words without a vector are skipped, as in CMU-MOSI's GloVe features."""
 
     path: Path
+    sha256: str
     places: dict[str, int]  # of each word in `vectors`, by the word in lower case
     vectors: Float32[np.ndarray, "V D"]
-
-    @cached_property
-    def sha256(self) -> str:
-        return file_sha256(self.path)
 
     def __call__(self, raw_text: Sequence[str], frames: int) -> Encoded:
         """Features (N, frames, D), zero beyond the lengths (N,); longer transcripts are cut."""
@@ -196,11 +166,8 @@ class WordVectors:
 def open_encoder(path: str | Path, device: str = "cpu") -> WordVectors | FrozenBert:
     """An encoder of transcripts, `(raw_text, T) -> (features (N, T, D), lengths (N,))`.
 
-    Args:
-        path: an .npz of word vectors, or the folder of a BERT.
-        device: where a BERT runs: "auto", "cpu" or "cuda".
-
-    Raises FileNotFoundError for a missing path, ValueError for another file or folder.
+    `path`: an .npz of word vectors, or the folder of a BERT, which runs on `device` ("auto", "cpu", "cuda"). Raises
+    FileNotFoundError for a missing path, ValueError for another file or folder.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -208,7 +175,8 @@ def open_encoder(path: str | Path, device: str = "cpu") -> WordVectors | FrozenB
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ValueError(f"there is no config.json in the folder {path}; {ENCODERS}")
-        return FrozenBert(path, str(pick_device(device)))
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return FrozenBert(path, digest([file_sha256(file) for file in files]), str(pick_device(device)))
     try:
         with np.load(path) as file:
             vocabulary, vectors = file["words"], file["vectors"]
@@ -217,9 +185,7 @@ def open_encoder(path: str | Path, device: str = "cpu") -> WordVectors | FrozenB
     fit = vocabulary.dtype.kind == "U" and vocabulary.ndim == 1 and vectors.ndim == 2
     fit = fit and len(vectors) == len(vocabulary) > 0 and np.issubdtype(vectors.dtype, np.floating)
     if not fit or not np.isfinite(vectors).all():
-        raise ValueError(
-            f"{path} has words {vocabulary.dtype} {vocabulary.shape} and vectors {vectors.dtype} {vectors.shape}; "
-            f"{ENCODERS}: words of text, vectors finite and as many"
-        )
+        arrays = f"words {vocabulary.dtype} {vocabulary.shape} and vectors {vectors.dtype} {vectors.shape}"
+        raise ValueError(f"{path} has {arrays}; {ENCODERS}: words of text, vectors finite and as many")
     places = {str(word).lower(): i for i, word in reversed(list(enumerate(vocabulary)))}  # of two spellings, the first
-    return WordVectors(path, places, vectors.astype(np.float32))
+    return WordVectors(path, file_sha256(path), places, vectors.astype(np.float32))

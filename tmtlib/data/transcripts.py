@@ -50,11 +50,7 @@ def drop_words(
 
 
 def substitute_words(
-    raw_text: Sequence[str],
-    rate: float,
-    vocabulary: Mapping[str, int],
-    seed: int = 0,
-    keep: Collection[str] = NEGATIONS,
+    raw_text: Sequence[str], rate: float, vocabulary: Mapping[str, int], seed: int = 0, keep: Collection = NEGATIONS
 ) -> tuple[str, ...]:
     """Replaces each word outside `keep`, with probability `rate`, by another of `vocabulary`, drawn by its count.
 
@@ -94,7 +90,7 @@ def _another(ends: np.ndarray, place: int | None, uniform: float) -> int:
     start = 0 if place in (None, 0) else ends[place - 1]
     length = 0 if place is None else ends[place] - start
     at = int(uniform * (ends[-1] - length))
-    return int(np.searchsorted(ends, at + length if length and at >= start else at, side="right"))
+    return int(np.searchsorted(ends, at + length * (at >= start), side="right"))
 
 
 def _bare(token: str) -> str:

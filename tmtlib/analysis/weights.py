@@ -18,11 +18,9 @@ KEYS = ["dataset", "source", "method", "seed"]
 
 def _weighted(todo: Sequence[Run]) -> pd.DataFrame:
     """`KEYS`, run and record of the runs whose model has weights, one row each."""
-    rows = []
-    for run in todo:
-        record = read_record(run)
-        if record.weights is not None:
-            rows.append((record.meta["card"]["name"], record.meta["card"]["source"], run.method, run.seed, run, record))
+    pairs = ((run, read_record(run)) for run in todo)
+    kept = [(r.meta["card"], run, r) for run, r in pairs if r.weights is not None]
+    rows = [(card["name"], card["source"], run.method, run.seed, run, record) for card, run, record in kept]
     return pd.DataFrame(rows, columns=[*KEYS, "run", "record"])
 
 
@@ -57,11 +55,9 @@ def mean_matrix(todo: Sequence[Run]) -> dict[tuple[str, str, str], np.ndarray]:
 
 
 def reach(todo: Sequence[Run]) -> pd.DataFrame:
-    """How far the weights got from 1/M at the best epoch, beside how far Adam can move W in the steps taken.
-
-    One row a data set and method: W's learning rate, steps (the most of any seed), the bound on |W| and on A
-    (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A.
-    """
+    """How far the weights got from 1/M at the best epoch, beside how far Adam can move W in the steps taken: one row a
+    data set and method, with W's learning rate, steps (the most of any seed), the bound on |W| and on A
+    (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A."""
     rows = []
     for key, seeds in _weighted(todo).groupby(KEYS[:3], sort=False):
         run, best = seeds["run"].iloc[0], [record.meta["best_epoch"] for record in seeds["record"]]
@@ -83,14 +79,14 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     nothing, "none" or joined by "+"; real data: "unknown").
     """
     columns, names = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
-    frames = []
+    frames = [pd.DataFrame(columns=columns)]
     for *key, run, record in _weighted(todo).itertuples(index=False):
-        data = load(run.data.clean)
+        data, unreliable = load(run.data.clean), "unknown"
+        if data.truth is not None:
+            unreliable = ["+".join(names[~row]) or "none" for row in data.truth.splits["test"].reliable]
         weights = weight_values(load_model(run, data.shape), data.test, "cpu")["weight"]
-        frame = pd.DataFrame(dict(zip(MODALITIES, weights, strict=True))).rename_axis("utterance").reset_index()
-        frame[KEYS] = key
-        frame["error"] = np.abs(record.predictions["test"] - data.test.labels)
-        reliable = None if data.truth is None else data.truth.splits["test"].reliable
-        shown = "unknown" if reliable is None else ["+".join(names[~row]) or "none" for row in reliable]
-        frames.append(frame.assign(unreliable=shown)[columns])
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+        frame = pd.DataFrame(weights.T, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
+        error = np.abs(record.predictions["test"] - data.test.labels)
+        start = dict(zip(KEYS, key, strict=True))
+        frames.append(frame.assign(**start, error=error, unreliable=unreliable)[columns])
+    return pd.concat(frames[1:] or frames, ignore_index=True)

@@ -237,6 +237,7 @@ def test_a_static_weight_follows_nothing(trained):
     static = told[told["method"] == "tmt_amw"]
     assert (static["change"] == 0).all() and set(static[static["claimed"]]["verdict"]) == {"impossible as written"}
     assert told.groupby("method")["claimed"].sum().tolist() == [3, 3]
+    assert set(told["rules"]) == set(table["rules"]) == {verdicts.RULES}
     moved = told[told["method"] == "tmt_gated"].groupby("scene")["change"]
     np.testing.assert_allclose(moved.sum(), 0, atol=1e-6)
     assert (moved.agg(np.ptp) > 0).all()
@@ -339,6 +340,7 @@ def test_sharpness_is_paired_with_tmt(trained):
     table = attention.table(trained, device="cpu", jobs=1)
     assert list(table.columns) == attention.COLUMNS and len(table) == 3 * 3
     assert table["entropy"].between(0, 1).all() and (table["n"] == 2).all()
+    assert set(table["rules"]) == {verdicts.RULES}
     wide = table.pivot(index="block", columns="method", values="entropy")
     changes = table.pivot(index="block", columns="method", values="difference")
     np.testing.assert_allclose(changes["tmt_amw"], wide["tmt_amw"] - wide["tmt"], atol=1e-9)
@@ -434,6 +436,7 @@ def test_one_verdict_a_variant_and_time():
         "open": "cannot tell",
     }
     assert found["verdict"].to_dict() == wanted and (found["cells"] == 3).all()
+    assert set(found["rules"]) == {verdicts.RULES}
     assert found.loc["always", "modality"] == "audio" and found.loc["open", "change"] == -0.3
 
 

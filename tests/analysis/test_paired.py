@@ -50,6 +50,12 @@ def test_equal_methods_differ_in_nothing(records):
     assert row["p_better"] == 0.5
 
 
+def test_one_seed_has_no_permutations(records):
+    row = paired.by_utterance(runs("tmt", "tmt_amw", seeds=(0,))).iloc[0]
+    assert row["n_seeds"] == 1 and np.isnan(row["permutation_p"]) and row["mcnemar_p_median"] == 1
+    assert np.isfinite(row[["mae_difference", "low", "high"]].astype(float)).all()
+
+
 def test_only_seeds_of_both_count(records):
     some = runs("tmt") + runs("tmt_amw", seeds=(1, 2, 7))
     assert paired.by_utterance(some)["n_seeds"].item() == 2

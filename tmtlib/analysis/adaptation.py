@@ -16,12 +16,13 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 
 from tmtlib.analysis.robustness import measured
+from tmtlib.analysis.rules import LEAST, with_rules
 from tmtlib.common import MODALITIES, one_thread, pick_device
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
-from tmtlib.paper.verdicts import RULES, combined_verdict
+from tmtlib.paper.verdicts import combined_verdict
 from tmtlib.stats.statistics import Interval, interval_or_nan
 from tmtlib.study import cache, runs
 from tmtlib.study.methods import method_config
@@ -32,17 +33,16 @@ from tmtlib.training.fit import Training, autocast
 
 VARIANTS = ("tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_gated", "tmt_gated_fast", "tmt_token")
 UNIFORM = "tmt_uniform"  # what a gain is relative to
-LEAST = 0.01  # of a weight, or of a normalised entropy: a smaller change counts as none
 # Clean first. Noise in dB: above 0 it averages out in synthetic text, which varies in 12 of 768 directions
 LEVELS = {"noise": (math.inf, 0.0, -10.0, -20.0), "missing_frames": (0.0, 0.5, 1.0)}
 GRID = tuple(Corruption(kind, (m,), x) for m in MODALITIES for kind, levels in LEVELS.items() for x in levels)
 LEVEL = "dataset source method regime when seed modality kind level".split()
 COLUMNS = [*LEVEL, "weight", "mae"]
 CELL = ["dataset", "source", "when", "regime", "modality", "kind"]
-MEASURES = ("change", "spearman", "gain", "gain_all")
+MEASURES, ENDS = ("change", "spearman", "gain", "gain_all"), ("", "_low", "_high")
 VERDICT_COLUMNS = [
     *("dataset", "source", "method", "when", "regime", "modality", "kind", "n", "clean", "noisiest"),
-    *(f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")),
+    *(f"{measure}{end}" for measure in MEASURES for end in ENDS),
     *("verdict", "evidence", "rules"),
 ]
 
@@ -56,17 +56,15 @@ def seen(
     model: Model, split: Split, training: Training, device: str = "auto"
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "N M"]]:
     """Values, and weights as means over features, by utterance. Raises ValueError for a model without weights."""
-    parts = []
+    values, weights = np.zeros(len(split), np.float32), np.zeros((len(split), len(MODALITIES)), np.float32)
     for index, batch in passes(model, split, 4 * training.batch_size, device):
         with autocast(training, pick_device(device)):
             prediction, trace = model(batch)
         if trace.weights is None:
             raise ValueError("the model has no weights; wanted one with a weighting, such as TMT+AMW")
-        weights = trace.weights.float().mean(-1).expand(len(index), -1)
-        parts.append((index, model.values(prediction.float()), weights))
-    index, values, weights = (torch.cat(part) for part in zip(*parts, strict=True))
-    order = index.argsort()
-    return values[order].cpu().numpy(), weights[order].cpu().numpy()
+        at = index.cpu()
+        values[at], weights[at] = model.values(prediction.float()).cpu(), trace.weights.float().mean(-1).cpu()
+    return values, weights
 
 
 def at_test_time(
@@ -103,10 +101,10 @@ def at_training_time(
     """As `at_test_time` for models trained on corrupted data, each tested with the same corruption, and on clean data
     (the first level); regime "noisy", when "training"."""
     todo = weighted(todo)
-    trained_on = dict.fromkeys(run.data.training_corruption for run in todo if run.data.training_corruption)
-    clean = tuple(dict.fromkeys(replace(how, level=math.inf if how.kind == "noise" else 0.0) for how in trained_on))
-    grids = ((run.data.training_corruption,) if run.data.training_corruption else clean for run in todo)
-    tasks = [(run, grid, masks) for run, grid in zip(todo, grids, strict=True)]
+    trained_on = [run.data.training_corruption for run in todo]
+    clean = (replace(how, level=math.inf if how.kind == "noise" else 0.0) for how in trained_on if how)
+    clean = tuple(dict.fromkeys(clean))
+    tasks = [(run, (how,) if how else clean, masks) for run, how in zip(todo, trained_on, strict=True)]
     return _rows(tasks, "training", device, jobs).assign(regime="noisy")
 
 
@@ -121,16 +119,13 @@ def _rows(tasks: list[tuple], when: str, device: str, jobs: int | None) -> pd.Da
 @cache.per_run("adaptation")
 def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
     model, rows = runs.load_model(run, data.shape), []
-
-    def weights_and_mae(split: Split) -> tuple[list[float], float]:
-        values, weights = seen(model, split, run.training, device)
-        return weights.mean(0, dtype=np.float64).tolist(), float(np.abs(values - split.labels).mean())
-
     with one_thread(device):
-        for how, _, (weights, mae) in measured(data, grid, masks, weights_and_mae):
+        cases = measured(data, grid, masks, lambda split: seen(model, split, run.training, device))
+        for how, _, (values, weights) in cases:
             (m,) = how.modalities
             level = {"regime": run.data.regime, "modality": m, "kind": how.kind, "level": how.level}
-            rows.append(level | {"weight": weights[MODALITIES.index(m)], "mae": mae})
+            weight, mae = weights[:, MODALITIES.index(m)], np.abs(values - data.test.labels)
+            rows.append(level | {"weight": float(weight.mean(dtype=np.float64)), "mae": float(mae.mean())})
     return rows
 
 
@@ -154,21 +149,20 @@ def verdict(frame: pd.DataFrame) -> pd.DataFrame:
         uniform = _by_level(cell[cell["method"] == UNIFORM], "mae")
         for method, subset in cell.groupby("method", sort=False):
             rows.append(dict(zip(CELL, key, strict=True)) | {"method": method} | _judged(subset, uniform))
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS).assign(rules=RULES)
+    return with_rules(pd.DataFrame(rows, columns=VERDICT_COLUMNS))
 
 
 def combined(judged: pd.DataFrame) -> pd.DataFrame:
     """One verdict a variant and time over the cells of `verdict`: "impossible as written" if all are, else
-    `combined_verdict`. Columns: dataset, source, method, when, verdict, cells (how many), and of the cell in which the
-    weight fell most modality, kind, change, change_low, change_high, gain, gain_low, gain_high, n."""
+    `combined_verdict`. Columns: dataset, source, method, when, verdict, cells (how many), of the cell in which the
+    weight fell most modality, kind, change, change_low, change_high, gain, gain_low, gain_high, n; rules."""
     keys, rows = ["dataset", "source", "method", "when"], []
-    shown = ["modality", "kind", *(f"{c}{end}" for c in ("change", "gain") for end in ("", "_low", "_high")), "n"]
+    shown = ["modality", "kind", *(f"{measure}{end}" for measure in ("change", "gain") for end in ENDS), "n"]
     for key, cells in judged.groupby(keys, sort=False):
-        still = set(cells["verdict"]) == {"impossible as written"}
-        row = {"verdict": "impossible as written" if still else combined_verdict(cells["verdict"]), "cells": len(cells)}
-        most = cells.loc[cells["change"].fillna(math.inf).idxmin(), shown]
-        rows.append(dict(zip(keys, key, strict=True)) | row | most.to_dict())
-    return pd.DataFrame(rows, columns=[*keys, "verdict", "cells", *shown])
+        still = (cells["verdict"] == "impossible as written").all()
+        verdict = "impossible as written" if still else combined_verdict(cells["verdict"])
+        rows.append((*key, verdict, len(cells), *cells.loc[cells["change"].fillna(math.inf).idxmin(), shown]))
+    return with_rules(pd.DataFrame(rows, columns=[*keys, "verdict", "cells", *shown]))
 
 
 def _judged(rows: pd.DataFrame, uniform: pd.DataFrame) -> dict:
@@ -177,14 +171,13 @@ def _judged(rows: pd.DataFrame, uniform: pd.DataFrame) -> dict:
     if weight.empty:  # a training failed, or a level is missing, in every seed
         return {"n": 0, "verdict": "cannot tell", "evidence": "no seed with every level"}
     rho = [spearmanr(range(len(w)), w).statistic if np.ptp(w) else math.nan for w in weight.to_numpy()]
-    seeds = mae.index.intersection(uniform.index)
-    gain = mae.loc[seeds] - uniform.reindex(columns=mae.columns).loc[seeds]
+    gain = (mae - uniform).loc[mae.index.intersection(uniform.index), mae.columns]
     clean, noisiest = weight.iloc[:, 0], weight.iloc[:, -1]
     by_seed = noisiest - clean, rho, gain.iloc[:, -1], gain.mean(axis=1, skipna=False)
     intervals = [interval_or_nan(values, skipna=False) for values in by_seed]
     row = {"n": len(weight), "clean": clean.mean(), "noisiest": noisiest.mean()}
-    for name, (mean, low, high, _) in zip(MEASURES, intervals, strict=True):
-        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    for name, interval in zip(MEASURES, intervals, strict=True):
+        row |= {f"{name}{end}": bound for end, bound in zip(ENDS, interval[:3], strict=True)}
     for end in ("spearman_low", "spearman_high"):
         row[end] = float(np.clip(row[end], -1, 1))  # a t interval may exceed the range of rho
     still = bool((np.ptp(weight.to_numpy(), axis=1) == 0).all())
@@ -212,12 +205,11 @@ def _rule(still: bool, change: Interval, rho: Interval, gain: Interval) -> tuple
 def _numbers(row: dict) -> str:
     """The evidence in numbers; NaN is left out."""
     parts = [f"weight {row['clean']:.4f} to {row['noisiest']:.4f}"]
-    shown = (("change", "change", ".4f"), ("spearman", "Spearman", ".2f"), ("gain", "MAE minus uniform's", ".3f"))
-    for name, title, digits in shown:
-        mean, low, high = (row[k] for k in (name, f"{name}_low", f"{name}_high"))
+    shown = {"change": ("change", "+.4f"), "spearman": ("Spearman", "+.2f"), "gain": ("MAE minus uniform's", "+.3f")}
+    for name, (title, form) in shown.items():
+        mean, low, high = (row[f"{name}{end}"] for end in ENDS)
         if not math.isnan(mean):
-            interval = "" if math.isnan(low) else f" [{low:+{digits}}, {high:+{digits}}]"
-            parts.append(f"{title} {mean:+{digits}}{interval}")
+            parts.append(f"{title} {mean:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]"))
     return ", ".join([*parts, f"n = {row['n']}"])
 
 

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tmtlib.analysis.adaptation import LEAST
+from tmtlib.analysis.rules import LEAST, with_rules
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.schema import Dataset
 from tmtlib.models.tmt import TMT, TMTConfig
-from tmtlib.paper import verdicts
+from tmtlib.paper.verdicts import interval_verdict
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
@@ -28,7 +28,7 @@ from tmtlib.training.batches import passes
 BLOCKS = ("encoder", "specific_from_shared", "shared_from_specific")
 SIZE = 32  # utterances at a time, for memory
 CELL = ["dataset", "source", "regime", "block"]
-COLUMNS = "dataset source method regime block entropy difference low high n verdict".split()
+COLUMNS = "dataset source method regime block entropy difference low high n verdict rules".split()
 
 
 def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
@@ -36,7 +36,8 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
 
     `COLUMNS`: block (one of `BLOCKS`; in "specific_from_shared" specific tokens query shared ones), entropy (mean over
     layers, heads, queries, utterances and seeds), difference (to `before` with the same seeds, none for itself;
-    negative is sharper), low, high (its 95 % t interval), verdict on "sharper" (within +- `LEAST`: not supported).
+    negative is sharper), low, high (its 95 % t interval), verdict on "sharper" (within +- `LEAST`: not supported),
+    rules (`with_rules`).
     """
     tasks = [(run,) for run in todo if isinstance(run.model, TMTConfig)]
     rows = cache.map_runs(_computed, tasks, device, jobs, "attention entropy")
@@ -44,13 +45,11 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
     means = means.rename(columns={"mean": "entropy", "difference_low": "low", "difference_high": "high"})
     compared = (means["method"] != before) & (means["pairs"] > 0)
     means["n"] = means["pairs"].where(compared, means["n"])
-    means[["difference", "low", "high"]] = means[["difference", "low", "high"]].where(compared)
-    bounds = zip(means["low"], means["high"], compared, strict=True)
-    means["verdict"] = [
-        verdicts.interval_verdict(low, high, -1, equivalence=LEAST) if c else "" for low, high, c in bounds
-    ]
+    interval = means[["difference", "low", "high"]].where(compared)
+    judged = [interval_verdict(low, high, -1, equivalence=LEAST) for _, low, high in interval.to_numpy()]
+    means = means.assign(**interval, verdict=np.where(compared, judged, ""))
     in_cells = means.groupby(CELL, sort=False).ngroup().argsort(kind="stable")  # block by block, not method by method
-    return means.iloc[in_cells][COLUMNS].reset_index(drop=True)
+    return with_rules(means).iloc[in_cells][COLUMNS].reset_index(drop=True)
 
 
 @cache.per_run("attention entropy")

@@ -43,13 +43,12 @@ def by_frame(model: Model, split: Split, measure: str, device: str = "auto", ste
     if measure not in possible(model):
         have = ", ".join(possible(model)) or "none"
         raise ValueError(f"{type(model).__name__} for {model.config.task} has no {measure}; its measures are: {have}")
-    if measure == "rollout":
-        explain = partial(_flow, model)
-    elif measure == "gradient_input":
-        explain = partial(_gradients, InputXGradient(partial(_value, model)))
-    else:
-        method = IntegratedGradients(partial(_value, model))
-        explain = partial(_gradients, method, n_steps=steps, internal_batch_size=16 * BATCH)
+    value, options = partial(_value, model), {"n_steps": steps, "internal_batch_size": 16 * BATCH}
+    explain = {
+        "rollout": partial(_flow, model),
+        "gradient_input": partial(_gradients, InputXGradient(value)),
+        "integrated_gradients": partial(_gradients, IntegratedGradients(value), **options),
+    }[measure]
     times = {m: min(x.shape[1], model.config.window or x.shape[1]) for m, x in split.features.items()}
     frames = {m: np.zeros((len(split), t), np.float32) for m, t in times.items()}
     for index, batch in passes(model, split, BATCH, device):

@@ -43,10 +43,8 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
     "shift of W" the mean of W), weighted_size_before and _after (`weighted_sizes`), and largest_output_difference
     (over utterances, label units; in "f2 alone" over the elements of f2). Pairs: for any run "linear layer after" and
     "linear layer before" (the equation above); "shift of W" where W is static; by placement "projection" (R3) or,
-    where each modality has one weight for all features, "f2 alone" (R1, R1M).
-
-    weights: of the other model, positive, one a modality and one in sum. Raises ValueError for others, and for a run
-    without weights or with weights that differ between utterances.
+    where each modality has one weight for all features, "f2 alone" (R1, R1M). Raises ValueError for `weights` as
+    `with_weights`, and for a run without weights or with weights that differ between utterances.
     """
     data = load(run.data)
     model = runs.load_model(run, data.shape).double()
@@ -59,22 +57,30 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
         raise ValueError(f"the weights of {run.method} differ between utterances; wanted a static weighting")
     frames = [linear_pairs(weights)]
     if isinstance(model.weighting, AMW):
-        other = _shifted(model)
-        w_before, w_after = (m.weighting.W.mean(1).numpy() for m in (model, other))
-        rows = _compared("shift of W", model, other, batch)
-        frames.append(rows.assign(weight_before=w_before, weight_after=w_after))
+        other = copy.deepcopy(model)
+        w = other.weighting.W
+        w += 2 + torch.randn(w.shape[1], generator=torch.Generator().manual_seed(0)).to(w)  # by feature: the same A
+        means = {f"weight_{k}": m.weighting.W.mean(1).numpy() for k, m in (("before", model), ("after", other))}
+        frames.append(_compared("shift of W", model, other, batch).assign(**means))
     if run.model.placement == "R3":
-        frames.append(_compared("projection", model, _absorbed(model, a[0], weights), batch))
+        other = with_weights(model, weights)
+        for m, before, after in zip(MODALITIES, a[0], weights, strict=True):
+            other.project[m].weight *= (before / after)[:, None]
+            other.project[m].bias *= before / after
+        frames.append(_compared("projection", model, other, batch))
     elif run.model.placement != "R2" and float((a - a[..., :1]).abs().max()) < 1e-9:
-        frames.append(_compared("f2 alone", model, _rescaled(model, a[0, :, 0], weights), batch, output=_f2))
+        other, ratio = with_weights(model, weights), torch.tensor(weights).to(a) / a[0, :, 0]
+        positions = other.shared_from_specific.source_positions  # they follow
+        positions *= ratio.repeat_interleave(model.config.specific_tokens)[None, :, None]
+        frames.append(_compared("f2 alone", model, other, batch, output=_f2))
     return pd.concat(frames, ignore_index=True)
 
 
-def linear_pairs(weights: Sequence[float] = OTHER, width: int = 16, seed: int = 0) -> pd.DataFrame:
+def linear_pairs(weights: Sequence[float] = OTHER) -> pd.DataFrame:
     """Rows of y = sum_m v_m . (alpha_m * F_m), F and v standard normal, at equal weights and at others, which the
     layer after (v) or the layer before (F) makes up for."""
-    rng, shape = np.random.default_rng(seed), (len(MODALITIES), width)
-    f, v, equal = rng.standard_normal((1000, *shape)), rng.standard_normal(shape), 1 / len(MODALITIES)
+    rng, shape, equal = np.random.default_rng(0), (len(MODALITIES), 16), 1 / len(MODALITIES)
+    f, v = rng.standard_normal((1000, *shape)), rng.standard_normal(shape)
     after = np.asarray(weights, float)[:, None]
     frames = []
     for layer, f_after, v_after in (("after", f, v * equal / after), ("before", f * equal / after, v)):
@@ -85,36 +91,9 @@ def linear_pairs(weights: Sequence[float] = OTHER, width: int = 16, seed: int = 
     return pd.concat(frames, ignore_index=True)
 
 
-def _shifted(model: TMT) -> TMT:
-    """The model with c_j ~ N(2, 1) added to W of feature j in all modalities: the same A."""
-    other = copy.deepcopy(model)
-    w = other.weighting.W
-    w += 2 + torch.randn(w.shape[1], generator=torch.Generator().manual_seed(0)).to(w)
-    return other
-
-
-def _absorbed(model: TMT, before: Float[Tensor, "M d"], weights: Sequence[float]) -> TMT:
-    """An R3 model with the given weights in every feature, and projections that make up for it."""
-    other = with_weights(model, weights)
-    for m, a, b in zip(MODALITIES, before, weights, strict=True):
-        other.project[m].weight *= (a / b)[:, None]
-        other.project[m].bias *= a / b
-    return other
-
-
-def _rescaled(model: TMT, before: Float[Tensor, " M"], weights: Sequence[float]) -> TMT:
-    """A model of one number a modality with other numbers, and source positions of f2 that follow."""
-    other, ratio = with_weights(model, weights), torch.tensor(weights).to(before) / before
-    positions = other.shared_from_specific.source_positions
-    positions *= ratio.repeat_interleave(model.config.specific_tokens)[None, :, None]
-    return other
-
-
 def with_weights(model: TMT, weights: Sequence[float]) -> TMT:
-    """A copy of the model with the same weight in all features of a modality, and nothing else changed.
-
-    Raises ValueError for weights that are not positive, one a modality, and one in sum.
-    """
+    """A copy of the model with the same weight in all features of a modality, and nothing else changed. Raises
+    ValueError for weights that are not positive, one a modality, and one in sum."""
     a = torch.tensor(weights, dtype=torch.float64)
     if a.shape != (len(MODALITIES),) or not (a > 0).all() or abs(float(a.sum()) - 1) > 1e-9:
         raise ValueError(f"weights are {tuple(weights)}; wanted {len(MODALITIES)} positive numbers that sum to one")
@@ -168,7 +147,6 @@ def frozen_weights(todo: Sequence[Run], baseline: str, device: str = "auto", job
     errors = over_seeds(pd.DataFrame([runs.row(run) for run in todo]), keys, "mae", against={"method": baseline})
     errors = errors.rename(columns={"mean": "mae", "difference": "mae_difference"})
     numbers = "mae low high mae_difference difference_low difference_high n".split()
-    measures = {"shapley_permuted": "shapley", "weight": "weight", "weighted_size": "weighted_size"}
     shares = importance_table(todo, device, jobs).pivot_table("mean", [*keys, "modality"], "measure", sort=False)
-    shares = shares[[*measures]].rename(columns=measures).reset_index()
-    return errors[[*keys, *numbers]].merge(shares, on=keys, sort=False).rename_axis(columns=None)
+    shares = shares.rename(columns={"shapley_permuted": "shapley"})[["shapley", "weight", "weighted_size"]]
+    return errors[[*keys, *numbers]].merge(shares.reset_index(), on=keys, sort=False).rename_axis(columns=None)

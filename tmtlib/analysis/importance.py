@@ -44,13 +44,14 @@ def taken_away(split: Split, modalities: tuple[str, ...], removal: str, train: S
         return split
     if removal == "permuted":
         return swap_utterances(split, modalities, seed)
-    removed = {m: np.zeros_like(split.features[m]) for m in modalities}
-    if removal == "absent":
-        lengths = {m: np.zeros_like(split.lengths[m]) for m in modalities}
-        return replace(split, features={**split.features, **removed}, lengths={**split.lengths, **lengths})
-    for m, x in removed.items():
-        x[valid_frames(split, m)] = train.features[m][valid_frames(train, m)].mean(0)
-    return replace(split, features={**split.features, **removed})
+    features, lengths = dict(split.features), dict(split.lengths)
+    for m in modalities:
+        features[m] = np.zeros_like(split.features[m])
+        if removal == "absent":
+            lengths[m] = np.zeros_like(split.lengths[m])
+        else:
+            features[m][valid_frames(split, m)] = train.features[m][valid_frames(train, m)].mean(0)
+    return replace(split, features=features, lengths=lengths)
 
 
 def subset_values(
@@ -182,8 +183,7 @@ def _rows(run: Run, device: str, data: Dataset) -> list[dict]:
         for name, size in sizes.items()
         for m, share, truth in zip(MODALITIES, shares(size), true_shares(data), strict=True)
     ]
-    if data.truth is not None:
-        for name, x in measures.items():
-            agreement = utterance_agreement(x[:, : len(first)], data.truth.splits["test"])
-            rows += [{"measure": name} | row for row in agreement]
+    for name, x in measures.items() if data.truth is not None else ():
+        agreement = utterance_agreement(x[:, : len(first)], data.truth.splits["test"])
+        rows += [{"measure": name} | row for row in agreement]
     return rows

@@ -17,17 +17,16 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
     """`after` against `before` on the test utterances, one row a data set; only seeds that both have.
 
     Columns: dataset, source, n_seeds, n_utterances; mae_difference (after - before, label units) with low and high
-    (95 % bootstrap over seeds and utterances at once); permutation_p (paired signs of the seeds' differences); gained
-    and lost (utterances whose class of Acc-5 only `after`, or only `before`, has right: means over seeds);
-    mcnemar_p_median (exact, of each seed; their median is a summary and no p itself); p_better with p_low and p_high
-    (probability that a seed of `after` has a lower MAE than a seed of `before`, bootstrap). Raises FileNotFoundError
-    for a run that was not trained.
+    (95 % bootstrap over seeds and utterances at once); permutation_p (paired signs of the seeds' differences; NaN for
+    one seed); gained and lost (utterances whose class of Acc-5 only `after`, or only `before`, has right: means over
+    seeds); mcnemar_p_median (exact, of each seed; their median is a summary and no p itself); p_better with p_low and
+    p_high (probability that a seed of `after` has a lower MAE than a seed of `before`, bootstrap). Raises
+    FileNotFoundError for an untrained run.
     """
     rows = []
     for data in dict.fromkeys(run.data for run in todo):
         methods = [{r.seed: r for r in todo if (r.data, r.method) == (data, method)} for method in (after, before)]
-        seeds = sorted(methods[0].keys() & methods[1].keys())
-        if seeds:
+        if seeds := sorted(methods[0].keys() & methods[1].keys()):
             rows.append(_compared(*([by_seed[seed] for seed in seeds] for by_seed in methods)))
     return pd.DataFrame(rows)
 
@@ -44,9 +43,8 @@ def _compared(after: list[Run], before: list[Run]) -> dict:
     mae = [x.mean(1) for x in errors]
     difference, better = hierarchical_bootstrap(*errors), probability_of_improvement(*mae, better=-1)
     tests = pd.DataFrame([mcnemar(*pair) for pair in zip(*right, strict=True)])
-    numbers = {"n_seeds": difference.n, "n_utterances": len(label)}
-    numbers |= {"mae_difference": difference.mean, "low": difference.low, "high": difference.high}
-    numbers |= {"permutation_p": permutation_p(*mae), "gained": tests["gained"].mean(), "lost": tests["lost"].mean()}
-    numbers |= {"mcnemar_p_median": tests["p"].median()}
-    numbers |= {"p_better": better.mean, "p_low": better.low, "p_high": better.high}
-    return {"dataset": card["name"], "source": card["source"]} | numbers
+    row = {"dataset": card["name"], "source": card["source"], "n_seeds": difference.n, "n_utterances": len(label)}
+    row |= {"mae_difference": difference.mean, "low": difference.low, "high": difference.high}
+    row |= {"permutation_p": permutation_p(*mae) if difference.n > 1 else np.nan}
+    row |= {"gained": tests["gained"].mean(), "lost": tests["lost"].mean(), "mcnemar_p_median": tests["p"].median()}
+    return row | {"p_better": better.mean, "p_low": better.low, "p_high": better.high}

@@ -40,12 +40,11 @@ def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None 
 
 def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """One row a run and metric: its test value at the epoch that validation (`select_by`) picks, and at its best test
-    epoch.
+    epoch, which is what the original TMT's code reports.
 
-    The second is what the original TMT's code reports: each metric's maximum over test results of all epochs. Every run
-    is trained twice to its last epoch (without `patience`), with validation and with test held out, which does not
-    change the parameters. No other function gives `fit` the test split. Columns: dataset, source, method, seed, metric,
-    selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises RuntimeError as `check_same_path`.
+    Every run is trained twice to its last epoch (without `patience`), with validation and with test held out, which
+    does not change the parameters. No other function gives `fit` the test split. Columns: dataset, source, method,
+    seed, metric, selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises as `check_same_path`.
     """
     todo = [replace(run, training=replace(run.training, patience=None)) for run in todo]
     return cache.map_runs(_selected, [(run,) for run in todo], device, jobs, "selection on test")
@@ -53,11 +52,9 @@ def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None
 
 @cache.per_run("selection", finished=False)
 def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
+    config, training, train, shape = run.model, run.training, data.train, data.shape
     with one_thread(device):
-        valid, test = (
-            fit(run.model, run.training, data.train, data[s], data.shape, (run.seed,), device)[0]
-            for s in ("valid", "test")
-        )
+        valid, test = (fit(config, training, train, data[s], shape, (run.seed,), device)[0] for s in ("valid", "test"))
     check_same_path(valid, test, device)
     epoch, rows = valid.best_epoch, []
     for metric in (m for m in metrics.LABELS if f"valid_{m}" in test.history[0]):
@@ -131,17 +128,16 @@ def sensitivity(
             "pairs; wanted at least one pair, and both methods on the same data with the same seeds"
         )
     settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    todo = [run for run in todo if run.method in PAIR]
-    wanted = [(replace(r, training=replace(r.training, **s)), s) for s in settings for r in todo]
+    wanted = [(replace(r, training=replace(r.training, **s)), s) for s in settings for r in todo if r.method in PAIR]
     rows = runs.ensure([run for run, _ in wanted], device, jobs)
     rows = rows.assign(**{name: [setting[name] for _, setting in wanted] for name in grid})
-    keys, tables = ["dataset", "source", *grid, "metric"], []
-    for metric in ("mae", "acc5"):
-        tmt, amw = (rows[rows["method"] == m].rename(columns={metric: m}).assign(metric=metric) for m in PAIR)
-        pairs = amw.merge(tmt[[*keys, "seed", "tmt"]], on=[*keys, "seed"])
-        pairs["difference"] = pairs["tmt_amw"] - pairs["tmt"]
-        tables.append(_means(pairs, keys, list(PAIR), "difference"))
-    return pd.concat(tables).sort_index(kind="stable", ignore_index=True)  # setting by setting
+    keys = ["dataset", "source", *grid, "method"]
+    values = rows.set_index([*keys, "seed"])[["mae", "acc5"]].rename_axis(columns="metric").stack().rename("value")
+    table = over_seeds(values.reset_index(), [*keys, "metric"], "value", against={"method": "tmt"})
+    table = table[table["method"] == "tmt_amw"].drop(columns=["low", "high", "n"])
+    names = {"against": "tmt", "difference_low": "low", "difference_high": "high", "pairs": "n"}
+    table = table.rename(columns=names).assign(tmt_amw=table["against"] + table["difference"])  # means over pairs
+    return table[[*keys[:-1], "metric", *PAIR, "difference", "low", "high", "n"]].reset_index(drop=True)
 
 
 def _means(rows: pd.DataFrame, keys: list[str], shown: list[str], value: str) -> pd.DataFrame:

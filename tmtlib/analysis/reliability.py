@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import mannwhitneyu
 
-from tmtlib.analysis.adaptation import LEAST, seen, weighted
+from tmtlib.analysis.adaptation import seen, weighted
+from tmtlib.analysis.rules import LEAST, with_rules
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.corrupt import corrupt, drop_frames, noise_scale
 from tmtlib.data.corruption import Corruption
@@ -38,30 +39,28 @@ def by_reliability(todo: Sequence[Run], device: str = "auto", jobs: int | None =
 
     Columns: METHOD, modality, reliable, unreliable (mean weights), difference, low, high (its 95 % t interval), auc
     (P(a reliable utterance has a greater weight than an unreliable one), ties half), auc_low, auc_high, utterances
-    (unreliable ones), n (seeds), verdict (`follows`).
+    (unreliable ones), n (seeds), verdict (`follows`), rules (`with_rules`).
     """
     rows, keys = cache.map_runs(_compared, _tasks(todo), device, jobs, "weights by reliability"), [*METHOD, "modality"]
     table, auc = over_seeds(rows, keys, "reliable", against="unreliable"), over_seeds(rows, keys, "auc")
-    table = table.drop(columns=["low", "high"]).rename(columns={"mean": "reliable", "against": "unreliable"})
-    table = table.rename(columns={"difference_low": "low", "difference_high": "high"})
+    names = {"mean": "reliable", "against": "unreliable", "difference_low": "low", "difference_high": "high"}
+    table = table.drop(columns=["low", "high"]).rename(columns=names)
     table["auc"], table["auc_low"], table["auc_high"] = auc["mean"], auc["low"].clip(lower=0), auc["high"].clip(upper=1)
     table["utterances"] = over_seeds(rows, keys, "utterances")["mean"].astype(int)
-    columns = "reliable unreliable difference low high auc auc_low auc_high utterances n verdict".split()
-    return table.assign(verdict=_verdicts(table, rows, keys))[[*keys, *columns]]
+    columns = "reliable unreliable difference low high auc auc_low auc_high utterances n verdict rules".split()
+    return with_rules(_judged(table, rows, keys))[[*keys, *columns]]
 
 
 def example(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """The change of each weight in the paper's two scenes (`staged`): METHOD, scene, modality, change (mean over
-    utterances, then seeds), low, high (95 % t interval), n, claimed (the paper says it rises), verdict (where claimed).
-    """
-    rows, keys = (
-        cache.map_runs(_changed, _tasks(todo), device, jobs, "the paper's scenes"),
-        [*METHOD, "scene", "modality"],
-    )
+    utterances, then seeds), low, high (95 % t interval), n, claimed (the paper says it rises), verdict (where claimed),
+    rules (`with_rules`)."""
+    rows = cache.map_runs(_changed, _tasks(todo), device, jobs, "the paper's scenes")
+    keys = [*METHOD, "scene", "modality"]
     table = over_seeds(rows, keys, "change").rename(columns={"mean": "change"})
     table["claimed"] = [m in SCENES[scene] for scene, m in zip(table["scene"], table["modality"], strict=True)]
-    verdicts = pd.Series(_verdicts(table, rows, keys), dtype=object)
-    return table.assign(verdict=verdicts.where(table["claimed"], ""))
+    table = _judged(table, rows, keys)
+    return with_rules(table.assign(verdict=np.where(table["claimed"], table["verdict"], "")))
 
 
 def follows(low: float, high: float, still: bool = False) -> str:
@@ -74,10 +73,11 @@ def follows(low: float, high: float, still: bool = False) -> str:
     return "supported" if low > 0 else "cannot tell"
 
 
-def _verdicts(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> list[str]:
-    """`follows` for each row of the table of `rows`, whose "range" is 0 where a run's weights do not differ."""
+def _judged(table: pd.DataFrame, rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """With `follows` as verdict of each row; the "range" in `rows` is 0 where a run's weights do not differ."""
     still = over_seeds(rows, keys, "range")["mean"] == 0
-    return [follows(*cell) for cell in zip(table["low"], table["high"], still, strict=True)]
+    verdicts = [follows(*cell) for cell in zip(table["low"], table["high"], still, strict=True)]
+    return table.assign(verdict=verdicts)
 
 
 def _tasks(todo: Sequence[Run]) -> list[tuple[Run]]:
@@ -92,10 +92,9 @@ def _compared(run: Run, device: str, data: Dataset) -> list[dict]:
     for m, weight, reliable in zip(MODALITIES, weights.T, data.truth.splits["test"].reliable.T, strict=True):
         yes, no = weight[reliable], weight[~reliable]
         if len(yes) and len(no):
-            auc = float(mannwhitneyu(yes, no).statistic) / (len(yes) * len(no))
-            means = {"reliable": yes.mean(dtype=np.float64), "unreliable": no.mean(dtype=np.float64), "auc": auc}
             row = {"regime": run.data.regime, "modality": m, "range": float(np.ptp(weight)), "utterances": len(no)}
-            rows.append(row | means)
+            row |= {"reliable": yes.mean(dtype=np.float64), "unreliable": no.mean(dtype=np.float64)}
+            rows.append(row | {"auc": float(mannwhitneyu(yes, no).statistic) / (len(yes) * len(no))})
     return rows
 
 
@@ -107,9 +106,9 @@ def _changed(run: Run, device: str, data: Dataset) -> list[dict]:
         before = seen(model, clear, run.training, device)[1]
         for scene, split in scenes.items():
             change = seen(model, split, run.training, device)[1] - before
-            start = {"regime": run.data.regime, "scene": scene, "range": float(np.abs(change).max())}
-            means = zip(MODALITIES, change.mean(0, dtype=np.float64).tolist(), strict=True)
-            rows += [start | {"modality": m, "change": mean} for m, mean in means]
+            row = {"regime": run.data.regime, "scene": scene, "range": float(np.abs(change).max())}
+            means = change.mean(0, dtype=np.float64).tolist()
+            rows += [row | {"modality": m, "change": mean} for m, mean in zip(MODALITIES, means, strict=True)]
     return rows
 
 
@@ -123,11 +122,8 @@ def staged(data: Dataset) -> tuple[Split, dict[str, Split]]:
         counts = f"{len(clear)} test utterances with all modalities reliable, {len(ambiguous)} with ambiguous vision"
         raise ValueError(f"{counts}; wanted at least one of each: make more test utterances")
     split, donors = data.test.take(clear), data.test.take(np.resize(ambiguous, len(clear)))
-    face = replace(
-        split,
-        features={**split.features, "vision": donors.features["vision"]},
-        lengths={**split.lengths, "vision": donors.lengths["vision"]},
-    )
+    features = split.features | {"vision": donors.features["vision"]}
+    face = replace(split, features=features, lengths=split.lengths | {"vision": donors.lengths["vision"]})
     return split, {"face ambiguous": face, "audio silent": drop_frames(split, 1.0, ("audio",))}
 
 
@@ -143,11 +139,11 @@ def diagram(
 @cache.per_run("diagram")
 def _bins(run: Run, snr_db: tuple[float, ...], device: str, data: Dataset) -> list[dict]:
     model, scale, rows = runs.load_model(run, data.shape), noise_scale(data.train), []
-    for level in snr_db:
-        split = corrupt(data.test, Corruption("noise", level=level), scale)
-        with one_thread(device):
-            prediction = predict(model, split, run.training, device)
-        rows += [{"regime": run.data.regime, "level": level} | row for row in binned(prediction, data.test.labels)]
+    with one_thread(device):
+        for level in snr_db:
+            split = corrupt(data.test, Corruption("noise", level=level), scale)
+            bins = binned(predict(model, split, run.training, device), data.test.labels)
+            rows += [{"regime": run.data.regime, "level": level} | row for row in bins]
     return rows
 
 

@@ -4,6 +4,7 @@ same for every model and seed. Functions of the rows of `sweep` take means over 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from tmtlib.analysis import trivial_baselines
-from tmtlib.common import MODALITIES, one_thread, pick_device
+from tmtlib.common import one_thread
 from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import CURVES, Corruption
@@ -41,21 +42,16 @@ def grid(profile: Profile, everything: bool = True) -> list[Corruption]:
     parts += [corruption.noise(profile.snr_db)]
     if everything:
         parts += [corruption.in_time(profile.blocks, profile.shifts), corruption.swapped()]
-    return [how for part in parts for how in part]
+    return list(chain.from_iterable(parts))
 
 
 def suits(how: Corruption, split: Split) -> bool:
     """False where a corruption acts on absent modalities alone (all lengths 0), keeps an absent one, takes a block out
     of single frames, or delays a modality by its longest utterance or more."""
-    longest = {m: int(split.lengths[m].max(initial=0)) for m in MODALITIES}
-    present = [m for m in how.modalities if longest[m]]
-    if how.kind == "missing_modalities":
-        return set(how.modalities) == set(MODALITIES) or len(present) == len(how.modalities)
-    if how.kind == "missing_block":
-        return any(longest[m] > 1 for m in present)
-    if how.kind == "shift":
-        return all(longest[m] > max(1, how.level) for m in how.modalities)
-    return bool(present)
+    least = {"missing_block": 1, "shift": max(1, how.level or 0)}.get(how.kind, 0)
+    enough = [split.lengths[m].max(initial=0) > least for m in how.modalities]
+    keeps_all = how.kind == "missing_modalities" and how.changes_nothing
+    return keeps_all or (all(enough) if how.kind in ("missing_modalities", "shift") else any(enough))
 
 
 def sweep(
@@ -66,10 +62,8 @@ def sweep(
     regime: of the training data; modality: `Corruption.where`; level: NaN for a kind without one. No rows where not
     `suits`, nor for noise or shift of text read as token ids. Raises FileNotFoundError for an untrained run.
     """
-    # With more cores than runs, the corruptions of a run are split into several tasks
-    cores = (jobs or runs.cpu_count()) if pick_device(device).type == "cpu" else 1
-    size = -(-len(grid) // max(1, cores // max(1, len(todo))))
-    tasks = [(run, tuple(grid[i : i + size]), masks) for run in todo for i in range(0, len(grid), size)]
+    kinds = [tuple(group) for _, group in groupby(grid, key=lambda how: how.kind)]  # one task each, for many cores
+    tasks = [(run, kind, masks) for run in todo for kind in kinds]
     rows = cache.map_runs(_computed, tasks, device, jobs, "corrupted test data")
     return rows.astype({"level": float}) if len(rows) else rows
 
@@ -85,8 +79,8 @@ def swept(study: Study) -> pd.DataFrame:
     todo = study.runs(*methods)
     on_first = [run for run in todo if run.data == first] + masked
     elsewhere = [run for run in todo if run.data != first and run.method in EVERYWHERE]
-    options = profile.masks, study.device, profile.jobs
-    parts = [sweep(on_first, grid(profile), *options), sweep(elsewhere, grid(profile, everything=False), *options)]
+    wanted = (on_first, grid(profile)), (elsewhere, grid(profile, everything=False))
+    parts = [sweep(*pair, profile.masks, study.device, profile.jobs) for pair in wanted]
     rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return pd.concat([rows, constant_rows(rows, todo)], ignore_index=True)
 
@@ -108,8 +102,8 @@ def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, d
     model = runs.load_model(run, data.shape)
     if run.model.reads_token_ids:
         grid = [how for how in grid if how.kind not in ("noise", "shift") or "text" not in how.modalities]
-    cases = measured(data, grid, masks, lambda split: scores(run, model, split, device))
-    return [row_start(run, how, mask, len(data.test)) | metrics for how, mask, metrics in cases]
+    rows = measured(data, grid, masks, lambda split: scores(run, model, split, device))
+    return [row_start(run, how, mask, len(data.test)) | metrics for how, mask, metrics in rows]
 
 
 def scores(run: Run, model: Model, split: Split, device: str) -> dict[str, float]:
@@ -122,7 +116,7 @@ def measured(
     data: Dataset, grid: Sequence[Corruption], masks: int, measure: Callable[[Split], Any]
 ) -> Iterator[tuple[Corruption, int, Any]]:
     """`measure` of the test split in each of the `cases` that suit it; the clean split is measured once."""
-    scale, clean = noise_scale(data.train), []
+    scale, clean = noise_scale(data.train) if any(how.kind == "noise" for how in grid) else {}, []
     for how, mask in cases([how for how in grid if suits(how, data.test)], masks):
         if how.changes_nothing:
             clean = clean or [measure(data.test)]
@@ -153,8 +147,7 @@ def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over masks in long form: METHOD, seed, CORRUPTION, metric, value; NaN where a mask's is undefined (Corr of
     a constant prediction). Metrics that a data set lacks have no rows."""
     names, keys = [m for m in metrics.LABELS if m in rows], [*METHOD, "seed", *CORRUPTION]
-    grouped = rows.groupby(keys, sort=False, dropna=False)[names]
-    means = grouped.mean().where(grouped.count().eq(grouped.size(), axis=0)).reset_index()
+    means = rows.groupby(keys, sort=False, dropna=False)[names].mean(skipna=False).reset_index()
     long = means.melt(keys, names, "metric", "value")
     return long[long.groupby([*METHOD, "metric"], sort=False)["value"].transform(lambda v: v.notna().any())]
 
@@ -182,11 +175,10 @@ def auilc(rows: pd.DataFrame, wanted: Sequence[str] = ("mae", "acc5", "f1_5class
     table = over_seeds(areas, keys, "auilc_normalised", skipna=False).rename(columns={"mean": "auilc_normalised"})
     means = areas.groupby(keys, sort=False)[["auilc", "clean"]].mean(skipna=False)
     levels = seeds.groupby([*keys, "level"], sort=False)["value"].mean().groupby(keys, sort=False)
-    table = table.merge(means.join(levels.agg(["min", "max"])).reset_index(), on=keys)
+    table = table.join(means.join(levels.agg(["min", "max"])), on=keys)
     table["relative_drop"] = (table["auilc_normalised"] - table["clean"]) / table["clean"].abs()
     table["worst"] = table["max"].where(table["metric"].isin(LOWER_IS_BETTER), table["min"])
-    measures = ["auilc", "auilc_normalised", "low", "high", "clean", "relative_drop", "worst", "n"]
-    return table[[*keys, *measures]]
+    return table[[*keys, *"auilc auilc_normalised low high clean relative_drop worst n".split()]]
 
 
 def _areas(seeds: pd.DataFrame) -> pd.DataFrame:
@@ -194,11 +186,10 @@ def _areas(seeds: pd.DataFrame) -> pd.DataFrame:
     keys, areas = [*METHOD, "seed", *CURVE], []
     for key, curve in seeds.groupby(keys, sort=False):
         noise = curve["kind"].iloc[0] == "noise"
-        curve = curve.sort_values("level", ascending=not noise, kind="stable")
-        value, level = curve["value"].to_numpy(), curve["level"].to_numpy()
+        level, value = curve.sort_values("level", ascending=not noise, kind="stable")[["level", "value"]].to_numpy().T
         x = np.linspace(0, 1, len(level)) if noise else level - level[0]
-        area = float(np.trapezoid(value, x))
-        areas.append((*key, area, area / x[-1] if x[-1] else float(value[0]), float(value[0])))
+        area = np.trapezoid(value, x)
+        areas.append((*key, area, area / x[-1] if x[-1] else value[0], value[0]))
     return pd.DataFrame(areas, columns=[*keys, "auilc", "auilc_normalised", "clean"])
 
 
@@ -208,9 +199,9 @@ def worst_case(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
     table = table[table["metric"] == metric]
     means = table.groupby(METHOD, sort=False)["mean"]
     worst = table.loc[means.idxmax() if metric in LOWER_IS_BETTER else means.idxmin()].rename(columns={"mean": "worst"})
-    clean = table[(table["kind"] == "missing_modalities") & (table["modality"] == "all")]
-    clean = clean.rename(columns={"mean": "clean"})[[*METHOD, "clean"]]
-    return worst.merge(clean, on=METHOD, how="left")[[*METHOD, "metric", "clean", "worst", "n", *CORRUPTION]]
+    clean = table[(table["kind"] == "missing_modalities") & (table["modality"] == "all")].set_index(METHOD)["mean"]
+    worst = worst.join(clean.rename("clean"), on=METHOD).reset_index(drop=True)
+    return worst[[*METHOD, "metric", "clean", "worst", "n", *CORRUPTION]]
 
 
 def ranking_stability(areas: pd.DataFrame, draws: int = 1000, seed: int = 0, confidence: float = 0.95) -> pd.DataFrame:
@@ -225,13 +216,12 @@ def ranking_stability(areas: pd.DataFrame, draws: int = 1000, seed: int = 0, con
         wide = cell.pivot(index="seed", columns="method", values=["clean", "area"]).dropna(axis=1)
         clean, area = wide["clean"], wide["area"]
         seeds, methods = area.shape
-        if methods < 2:
-            continue
-        picks = rng.integers(0, seeds, (draws, seeds))
-        drawn = [values.to_numpy()[picks].mean(1) for values in (clean, area)]  # (draws, methods) each
-        taus = [kendalltau(*means).statistic for means in zip(*drawn, strict=True)]
-        bounds = np.nanquantile(taus, [(1 - confidence) / 2, (1 + confidence) / 2])
-        best, tau = area.mean().idxmin(), kendalltau(clean.mean(), area.mean()).statistic
-        again = np.mean(area.columns[drawn[1].argmin(1)] == best)
-        rows.append((*key, tau, *bounds, best, again, methods, seeds))
+        if methods >= 2:
+            picks = rng.integers(0, seeds, (draws, seeds))
+            drawn = [values.to_numpy()[picks].mean(1) for values in (clean, area)]  # (draws, methods) each
+            taus = [kendalltau(*means).statistic for means in zip(*drawn, strict=True)]
+            bounds = np.nanquantile(taus, [(1 - confidence) / 2, (1 + confidence) / 2])
+            best, tau = area.mean().idxmin(), kendalltau(clean.mean(), area.mean()).statistic
+            again = np.mean(area.columns[drawn[1].argmin(1)] == best)
+            rows.append((*key, tau, *bounds, best, again, methods, seeds))
     return pd.DataFrame(rows, columns=[*keys, "tau", "low", "high", "best", "best_again", "methods", "n"])

@@ -74,25 +74,18 @@ def check_text(data: Dataset, encode: Encoder) -> None:
         raise DataError(f"{name}: {empty} of {len(texts)} test transcripts are empty; wanted 'raw_text' for each")
     if frames < 3:
         raise DataError(f"{name}: text has {frames} frames an utterance; wanted a frame a word")
-    features = encode(texts[:1], frames)[0].shape[2]
-    if features != width:
-        raise DataError(
-            f"{encode.path} makes {features} features a word, but the text of {name} has {width}; "
-            "give the encoder that made the file's text"
-        )
+    if (features := encode(texts[:1], frames)[0].shape[2]) != width:
+        made = f"{encode.path} makes {features} features a word, but the text of {name} has {width}"
+        raise DataError(f"{made}; give the encoder that made the file's text")
 
 
 def encoded(data: Dataset, raw_text: Sequence[str], encode: Encoder) -> Split:
     """The test split with text features of other transcripts, normalised as `data` are."""
     test = data.test
-    features, lengths = encode(raw_text, test.shapes["text"][0])
-    new = replace(
-        test,
-        features={**test.features, "text": features},
-        lengths={**test.lengths, "text": lengths},
-        raw_text=tuple(raw_text),
-        text_bert=None,  # token ids of the old words
-    )
+    text, length = encode(raw_text, test.shapes["text"][0])
+    features, lengths = {**test.features, "text": text}, {**test.lengths, "text": length}
+    # text_bert are the token ids of the old words
+    new = replace(test, features=features, lengths=lengths, raw_text=tuple(raw_text), text_bert=None)
     return schema.normalize(new, {"text": _statistics(data.ref.clean)}) if data.ref.normalize else new
 
 
@@ -107,16 +100,18 @@ def _of_data_set(
 ) -> list[dict]:
     """Rows of all runs on one data set, stored by run. If one has none, those of all are computed."""
     encode, computed, rows = open_encoder(encoder, device), {}, []
-
-    def compute(run: Run) -> list[dict]:
-        if not computed:
-            computed.update(_computed(todo, encode, grid, masks, device, data))
-        return computed[run]
-
     for run in todo:
-        kept = cache.stored(run, __name__, ("transcripts", encode.sha256, grid, masks), partial(compute, run))
+        compute = partial(_rows_of, run, computed, (todo, encode, grid, masks, device, data))
+        kept = cache.stored(run, __name__, ("transcripts", encode.sha256, grid, masks), compute)
         rows += [{"method": run.method, "seed": run.seed} | row for row in kept]
     return rows
+
+
+def _rows_of(run: Run, computed: dict[Run, list[dict]], arguments: tuple) -> list[dict]:
+    """A run's rows from `computed`, which the first run that has none stored fills by `_computed(*arguments)`."""
+    if not computed:
+        computed.update(_computed(*arguments))
+    return computed[run]
 
 
 def _computed(
@@ -124,12 +119,12 @@ def _computed(
 ) -> dict[Run, list[dict]]:
     """Rows by run. Each corruption is encoded once for all runs, as that takes most of the time."""
     check_text(data, encode)
-    counts, texts, rows_of = vocabulary(data.train.raw_text), data.test.raw_text, {run: [] for run in todo}
-    models = {run: runs.load_model(run, data.shape) for run in todo}
+    counts, texts = vocabulary(data.train.raw_text), data.test.raw_text
+    models, rows = {run: runs.load_model(run, data.shape) for run in todo}, {run: [] for run in todo}
     for how, mask in cases(grid, masks):
         dropped = how.kind == "words_dropped"
         said = drop_words(texts, how.level, mask) if dropped else substitute_words(texts, how.level, counts, mask)
         split = encoded(data, said, encode)
         for run, model in models.items():
-            rows_of[run].append(row_start(run, how, mask, len(split)) | scores(run, model, split, device))
-    return rows_of
+            rows[run].append(row_start(run, how, mask, len(split)) | scores(run, model, split, device))
+    return rows

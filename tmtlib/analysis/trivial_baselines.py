@@ -33,17 +33,14 @@ def predictions(dataset: Dataset) -> dict[str, np.ndarray]:
 
 def rows(dataset: Dataset) -> pd.DataFrame:
     """Test metrics of `predictions`, one row each: dataset, source, alignment, method, all metrics."""
-    label, family = dataset.test.labels, dataset.card.family
-    return _rows(dataset, {name: metrics.evaluate(p, label, family) for name, p in predictions(dataset).items()})
+    test, family = dataset.test.labels, dataset.card.family
+    return _rows(dataset, {name: metrics.evaluate(p, test, family) for name, p in predictions(dataset).items()})
 
 
 def emotion_rows(dataset: Dataset) -> pd.DataFrame:
-    """Test metrics of two constant answers, one row each: dataset, source, alignment, method, all metrics.
-
-    majority: each emotion is present if it is in more than half of the training split, the best constant for accuracy.
-    always: every emotion is present in every utterance, the best constant for F1.
-    Raises DataError where the data have no emotion labels.
-    """
+    """As `rows` of two constant answers. majority: each emotion is present if it is in more than half of the training
+    split, the best constant for accuracy. always: every emotion is present in every utterance, the best constant for
+    F1. Raises DataError where the data have no emotion labels."""
     label = dataset.test.labels_for("emotions")
     rates = (dataset.train.labels_for("emotions") > 0).mean(0)
     chances = {"majority": rates, "always": np.ones(len(EMOTIONS))}

@@ -1,9 +1,9 @@
 """Results of runs and measures of importance against ground truth: explained variance, true importance over many
 synthetic worlds, and the modality that "carried" an utterance by its unimodal labels (CH-SIMS).
 
-The carrier is the modality whose unimodal label goes farthest to the side of the utterance's label: a definition of
-this study, as no file says which modality mattered. Utterances labelled 0, those where no modality goes to that side
-and ties are left out. In synthetic data true importance names the carrier in about nine of ten utterances.
+The carrier is the modality whose unimodal label goes farthest to the side of the utterance's label (this study's
+definition). Utterances labelled 0, those where no modality goes to that side and ties are left out. In synthetic data
+true importance names the carrier in about nine of ten utterances.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from jaxtyping import Float, Int64
 from scipy import stats
 
 from tmtlib.analysis.importance import Measure, removal_measures, removal_values, true_shares, weight_values
+from tmtlib.analysis.rules import with_rules
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.loading import load, synthetic_ref
-from tmtlib.data.schema import DataError, Dataset, Split, SyntheticSize
+from tmtlib.data.schema import DataError, Dataset, Split
 from tmtlib.models.base import Model
 from tmtlib.stats.statistics import hierarchical_bootstrap
 from tmtlib.study import cache
@@ -38,16 +39,14 @@ def explained_variance(prediction: np.ndarray, label: np.ndarray) -> float:
 
 
 def explained_share(todo: Sequence[Run]) -> pd.DataFrame:
-    """Test R^2 of finished runs, of the best prediction (least expected absolute error), and their ratio.
-
-    Columns: dataset, source, method, seed, r2, oracle_r2, share; no rows for real data.
-    """
+    """Test R^2 of finished runs, of the best prediction (least expected absolute error), and their ratio: dataset,
+    source, method, seed, r2, oracle_r2, share; no rows for real data."""
     rows = []
     for run in todo:
         data = load(run.data)
         if data.truth is not None:
-            model = explained_variance(read_record(run).predictions["test"], data.test.labels)
-            oracle = explained_variance(data.truth.splits["test"].best_value, data.test.labels)
+            values = read_record(run).predictions["test"], data.truth.splits["test"].best_value
+            model, oracle = (explained_variance(value, data.test.labels) for value in values)
             rows.append((data.card.name, data.card.source, run.method, run.seed, model, oracle, model / oracle))
     return pd.DataFrame(rows, columns=["dataset", "source", "method", "seed", "r2", "oracle_r2", "share"])
 
@@ -63,15 +62,11 @@ def true_importance(todo: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "source", "modality", "truth"])
 
 
-def runs_in_worlds(
-    study: Study, *methods: str, worlds: int | None = None, size: SyntheticSize | None = None, name: str = "mosi"
-) -> list[Run]:
-    """One run a method and synthetic world (number 0, 1, ...), with the study's model, training and first seed.
-
-    worlds, size: how many worlds and how large; default: as the profile says.
-    """
+def runs_in_worlds(study: Study, *methods: str, worlds: int | None = None) -> list[Run]:
+    """One run a method and synthetic world (number 0, 1, ...; default: as many as the profile says) of CMU-MOSI, with
+    the study's model, training and first seed."""
     p = study.profile
-    refs = [synthetic_ref(name, replace(size or p.world_size, world=w)) for w in range(worlds or p.worlds)]
+    refs = [synthetic_ref("mosi", replace(p.world_size, world=w)) for w in range(worlds or p.worlds)]
     return [Run(ref, m, method_config(m, p.model), p.training, p.seeds[0]) for m in methods for ref in refs]
 
 
@@ -88,11 +83,10 @@ def worlds_agreement(importances: pd.DataFrame, resamples: int = 2000, seed: int
 
     Correlations of a measure that never varies are NaN. Raises ValueError for a table without a truth.
     """
-    with_truth = importances.dropna(subset="truth")
+    with_truth, keys, rows = importances.dropna(subset="truth"), ["source", "method", "measure"], []
     if with_truth.empty:
         n = importances["dataset"].nunique()
         raise ValueError(f"none of {n} data sets has a ground truth; wanted synthetic worlds")
-    keys, rows = ["source", "method", "measure"], []
     for names, group in with_truth.groupby(keys, sort=False):
         wide = group.pivot(index=["dataset", "source"], columns="modality")
         share, truth = (wide[column][list(MODALITIES)].to_numpy() for column in ("mean", "truth"))
@@ -104,18 +98,15 @@ def worlds_agreement(importances: pd.DataFrame, resamples: int = 2000, seed: int
 
 
 def _over_worlds(statistic: Callable, share: Points, truth: Points, resamples: int, seed: int) -> tuple[float, ...]:
-    """A statistic and its 95 % percentile interval over worlds drawn with replacement; NaN for one world.
-
-    Worlds are drawn whole, as shares of one world depend on each other. Draws without a value are left out.
-    """
+    """A statistic and its 95 % percentile interval over whole worlds drawn with replacement; NaN for one world. Draws
+    without a value are left out."""
     n = len(truth)
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(statistic(share, truth))
         if n == 1 or np.isnan(value):
             return value, np.nan, np.nan
-        low, high = np.nanquantile(statistic(share[drawn], truth[drawn]), [0.025, 0.975])
-    return value, float(low), float(high)
+        return value, *np.nanquantile(statistic(share[drawn], truth[drawn]), [0.025, 0.975])
 
 
 def _covariance(x: Points, y: Points) -> Float[np.ndarray, "*R"]:
@@ -158,21 +149,19 @@ def readable(agreement: pd.DataFrame, least: float = 0.25) -> pd.DataFrame:
 
     Columns: method, measure, spearman, slope and top (values), chance (of top), n (worlds) and readable: "size" where
     the intervals of the rank correlation and of the slope lie above 0 and `least`; "order" where the first does; "not"
-    else, and where either is undefined.
+    else, and where either is undefined; rules (`with_rules`).
     """
     wide = agreement.pivot(index=["method", "measure"], columns="statistic", values=["value", "low", "chance", "n"])
     rows = wide["value"][["spearman", "slope", "top"]]
     rows = rows.assign(chance=wide["chance", "top"], n=wide["n", "top"].astype(int))
     follows = wide["low", "spearman"] > 0
     rows["readable"] = np.select([follows & (wide["low", "slope"] > least), follows], ["size", "order"], "not")
-    return rows.reset_index().rename_axis(columns=None)
+    return with_rules(rows.reset_index().rename_axis(columns=None))
 
 
 def carriers(split: Split) -> Int64[np.ndarray, " N"]:
     """The index in MODALITIES of the one whose unimodal label goes farthest to the side of the label; -1 for none.
-
-    Raises DataError for a split without unimodal labels of all modalities.
-    """
+    Raises DataError for a split without unimodal labels of all modalities."""
     lacking = [m for m in MODALITIES if m not in split.unimodal_labels]
     if lacking:
         raise DataError(f"no unimodal labels of {', '.join(lacking)}; wanted a label a modality, as CH-SIMS has them")
@@ -188,8 +177,8 @@ def _to_the_side_of(split: Split, values: Measure) -> Measure:
 
 def has_carriers(data: Dataset) -> bool:
     """Whether train and test have labels of all modalities, and some test utterance has a carrier."""
-    complete = all(set(MODALITIES) <= set(split.unimodal_labels) for split in (data.train, data.test))
-    return complete and bool((carriers(data.test) >= 0).any())
+    labelled = all(set(MODALITIES) <= set(split.unimodal_labels) for split in (data.train, data.test))
+    return labelled and bool((carriers(data.test) >= 0).any())
 
 
 def unimodal_agreement(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:

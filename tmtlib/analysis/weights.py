@@ -17,13 +17,14 @@ KEYS = ["dataset", "source", "method", "seed"]
 
 
 def _weighted(todo: Sequence[Run]) -> pd.DataFrame:
-    """`KEYS`, run and record of the runs whose model has weights, one row each."""
+    """`KEYS`, run, record and best epoch of the runs whose model has weights, and A (M, d) at that epoch ("final")."""
     rows = []
     for run in todo:
         record = read_record(run)
         if record.weights is not None:
-            rows.append((record.meta["card"]["name"], record.meta["card"]["source"], run.method, run.seed, run, record))
-    return pd.DataFrame(rows, columns=[*KEYS, "run", "record"])
+            card, best = record.meta["card"], record.meta["best_epoch"]
+            rows.append((card["name"], card["source"], run.method, run.seed, run, record, best, record.weights[best]))
+    return pd.DataFrame(rows, columns=[*KEYS, "run", "record", "epoch", "final"])
 
 
 def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
@@ -34,7 +35,7 @@ def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
     """
     rows = [
         (*key, epoch, m, float(a.mean()), float(a.min()), float(a.max()))
-        for *key, _, record in _weighted(todo).itertuples(index=False)
+        for *key, record in _weighted(todo)[[*KEYS, "record"]].itertuples(index=False)
         for epoch, matrix in enumerate(record.weights)
         for m, a in zip(MODALITIES, matrix, strict=True)
     ]
@@ -43,34 +44,27 @@ def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
 
 def chosen(todo: Sequence[Run]) -> pd.DataFrame:
     """`trajectories` at each run's best epoch, the one that is tested."""
-    runs = _weighted(todo)
-    best = runs[KEYS].assign(epoch=[record.meta["best_epoch"] for record in runs["record"]])
-    return trajectories(todo).merge(best)
+    return trajectories(todo).merge(_weighted(todo)[[*KEYS, "epoch"]])
 
 
 def mean_matrix(todo: Sequence[Run]) -> dict[tuple[str, str, str], np.ndarray]:
     """A (M, d) at the best epoch, averaged over seeds, by (dataset, source, method)."""
-    return {
-        key: np.mean([record.weights[record.meta["best_epoch"]] for record in seeds["record"]], axis=0)
-        for key, seeds in _weighted(todo).groupby(KEYS[:3], sort=False)
-    }
+    by_method = _weighted(todo).groupby(KEYS[:3], sort=False)["final"]
+    return {key: np.mean(list(matrices), axis=0) for key, matrices in by_method}
 
 
 def reach(todo: Sequence[Run]) -> pd.DataFrame:
-    """How far the weights got from 1/M at the best epoch, beside how far Adam can move W in the steps taken.
-
-    One row a data set and method: W's learning rate, steps (the most of any seed), the bound on |W| and on A
-    (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A.
-    """
+    """How far the weights got from 1/M at the best epoch, beside how far Adam can move W in the steps taken: one row a
+    data set and method, with W's learning rate, steps (the most of any seed), the bound on |W| and on A
+    (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A."""
     rows = []
     for key, seeds in _weighted(todo).groupby(KEYS[:3], sort=False):
-        run, best = seeds["run"].iloc[0], [record.meta["best_epoch"] for record in seeds["record"]]
+        run, final = seeds["run"].iloc[0], np.stack(seeds["final"])
         rate = run.model.weighting_lr if run.model.weighting_lr is not None else run.training.learning_rate
-        steps = int(np.ceil(len(load(run.data).train) / run.training.batch_size)) * max(best)
-        final = [record.weights[epoch] for record, epoch in zip(seeds["record"], best, strict=True)]
+        steps = int(np.ceil(len(load(run.data).train) / run.training.batch_size) * seeds["epoch"].max())
         w_max = max(load_state(r)["weighting.W"].abs().max().item() for r in seeds["run"])
         bound = adam_bound(rate, steps, len(MODALITIES))
-        rows.append((*key, rate, steps, *bound, w_max, float(np.min(final)), float(np.max(final))))
+        rows.append((*key, rate, steps, *bound, w_max, float(final.min()), float(final.max())))
     names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound w_max a_low a_high"
     return pd.DataFrame(rows, columns=names.split())
 
@@ -83,14 +77,14 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     nothing, "none" or joined by "+"; real data: "unknown").
     """
     columns, names = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
-    frames = []
-    for *key, run, record in _weighted(todo).itertuples(index=False):
-        data = load(run.data.clean)
+    frames = [pd.DataFrame(columns=columns)]
+    for *key, run, record in _weighted(todo)[[*KEYS, "run", "record"]].itertuples(index=False):
+        data, unreliable = load(run.data.clean), "unknown"
+        if data.truth is not None:
+            unreliable = ["+".join(names[~row]) or "none" for row in data.truth.splits["test"].reliable]
         weights = weight_values(load_model(run, data.shape), data.test, "cpu")["weight"]
-        frame = pd.DataFrame(dict(zip(MODALITIES, weights, strict=True))).rename_axis("utterance").reset_index()
-        frame[KEYS] = key
-        frame["error"] = np.abs(record.predictions["test"] - data.test.labels)
-        reliable = None if data.truth is None else data.truth.splits["test"].reliable
-        shown = "unknown" if reliable is None else ["+".join(names[~row]) or "none" for row in reliable]
-        frames.append(frame.assign(unreliable=shown)[columns])
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+        frame = pd.DataFrame(weights.T, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
+        error = np.abs(record.predictions["test"] - data.test.labels)
+        start = dict(zip(KEYS, key, strict=True))
+        frames.append(frame.assign(**start, error=error, unreliable=unreliable)[columns])
+    return pd.concat(frames[1:] or frames, ignore_index=True)

@@ -108,7 +108,7 @@ def method_config(name: str, tmt: TMTConfig) -> ModelConfig:
 
 def method_title(name: str) -> str:
     """The title of a method or trivial baseline; an unknown name is its own."""
-    return METHODS[name].title if name in METHODS else TRIVIAL_BASELINES.get(name, name)
+    return method_titles().get(name, name)
 
 
 def method_titles() -> dict[str, str]:

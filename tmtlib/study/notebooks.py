@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,7 +20,7 @@ from tmtlib.study import compare, report
 from tmtlib.study.profiles import split_names
 from tmtlib.study.study import Study, open_study
 
-NOISE = ("running over TCP without encryption",)  # kernel warnings, removed from saved outputs
+NOISE = "running over TCP without encryption"  # a kernel's warning, removed from saved outputs
 
 
 class WrongUse(ValueError):
@@ -66,11 +66,15 @@ def run(
     before = compare.reference_tables(study.results, {ref.sha256 for ref in study.refs})
     copies, started = study.results / "notebooks", time.monotonic()
     try:
-        for path in _bar(todo):
-            execute(path, copies / path.name, parameters)
+        with tqdm(todo, unit="notebook", disable=None) as bar:  # None: only on a terminal
+            for path in bar:
+                bar.set_postfix_str(path.name)
+                execute(path, copies / path.name, parameters)
     except (PapermillExecutionError, DeadKernelError) as error:
-        print(f"\n{_failure(path, error)}", file=sys.stderr)
-        print(f"The executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
+        failure = f"the kernel of {path.name} died ({error}); most often memory ran out"
+        if isinstance(error, PapermillExecutionError):
+            failure = f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}"
+        print(f"\n{failure}\nThe executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
         return 1
     print(f"{len(todo)} notebooks in {_clock(started)}\n")
     if any(path.name.startswith("06") for path in todo):
@@ -90,7 +94,7 @@ def clean(only: str | None = None) -> int:
     """Re-executes the saved notebooks in place at profile smoke, each `strip`ped of what changes from run to run."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TMT_RESULTS=folder):
         os.environ.pop("TMT_DATA", None)
-        for path in _bar(notebooks(only)):
+        for path in tqdm(notebooks(only), unit="notebook", disable=None):
             done = Path(folder) / path.name
             execute(path, done)
             text = nbformat.writes(strip(nbformat.read(done, as_version=4))) + "\n"
@@ -116,22 +120,8 @@ def execute(path: Path, copy: Path, parameters: Mapping[str, object] | None = No
         sys.stdout.flush()
 
 
-def _bar(todo: list[Path]) -> Iterator[Path]:
-    """The notebooks, with the running one's name in a progress bar on a terminal."""
-    with tqdm(todo, unit="notebook", disable=None) as bar:  # None: only on a terminal
-        for path in bar:
-            bar.set_postfix_str(path.name)
-            yield path
-
-
 def _finished_runs() -> int:
     return sum(1 for _ in (common.results_folder() / "runs").glob("*.npz"))
-
-
-def _failure(path: Path, error: Exception) -> str:
-    if hasattr(error, "evalue"):
-        return f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}"
-    return f"the kernel of {path.name} died ({error}); most often memory ran out"
 
 
 def _make_room(study: Study) -> None:
@@ -160,9 +150,7 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _volatile(output: nbformat.NotebookNode) -> bool:
-    if output.output_type == "stream":
-        return any(words in output.text for words in NOISE)
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return NOISE in output.get("text", "") or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:

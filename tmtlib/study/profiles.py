@@ -121,22 +121,18 @@ def resized(
     """The profile with the first `seeds` seeds, some of its data sets, or other methods; its name says which. `methods`
     ("all": the whole family) run on every data set, beside the main ones, which the claims need. Raises ValueError for
     no seed, an unknown method, or a data set that the profile lacks."""
-    changes, parts = {}, [profile.name]
-    if seeds is not None:
-        if seeds < 1:
-            raise ValueError(f"seeds is {seeds}; wanted at least 1")
-        changes["seeds"] = tuple(range(seeds))
-        parts.append(f"{seeds}seeds")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds is {seeds}; wanted at least 1")
+    for name in datasets:
+        check_choice("data set", name, profile.datasets)
+    every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")
+    wanted = every if tuple(methods) == ("all",) else tuple(methods)
+    for name in wanted:
+        check_choice("method", name, tuple(METHODS))
+    changes = {"seeds": tuple(range(seeds))} if seeds else {}
     if datasets:
-        for name in datasets:
-            check_choice("data set", name, profile.datasets)
         changes["datasets"] = tuple(dict.fromkeys(datasets))
-        parts.append("+".join(datasets))
     if methods:
-        every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")
-        wanted = every if tuple(methods) == ("all",) else tuple(methods)
-        for name in wanted:
-            check_choice("method", name, tuple(METHODS))
         changes |= {"methods": tuple(dict.fromkeys((*family("main"), *wanted))), "ablations": ()}
-        parts.append("+".join(methods))
-    return replace(profile, name="_".join(parts), **changes)
+    parts = (profile.name, f"{seeds}seeds" if seeds else "", "+".join(datasets), "+".join(methods))
+    return replace(profile, name="_".join(filter(None, parts)), **changes)

@@ -162,10 +162,7 @@ def findings(gains: pd.DataFrame, claims: pd.DataFrame, bonus: pd.DataFrame, rea
     )
     acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
     printed = max(table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS)
-    verdicts = [
-        f"for {n} we cannot tell" if verdict == "cannot tell" else f"{n} are {verdict}"
-        for verdict, n in _counts(claims).items()
-    ]
+    verdicts = [f"for {n} we cannot tell" if v == "cannot tell" else f"{n} are {v}" for v, n in _counts(claims).items()]
     sentences = (
         f"On synthetic data, TMT+AMW changes the MAE of TMT by {'; '.join(changes)} (means of {mae['n'].max()} seeds, "
         f"95 % t intervals); of {len(over['tmt'])} comparisons (data set and metric) {_tally(over['tmt'])}.",

@@ -90,12 +90,12 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
 
 
 def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> Iterator:
-    """Results of `function(*arguments[i])` as they are ready, from `jobs` processes (this one where jobs is 1). They
-    share large arrays, memory-mapped, and are sent the results folder and registered weightings."""
+    """Results of `function(*arguments[i])` in order, from `jobs` processes (this one where jobs is 1). They share large
+    arrays, memory-mapped, and are sent the results folder and registered weightings."""
     registered = {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
     setting = str(common.results_folder()), registered
     calls = (delayed(_call)(setting if jobs > 1 else None, function, a) for a in arguments)
-    return Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c")(calls)
+    return Parallel(n_jobs=jobs, return_as="generator", mmap_mode="c")(calls)
 
 
 def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple) -> object:

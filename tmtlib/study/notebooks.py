@@ -21,6 +21,7 @@ from tmtlib.study.profiles import split_names
 from tmtlib.study.study import Study, open_study
 
 NOISE = "running over TCP without encryption"  # a kernel's warning, removed from saved outputs
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class WrongUse(ValueError):
@@ -110,18 +111,15 @@ def execute(path: Path, copy: Path, parameters: Mapping[str, object] | None = No
     copy.parent.mkdir(parents=True, exist_ok=True)
     quiet = ["--IPKernelApp.log_level=ERROR"]  # else each kernel warns on the terminal that it listens on TCP
     options = {"cwd": str(path.parent), "progress_bar": False, "extra_arguments": quiet}
-    begun, runs_before, state = time.monotonic(), _finished_runs(), "FAILED"
+    begun, records, state = time.monotonic(), common.results_folder() / "runs", "FAILED"
+    before = len([*records.glob("*.npz")])
     try:
         papermill.execute_notebook(path, copy, parameters, **options)
         state = "ok"
     finally:
-        trained = _finished_runs() - runs_before
+        trained = len([*records.glob("*.npz")]) - before
         tqdm.write(f"{path.name:<32}{state:<8}{_clock(begun):>6}" + (f"  {trained} runs trained" if trained else ""))
         sys.stdout.flush()
-
-
-def _finished_runs() -> int:
-    return sum(1 for _ in (common.results_folder() / "runs").glob("*.npz"))
 
 
 def _make_room(study: Study) -> None:
@@ -145,12 +143,9 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.id = f"cell-{i:02d}"
         cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _volatile(output)]
+            noisy = [NOISE in output.get("text", "") or WIDGET in output.get("data", {}) for output in cell.outputs]
+            cell.outputs = [output for output, drop in zip(cell.outputs, noisy, strict=True) if not drop]
     return notebook
-
-
-def _volatile(output: nbformat.NotebookNode) -> bool:
-    return NOISE in output.get("text", "") or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:

@@ -104,11 +104,8 @@ def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
     """Agreement of each measure of importance with the ground truth, and what it may be read as."""
     rows = readable.sort_values("spearman", ascending=False, na_position="last").set_index("measure")
     texts = agreement.assign(text=intervals(agreement, "value", ".3g")).set_index(["statistic", "measure"])["text"]
-    columns = {
-        "rank correlation": texts["spearman"],
-        "slope": texts["slope"],
-        "names the top modality": rows["top"].map("{:.0%}".format) + rows["chance"].map(" (chance {:.0%})".format),
-    }
+    top = rows["top"].map("{:.0%}".format) + rows["chance"].map(" (chance {:.0%})".format)
+    columns = {"rank correlation": texts["spearman"], "slope": texts["slope"], "names the top modality": top}
     frame = pd.DataFrame(columns | {"may be read as": rows["readable"], "worlds": rows["n"]}, index=rows.index)
     return _markdown(frame.rename(index=lambda measure: measure.replace("_", " ")).reset_index())
 
@@ -207,13 +204,10 @@ def _verdict_table(claims: pd.DataFrame) -> str:
     """Counts of the verdicts, and a row a claim: quote and place, verdict, source."""
     total = ", ".join(f"{n} {verdict}" for verdict, n in _counts(claims).items())
     sources = {"paper": "the paper itself", "synthetic": "synthetic data", "real": "real data"}
-    table = {
-        "claim": '"' + claims["quote"] + '" (' + claims["place"] + ")",
-        "verdict": claims["verdict"],
-        "judged from": claims["source"].replace(sources),
-    }
+    quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims["source"].replace(sources)
+    table = pd.DataFrame({"claim": quoted, "verdict": claims["verdict"], "judged from": judged})
     summary = f"<details><summary>All {len(claims)} claims</summary>"
-    return f"Of {len(claims)} claims: {total}.\n\n{summary}\n\n{_markdown(pd.DataFrame(table))}\n\n</details>"
+    return f"Of {len(claims)} claims: {total}.\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
 
 
 def baseline_sentences(table1: pd.DataFrame) -> str:

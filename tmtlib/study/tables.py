@@ -14,6 +14,7 @@ from tmtlib.stats.statistics import adjusted_p, over_seeds, paired_p
 from tmtlib.study.methods import method_title, method_titles
 
 METRICS = tuple(metrics.LABELS)
+COLUMN_TITLES = {**metrics.LABELS, "f1_5class": "F1 (5-class)", "mae": "MAE"}
 KEYS = ["dataset", "source", "alignment", "method"]
 TABLE1_COLUMNS = [*KEYS, "metric", "mean", "sd", "n", "low", "high", "p_adjusted", "paper"]
 BASELINE = "tmt"  # what p_adjusted compares with
@@ -85,7 +86,7 @@ def _wide(table: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
     for metric in wanted:
         for value, title in titles.items():
             if (value, metric) in wide and wide[value, metric].notna().any():
-                columns[short_label(metric) + title] = wide[value, metric].astype(object).fillna("").to_numpy()
+                columns[COLUMN_TITLES[metric] + title] = wide[value, metric].astype(object).fillna("").to_numpy()
     return pd.DataFrame(columns | {"n": n.to_numpy()})
 
 
@@ -96,11 +97,6 @@ def intervals(frame: pd.DataFrame, mean: str, form: str = ".3f", low: str = "low
         for m, a, b in frame[[mean, low, high]].itertuples(index=False)
     ]
     return pd.Series(texts, index=frame.index, dtype=object)
-
-
-def short_label(metric: str) -> str:
-    """A metric's name as a column title."""
-    return {"f1_5class": "F1 (5-class)", "mae": "MAE"}.get(metric, metrics.LABELS[metric])
 
 
 def titled(frame: pd.DataFrame) -> pd.DataFrame:

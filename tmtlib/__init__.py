@@ -31,13 +31,13 @@ _HOMES = {
     "fit": "tmtlib.training.fit",
     "load_dataset": "tmtlib.data.loading",
     "open_study": "tmtlib.study.study",
+    "metrics": "tmtlib.stats.metrics",  # the module itself
 }
-__all__ = [*_HOMES, "metrics"]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str):
-    if name == "metrics":
-        return import_module("tmtlib.stats.metrics")
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        module = import_module(_HOMES[name])
+        return module if name == "metrics" else getattr(module, name)
     raise AttributeError(f"module 'tmtlib' has no attribute {name!r}; it offers {', '.join(__all__)}")

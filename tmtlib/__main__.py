@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tmt", description="A reproducible study of AMW in TMT.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    device = {"choices": ("auto", "cpu", "cuda"), "default": "auto"}
+    only = {"metavar": "02,03", "help": "only the notebooks with these numbers"}
 
     size = argparse.ArgumentParser(add_help=False)
     size.add_argument("--profile", choices=PROFILES, default="quick", help="size of the study (default: quick)")
@@ -32,25 +34,18 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
     size.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
 
-    run = commands.add_parser(
-        "run",
-        parents=[size],
-        help="execute the notebook series",
-        description="Executes the notebook series and compares its tables with the committed ones. Results of other "
-        "seeds, data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds.",
-    )
+    text = "Executes the notebook series and compares its tables with the committed ones. Results of other seeds, "
+    text += "data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
+    run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
     run.add_argument("--data", metavar="X", help="feature file, or folder of standard files (default: TMT_DATA)")
-    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    run.add_argument("--only", metavar="02,03", help="only the notebooks with these numbers")
+    run.add_argument("--device", **device)
+    run.add_argument("--only", **only)
     run.add_argument("--results", metavar="FOLDER", help="where results go (default: TMT_RESULTS, else results/)")
     run.set_defaults(command=_run)
 
     data = commands.add_parser("data", help="look at feature files").add_subparsers(required=True, metavar="COMMAND")
-    check = data.add_parser(
-        "check",
-        help="check feature files and print what is in them",
-        description="Prints the card, tables and oddities of each file. Exit code 1 when one is refused.",
-    )
+    text = "Prints the card, tables and oddities of each file. Exit code 1 when one is refused."
+    check = data.add_parser("check", help="check feature files and print what is in them", description=text)
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(command=_check)
 
@@ -58,31 +53,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--readme", action="store_true", help="instead, put the committed results into README.md")
     report.set_defaults(command=_report)
 
-    compare = commands.add_parser(
-        "compare",
-        help="compare the tables of two results folders",
-        description="Compares two folders' CSV files row by row. Exit code 1 when they differ.",
-    )
+    text = "Compares two folders' CSV files row by row. Exit code 1 when they differ."
+    compare = commands.add_parser("compare", help="compare the tables of two results folders", description=text)
     compare.add_argument("before", metavar="FOLDER_A")
     compare.add_argument("after", metavar="FOLDER_B")
     compare.set_defaults(command=_compare)
 
-    clean = commands.add_parser(
-        "clean",
-        help="re-execute the saved notebooks at profile smoke",
-        description="Re-executes the notebooks in place at profile smoke and strips what changes from run to run.",
-    )
-    clean.add_argument("--only", metavar="02,03", help="only the notebooks with these numbers")
+    text = "Re-executes the notebooks in place at profile smoke and strips what changes from run to run."
+    clean = commands.add_parser("clean", help="re-execute the saved notebooks at profile smoke", description=text)
+    clean.add_argument("--only", **only)
     clean.set_defaults(command=_clean)
 
-    bench = commands.add_parser(
-        "bench",
-        help="measure speed against a plain implementation",
-        description="Measures training, inference, scaling and start-up; ratios are of what runs in turn here.",
-    )
+    text = "Measures training, inference, scaling and start-up; ratios are of what runs in turn here."
+    bench = commands.add_parser("bench", help="measure speed against a plain implementation", description=text)
     bench.add_argument("--quick", action="store_true", help="fewer cases and rounds: about a minute")
     bench.add_argument("--json", metavar="FILE", help="write what was measured to this file")
-    bench.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    bench.add_argument("--device", **device)
     bench.add_argument("--readme", action="store_true", help="instead, put the committed measurements into README.md")
     bench.set_defaults(command=_bench)
     return parser
@@ -94,12 +80,11 @@ def _seeds(text: str) -> int:
     return int(text)
 
 
-def _run(options: argparse.Namespace) -> int:
-    if options.results:
-        os.environ["TMT_RESULTS"] = options.results
+def _run(o: argparse.Namespace) -> int:
     from tmtlib.study import notebooks
 
-    o = options
+    if o.results:
+        os.environ["TMT_RESULTS"] = o.results
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
 
 
@@ -116,16 +101,15 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(o: argparse.Namespace) -> int:
     from tmtlib.study import report
     from tmtlib.study.profiles import PROFILES, resized, split_names
 
-    if options.readme:
+    if o.readme:
         report.update_readme()
-        return 0
-    o = options
-    sized = resized(PROFILES[o.profile], o.seeds, split_names(o.datasets), split_names(o.methods))
-    print(report.read(sized.name))
+    else:
+        size = resized(PROFILES[o.profile], o.seeds, split_names(o.datasets), split_names(o.methods))
+        print(report.read(size.name))
     return 0
 
 

@@ -43,8 +43,8 @@ def test_intervals_and_adjusted_p_by_hand():
     base = rng.normal(0.4, 0.02, 5)
     better, same = base + 0.03 + rng.normal(0, 0.005, 5), base + rng.normal(0, 0.01, 5)
     rows = [rows_of(m, v, 1 - v) for m, v in [("tmt", base), ("tmt_amw", better), ("tmt_uniform", same)]]
-    floor = rows_of("constant", [0.3], [1.5]).drop(columns="seed")
-    table = tables.table1(pd.concat([*rows, floor]).sample(frac=1, random_state=0)).set_index(["method", "metric"])
+    trivial = rows_of("constant", [0.3], [1.5]).drop(columns="seed")
+    table = tables.table1(pd.concat([*rows, trivial]).sample(frac=1, random_state=0)).set_index(["method", "metric"])
     low, high = stats.t.interval(0.95, 4, base.mean(), base.std(ddof=1) / np.sqrt(5))
     assert table.loc[("tmt", "acc5"), ["low", "high"]].tolist() == pytest.approx([low, high])
     assert table.loc[["tmt", "constant"], "p_adjusted"].isna().all() and np.isnan(table.loc[("constant", "mae"), "low"])
@@ -95,9 +95,9 @@ def test_shown_table_says_synthetic_and_spread():
 def test_judged_table_has_interval_p_and_verdict_in_one_row():
     rng = np.random.default_rng(0)
     base = rng.normal(0.4, 0.02, 5)
-    better, floor = base + 0.05 + rng.normal(0, 0.004, 5), rows_of("constant", [0.3], [1.5])
+    better, trivial = base + 0.05 + rng.normal(0, 0.004, 5), rows_of("constant", [0.3], [1.5])
     trained = pd.concat([rows_of("tmt", base, 1 - base), rows_of("tmt_amw", better, 1 - better)])
-    table, compared = tables.table1(pd.concat([trained, floor])), verdicts.gains(trained).assign(method="tmt_amw")
+    table, compared = tables.table1(pd.concat([trained, trivial])), verdicts.gains(trained).assign(method="tmt_amw")
     found = tables.judged(table, compared).set_index("method")
     low, high = stats.t.interval(0.95, 4, better.mean(), better.std(ddof=1) / np.sqrt(5))
     assert found.loc["TMT+AMW", "Acc-5"] == f"{better.mean():.3f} [{low:.3f}, {high:.3f}]"
@@ -113,8 +113,8 @@ def test_judged_table_has_interval_p_and_verdict_in_one_row():
 
 def test_table_of_real_runs_has_every_metric_of_each_family(smoke):
     rows = smoke.ensure("tmt", "tmt_amw")
-    floor = pd.concat([trivial_baselines.rows(d) for d in smoke.datasets()], ignore_index=True)
-    table = tables.table1(pd.concat([rows, floor], ignore_index=True))
+    trivial = pd.concat([trivial_baselines.rows(d) for d in smoke.datasets()], ignore_index=True)
+    table = tables.table1(pd.concat([rows, trivial], ignore_index=True))
     mosi, sims = (set(table.loc[table["dataset"] == d, "metric"]) for d in ("mosi", "sims"))
     assert {"acc2_has0", "acc2_non0", "acc3", "acc5", "acc7", "f1_has0", "f1_non0", "mae", "corr"} <= mosi
     assert {"acc2", "acc3", "acc5", "f1", "mae", "corr"} <= sims and "acc7" not in sims and "f1" not in mosi
@@ -122,10 +122,10 @@ def test_table_of_real_runs_has_every_metric_of_each_family(smoke):
     assert not table.duplicated(["dataset", "method", "metric"]).any() and table["mean"].notna().all()
 
 
-# --- Floors ---------------------------------------------------------------------------------------------------------
+# --- Trivial baselines ----------------------------------------------------------------------------------------------
 
 
-def test_constant_floor_is_the_train_median(smoke):
+def test_constant_is_the_train_median(smoke):
     data = next(smoke.datasets())
     rows = trivial_baselines.rows(data).set_index("method")
     expected = np.abs(data.test.labels - np.median(data.train.labels)).mean()
@@ -134,7 +134,7 @@ def test_constant_floor_is_the_train_median(smoke):
     assert rows.loc["oracle", "mae"] == rows["mae"].min(), "synthetic data have a best predictor"
 
 
-def test_linear_floor_learns_what_pooled_features_show():
+def test_linear_baseline_learns_what_pooled_features_show():
     from tmtlib.data.loading import load, resolve
     from tmtlib.data.schema import SyntheticSize
 
@@ -144,7 +144,7 @@ def test_linear_floor_learns_what_pooled_features_show():
     assert rows.loc["linear_text", "corr"] > rows.loc["linear_vision", "corr"] + 0.1
 
 
-def test_absent_modality_has_no_linear_floor(smoke):
+def test_absent_modality_has_no_linear_baseline(smoke):
     from dataclasses import replace
 
     from tmtlib.data.corrupt import keep_only

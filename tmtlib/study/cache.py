@@ -52,16 +52,11 @@ def map_runs(function: Callable[..., Rows], tasks: list[tuple], device: str, job
     without training corruption. On a CPU `jobs` processes (default: one a core) share the tasks."""
     cpu = pick_device(device).type == "cpu"
     jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
-    arguments = ((i, function, task, device, load(task[0].data.clean)) for i, task in enumerate(tasks))
-    rows_of: dict[int, Rows] = {}
-    with tqdm(total=len(tasks), desc=name, unit="run") as bar:
-        for i, rows in runs.in_parallel(_numbered, arguments, jobs):
-            rows_of[i] = rows
-            bar.update()
-    return pd.DataFrame([row for i in range(len(tasks)) for row in rows_of[i]])
+    arguments = ((function, task, device, load(task[0].data.clean)) for task in tasks)
+    results = tqdm(runs.in_parallel(_of_task, arguments, jobs), desc=name, total=len(tasks), unit="run")
+    return pd.DataFrame([row for rows in results for row in rows])
 
 
-def _numbered(i: int, function: Callable, task: tuple, device: str, data: Dataset) -> tuple[int, Rows]:
-    run = task[0]
-    start = {"dataset": data.card.name, "source": data.card.source, "method": run.method, "seed": run.seed}
-    return i, [start | row for row in function(*task, device, data)]
+def _of_task(function: Callable[..., Rows], task: tuple, device: str, data: Dataset) -> Rows:
+    which = {"dataset": data.card.name, "source": data.card.source, "method": task[0].method, "seed": task[0].seed}
+    return [which | row for row in function(*task, device, data)]

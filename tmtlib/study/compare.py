@@ -35,9 +35,14 @@ class Difference(NamedTuple):
     after: str
 
 
+def tables_in(folder: Path) -> dict[str, str]:
+    """CSV text of a folder by file name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.csv"))}
+
+
 def read_tables(folder: Path) -> dict[str, str]:
-    """CSV text of a folder by file name. Raises FileNotFoundError where there is none."""
-    files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.csv"))}
+    """`tables_in` a folder. Raises FileNotFoundError where there is none."""
+    files = tables_in(folder)
     if not files:
         raise FileNotFoundError(f"no tables (*.csv) in {folder}")
     return files
@@ -47,17 +52,17 @@ def reference_tables(folder: Path, data: set[str]) -> dict[str, str]:
     """CSV text by file name to compare a results folder with: the committed tables of the same profile (the folder's
     name) on data of these SHA-256, or none; outside a checkout of this repository, the folder's present files."""
     if commit() == "unknown":
-        return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.csv")}
+        return tables_in(folder)
     done = subprocess.run(["git", "archive", "HEAD", "results"], cwd=common.ROOT, capture_output=True)
+    if done.returncode != 0:
+        return {}
     studies: dict[PurePosixPath, dict[str, str]] = {}
-    if done.returncode == 0:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
-            for member in tar:
-                path = PurePosixPath(member.name)
-                if path.parent.name == folder.name and path.suffix in (".csv", ".json"):
-                    studies.setdefault(path.parent, {})[path.name] = tar.extractfile(member).read().decode()
-    matching = [files for files in studies.values() if data_hashes(files.pop("provenance.json", "")) == data]
-    return matching[0] if matching else {}
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        for member in tar:
+            path = PurePosixPath(member.name)
+            if path.parent.name == folder.name and path.suffix in (".csv", ".json"):
+                studies.setdefault(path.parent, {})[path.name] = tar.extractfile(member).read().decode()
+    return next((files for files in studies.values() if data_hashes(files.pop("provenance.json", "")) == data), {})
 
 
 def data_hashes(provenance: str) -> set[str]:
@@ -116,11 +121,8 @@ def summary(differences: list[Difference], equal: int, name: str = "the committe
     """One line where all rows agree; else counts and the first `most` differences."""
     if not differences:
         return f"All {equal} rows agree with {name} (numbers to {TOLERANCE:g})."
-    files = len({d.file for d in differences})
-    lines = [
-        f"{len(differences)} differences from {name} in {files} files (numbers to {TOLERANCE:g}); {equal} rows agree:"
-    ]
-    lines += [
-        f"  {d.file}: {d.row + ', ' if d.row else ''}{d.column} {d.before} -> {d.after}" for d in differences[:most]
-    ]
-    return "\n".join(lines + ([f"  and {len(differences) - most} more"] if len(differences) > most else []))
+    n, files = len(differences), len({d.file for d in differences})
+    lines = [f"{n} differences from {name} in {files} files (numbers to {TOLERANCE:g}); {equal} rows agree:"]
+    for d in differences[:most]:
+        lines.append(f"  {d.file}: {d.row + ', ' if d.row else ''}{d.column} {d.before} -> {d.after}")
+    return "\n".join(lines + ([f"  and {n - most} more"] if n > most else []))

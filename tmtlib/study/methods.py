@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 
@@ -34,51 +35,43 @@ class Method:
         return replace(tmt, **self.change) if self.model is TMTConfig else self.model.beside(tmt, **self.change)
 
 
-AMW = {"weighting": "static"}
+AMW, UNIFORM, GATED, TOKEN = ({"weighting": name} for name in ("static", "uniform", "gated", "token"))
+FAST, FIVE_CLASS, EMOTIONS = {"weighting_lr": 1e-2}, {"task": "classification"}, {"task": "emotions"}
 ROWS = (
     Method("tmt", "TMT", "main", {"weighting": "none"}, colour="#4D4D4D", dash="-"),
     Method("tmt_amw", "TMT+AMW", "main", AMW, colour="#AA3377", dash="-"),  # W learns at the training rate
     # W moves far within a profile's epochs
-    Method("tmt_amw_fast", "TMT+AMW, fast W", "weighting", AMW | {"weighting_lr": 1e-2}, colour="#D55E00", dash="--"),
+    Method("tmt_amw_fast", "TMT+AMW, fast W", "weighting", AMW | FAST, colour="#D55E00", dash="--"),
     # the paper's rate, where a profile has another
     Method("tmt_amw_slow", "TMT+AMW, slow W", "slow", AMW | {"weighting_lr": 1e-4}, colour="#F0A870"),
     # controls: fixed weights
-    Method("tmt_uniform", "TMT, uniform weights", "main", {"weighting": "uniform"}, colour="#56B4E9", dash="-."),
+    Method("tmt_uniform", "TMT, uniform weights", "main", UNIFORM, colour="#56B4E9", dash="-."),
     Method("tmt_random", "TMT, random weights", "main", {"weighting": "random"}, colour="#8C6D31"),
     *(Method(f"tmt_mostly_{m}", f"TMT, mostly {m} (.8)", "held", {"weighting": f"mostly_{m}"}) for m in MODALITIES),
     # where A acts: times M (TMT itself at the start), summed as in the paper's text, before disentanglement
     Method("tmt_amw_r1m", "TMT+AMW, times M (R1M)", "placement", AMW | {"placement": "R1M"}),
     Method("tmt_amw_r2", "TMT+AMW, summed (R2)", "placement", AMW | {"placement": "R2"}),
     Method("tmt_amw_r3", "TMT+AMW, before (R3)", "placement", AMW | {"placement": "R3"}),
-    Method("tmt_gated", "TMT, gated by the input", "weighting", {"weighting": "gated"}, colour="#228833"),
-    Method(
-        *("tmt_gated_fast", "TMT, gated by the input, fast", "weighting", {"weighting": "gated", "weighting_lr": 1e-2}),
-        colour="#99BB33",
-    ),
+    Method("tmt_gated", "TMT, gated by the input", "weighting", GATED, colour="#228833"),
+    Method("tmt_gated_fast", "TMT, gated by the input, fast", "weighting", GATED | FAST, colour="#99BB33"),
     Method("tmt_scalar", "TMT, a number a modality", "weighting", {"weighting": "scalar"}, colour="#CCBB44"),
-    Method("tmt_token", "TMT, gated token by token", "weighting", {"weighting": "token"}, colour="#66CC88"),
+    Method("tmt_token", "TMT, gated token by token", "weighting", TOKEN, colour="#66CC88"),
     Method("tmt_lowrank", "TMT, rank-one W", "variant", {"weighting": "lowrank"}),
     Method("tmt_gated_scalar", "TMT, gated, one number", "variant", {"weighting": "gated_scalar"}),
     Method("tmt_attention", "TMT, attention over modalities", "variant", {"weighting": "attention"}),
-    Method(
-        *("tmt_temporal", "TMT, gated frame by frame", "variant", {"weighting": "token", "placement": "R3"}),
-        colour="#009988",
-    ),
+    Method("tmt_temporal", "TMT, gated frame by frame", "variant", TOKEN | {"placement": "R3"}, colour="#009988"),
     Method("text_only", "TMT, text only", "subset", {"modalities": ("text",)}, colour="#0072B2"),
-    Method("audio_only", "TMT, audio only", "subset", {"modalities": ("audio",)}),
-    Method("vision_only", "TMT, vision only", "subset", {"modalities": ("vision",)}),
-    Method("text_audio", "TMT, text and audio", "subset", {"modalities": ("text", "audio")}),
-    Method("text_vision", "TMT, text and vision", "subset", {"modalities": ("text", "vision")}),
-    Method("audio_vision", "TMT, audio and vision", "subset", {"modalities": ("audio", "vision")}),
-    Method("tmt_5class", "TMT, 5-class head", "5-class", {"task": "classification"}, colour="#A0A0A0"),
-    Method("tmt_amw_5class", "TMT+AMW, 5-class head", "5-class", AMW | {"task": "classification"}, colour="#DD99BB"),
-    Method("tmt_emotions", "TMT, emotions", "emotions", {"task": "emotions"}, colour="#333333", dash="-"),
-    Method(
-        *("tmt_amw_emotions", "TMT+AMW, emotions", "emotions", AMW | {"task": "emotions"}), colour="#6E1E4A", dash="-"
+    *(Method(f"{m}_only", f"TMT, {m} only", "subset", {"modalities": (m,)}) for m in MODALITIES[1:]),
+    *(
+        Method(f"{m}_{n}", f"TMT, {m} and {n}", "subset", {"modalities": (m, n)})
+        for m, n in combinations(MODALITIES, 2)
     ),
+    Method("tmt_5class", "TMT, 5-class head", "5-class", FIVE_CLASS, colour="#A0A0A0"),
+    Method("tmt_amw_5class", "TMT+AMW, 5-class head", "5-class", AMW | FIVE_CLASS, colour="#DD99BB"),
+    Method("tmt_emotions", "TMT, emotions", "emotions", EMOTIONS, colour="#333333", dash="-"),
+    Method("tmt_amw_emotions", "TMT+AMW, emotions", "emotions", AMW | EMOTIONS, colour="#6E1E4A", dash="-"),
     Method(
-        *("tmt_uniform_emotions", "TMT, uniform weights, emotions", "emotions"),
-        {"weighting": "uniform", "task": "emotions"},
+        *("tmt_uniform_emotions", "TMT, uniform weights, emotions", "emotions", UNIFORM | EMOTIONS),
         colour="#3388BB",
         dash="-.",
     ),
@@ -93,9 +86,7 @@ METHODS: dict[str, Method] = {method.name: method for method in ROWS}
 TRIVIAL_BASELINES = {  # predictors without training, see `tmtlib.analysis.trivial_baselines`
     "constant": "constant (train median)",
     "train_mean": "constant (train mean)",
-    "linear_text": "linear, text only",
-    "linear_audio": "linear, audio only",
-    "linear_vision": "linear, vision only",
+    **{f"linear_{m}": f"linear, {m} only" for m in MODALITIES},
     "linear_all": "linear, all modalities",
     "oracle": "best possible (oracle)",
     "majority": "majority (absent or present)",
@@ -117,7 +108,7 @@ def method_config(name: str, tmt: TMTConfig) -> ModelConfig:
 
 def method_title(name: str) -> str:
     """The title of a method or trivial baseline; an unknown name is its own."""
-    return METHODS[name].title if name in METHODS else TRIVIAL_BASELINES.get(name, name)
+    return method_titles().get(name, name)
 
 
 def method_titles() -> dict[str, str]:
@@ -139,13 +130,13 @@ def methods_from(path: str | Path) -> list[str]:
         raise FileNotFoundError(f"no file {path} with weightings or methods of your own")
     for name in [n for n, made in WEIGHTINGS.items() if getattr(made, "from_file", None) == str(path)]:
         del WEIGHTINGS[name]
-    before = dict(WEIGHTINGS), dict(METHODS)
+    weightings, methods = set(WEIGHTINGS), dict(METHODS)
     # As "__main__": worker processes are sent the classes and need not import this file
     exec(compile(path.read_bytes(), str(path), "exec"), {"__name__": "__main__"})
-    for name in (n for n in WEIGHTINGS if n not in before[0]):
+    for name in [n for n in WEIGHTINGS if n not in weightings]:
         WEIGHTINGS[name].from_file = str(path)
         add_method(Method(f"tmt_{name}", f"TMT, {name}", "own", {"weighting": name}))
-    added = [name for name, method in METHODS.items() if before[1].get(name) is not method]
+    added = [name for name, method in METHODS.items() if methods.get(name) is not method]
     if not added:
         raise ValueError(
             f'{path} brings no method; decorate a weighting with @register("its name"), or add_method(...)'

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,9 +17,11 @@ from tqdm import tqdm
 from tmtlib import common
 from tmtlib.common import write_atomic
 from tmtlib.study import compare, report
+from tmtlib.study.profiles import split_names
 from tmtlib.study.study import Study, open_study
 
-NOISE = ("running over TCP without encryption",)  # kernel warnings, removed from saved outputs
+NOISE = "running over TCP without encryption"  # a kernel's warning, removed from saved outputs
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class WrongUse(ValueError):
@@ -34,8 +37,7 @@ def notebooks(only: str | None = None) -> list[Path]:
         raise WrongUse(f"no notebooks in {common.NOTEBOOKS}; install from a checkout: pip install -e .")
     if only is None:
         return every
-    wanted = [part.strip().zfill(2) for part in only.split(",") if part.strip()]
-    numbers = [path.name[:2] for path in every]
+    wanted, numbers = [name.zfill(2) for name in split_names(only)], [path.name[:2] for path in every]
     unknown = [number for number in wanted if number not in numbers]
     if unknown or not wanted:
         raise WrongUse(f"no notebook {', '.join(unknown) or repr(only)}; there are {', '.join(numbers)}")
@@ -43,13 +45,7 @@ def notebooks(only: str | None = None) -> list[Path]:
 
 
 def run(
-    profile: str,
-    data: str | None = None,
-    device: str = "auto",
-    only: str | None = None,
-    seeds: int | None = None,
-    datasets: str = "",
-    methods: str = "",
+    profile: str, data: str | None, device: str, only: str | None, seeds: int | None, datasets: str, methods: str
 ) -> int:
     """Executes the series up to the first notebook that fails; returns 0, or 1 for a failure. Executed copies go to
     `<results>/<profile>/notebooks/`. Raises WrongUse for an unknown notebook or parameter, and as `open_study`."""
@@ -60,38 +56,32 @@ def run(
     if os.environ.get("TMT_RESULTS"):
         os.environ["TMT_RESULTS"] = str(common.results_folder())
     place = Path(data).expanduser() if data else common.data_folder()
-    data = str(place.resolve()) if place else ""
+    size = {"seeds": seeds or 0, "datasets": datasets, "methods": methods}
+    parameters = {"profile": profile, "data": str(place.resolve()) if place else "", "device": device} | size
     todo = notebooks(only)
-    parameters = {"profile": profile, "data": data, "device": device}
-    parameters |= {"seeds": seeds or 0, "datasets": datasets, "methods": methods}
     for path in todo:
         _check_parameters(path, parameters)
-    study = open_study(profile, data, device, seeds, datasets, methods)
+    study = open_study(**parameters)
     print(f"Profile {study.profile.name}, {place or 'synthetic data'}, results in {_short(study.results)}", flush=True)
     _make_room(study)
     before = compare.reference_tables(study.results, {ref.sha256 for ref in study.refs})
-    copies = study.results / "notebooks"
-    copies.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    bar = tqdm(todo, unit="notebook", disable=None)  # None: only on a terminal
-    for path in bar:
-        bar.set_postfix_str(path.name)
-        begun, trained = time.monotonic(), _finished_runs()
-        try:
-            execute(path, copies / path.name, parameters)
-        except (PapermillExecutionError, DeadKernelError) as error:
-            bar.close()
-            _print_line(path, "FAILED", begun, trained)
-            print(f"\n{_failure(path, error)}", file=sys.stderr)
-            print(f"The executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
-            return 1
-        _print_line(path, "ok", begun, trained)
-    print(f"{len(todo)} notebooks in {_clock(time.monotonic() - started)}\n")
+    copies, started = study.results / "notebooks", time.monotonic()
+    try:
+        with tqdm(todo, unit="notebook", disable=None) as bar:  # None: only on a terminal
+            for path in bar:
+                bar.set_postfix_str(path.name)
+                execute(path, copies / path.name, parameters)
+    except (PapermillExecutionError, DeadKernelError) as error:
+        failure = f"the kernel of {path.name} died ({error}); most often memory ran out"
+        if isinstance(error, PapermillExecutionError):
+            failure = f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}"
+        print(f"\n{failure}\nThe executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
+        return 1
+    print(f"{len(todo)} notebooks in {_clock(started)}\n")
     if any(path.name.startswith("06") for path in todo):
         print(report.read(study.profile.name, brief=True))
     if before:
-        paths = [study.results / name for name in before]  # tables of this study alone are not compared
-        after = {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+        after = {name: text for name, text in compare.tables_in(study.results).items() if name in before}
         before = {name: text for name, text in before.items() if not only or name in after}
         print(compare.summary(*compare.compare(before, after)) + "\n")
     else:
@@ -101,21 +91,35 @@ def run(
     return 0
 
 
-def _finished_runs() -> int:
-    return sum(1 for _ in (common.results_folder() / "runs").glob("*.npz"))
+def clean(only: str | None = None) -> int:
+    """Re-executes the saved notebooks in place at profile smoke, each `strip`ped of what changes from run to run."""
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TMT_RESULTS=folder):
+        os.environ.pop("TMT_DATA", None)
+        for path in tqdm(notebooks(only), unit="notebook", disable=None):
+            done = Path(folder) / path.name
+            execute(path, done)
+            text = nbformat.writes(strip(nbformat.read(done, as_version=4))) + "\n"
+            write_atomic(path, lambda file, text=text: file.write(text.encode()))
+    return 0
 
 
-def _print_line(path: Path, state: str, begun: float, runs_before: int) -> None:
-    trained = _finished_runs() - runs_before
-    runs = f"  {trained} runs trained" if trained else ""
-    tqdm.write(f"{path.name:<32}{state:<8}{_clock(time.monotonic() - begun):>6}{runs}")
-    sys.stdout.flush()
+def execute(path: Path, copy: Path, parameters: Mapping[str, object] | None = None) -> None:
+    """Executes a notebook in its own folder into a copy, and prints a line: name, ok or FAILED, minutes:seconds, runs
+    trained. Raises PapermillExecutionError for a cell that fails."""
+    import papermill
 
-
-def _failure(path: Path, error: Exception) -> str:
-    if hasattr(error, "evalue"):
-        return f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}"
-    return f"the kernel of {path.name} died ({error}); most often memory ran out"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    quiet = ["--IPKernelApp.log_level=ERROR"]  # else each kernel warns on the terminal that it listens on TCP
+    options = {"cwd": str(path.parent), "progress_bar": False, "extra_arguments": quiet}
+    begun, records, state = time.monotonic(), common.results_folder() / "runs", "FAILED"
+    before = len([*records.glob("*.npz")])
+    try:
+        papermill.execute_notebook(path, copy, parameters, **options)
+        state = "ok"
+    finally:
+        trained = len([*records.glob("*.npz")]) - before
+        tqdm.write(f"{path.name:<32}{state:<8}{_clock(begun):>6}" + (f"  {trained} runs trained" if trained else ""))
+        sys.stdout.flush()
 
 
 def _make_room(study: Study) -> None:
@@ -126,31 +130,9 @@ def _make_room(study: Study) -> None:
         return
     names = ", ".join(card["name"] for card in json.loads(text)["data"])
     print(f"Replacing the tables and figures of other data ({names}); RESULTS=folder or --results keeps both apart")
-    for folder, kinds in ((study.results, ("*.csv", "*.json", "*.md")), (study.figures, ("*.pdf", "*.png"))):
-        for path in (p for kind in kinds for p in folder.glob(kind)):
-            path.unlink()
-
-
-def execute(path: Path, copy: Path, parameters: dict[str, str] | None = None) -> None:
-    """Executes a notebook in its own folder into a copy. Raises PapermillExecutionError for a cell that fails."""
-    import papermill
-
-    quiet = ["--IPKernelApp.log_level=ERROR"]  # else each kernel warns on the terminal that it listens on TCP
-    papermill.execute_notebook(path, copy, parameters, cwd=str(path.parent), progress_bar=False, extra_arguments=quiet)
-
-
-def clean(only: str | None = None) -> int:
-    """Re-executes the saved notebooks in place at profile smoke, each `strip`ped of what changes from run to run."""
-    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TMT_RESULTS=folder):
-        os.environ.pop("TMT_DATA", None)
-        for path in tqdm(notebooks(only), unit="notebook", disable=None):
-            begun, trained = time.monotonic(), _finished_runs()
-            done = Path(folder) / path.name
-            execute(path, done)
-            text = nbformat.writes(strip(nbformat.read(done, as_version=4))) + "\n"
-            write_atomic(path, lambda file, text=text: file.write(text.encode()))
-            _print_line(path, "ok", begun, trained)
-    return 0
+    tables = (path for path in study.results.iterdir() if path.suffix in (".csv", ".json", ".md"))
+    for path in (*tables, *study.figures.glob("*.pdf"), *study.figures.glob("*.png")):
+        path.unlink()
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -161,17 +143,12 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.id = f"cell-{i:02d}"
         cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {})
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _volatile(output)]
+            noisy = [NOISE in output.get("text", "") or WIDGET in output.get("data", {}) for output in cell.outputs]
+            cell.outputs = [output for output, drop in zip(cell.outputs, noisy, strict=True) if not drop]
     return notebook
 
 
-def _volatile(output: nbformat.NotebookNode) -> bool:
-    if output.output_type == "stream":
-        return any(words in output.text for words in NOISE)
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-
-
-def _check_parameters(path: Path, parameters: dict[str, str]) -> None:
+def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:
     """Raises WrongUse for a parameter that the notebook lacks, of which papermill only warns."""
     import papermill
 
@@ -180,7 +157,8 @@ def _check_parameters(path: Path, parameters: dict[str, str]) -> None:
         raise WrongUse(f"{path.name} has no parameter {', '.join(sorted(unknown))} in its cell tagged `parameters`")
 
 
-def _clock(seconds: float) -> str:
+def _clock(begun: float) -> str:
+    seconds = time.monotonic() - begun
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 

@@ -43,61 +43,53 @@ class Profile:
 
 def synthetic_sizes(utterances: tuple, aligned: int, unaligned: tuple) -> dict[str, SyntheticSize]:
     """Sizes of synthetic data by data set; CH-SIMS alone has another T for each modality."""
-    frames = {"mosi": (aligned,) * 3, "mosei": (aligned,) * 3, "sims": unaligned}
-    return {name: SyntheticSize(utterances, t) for name, t in frames.items()}
+    same = SyntheticSize(utterances, (aligned,) * 3)
+    return {"mosi": same, "mosei": same, "sims": SyntheticSize(utterances, unaligned)}
 
 
 SMALL = TMTConfig(
-    width=64,
-    encoder_layers=2,
-    cross_layers=2,
-    heads=4,
-    head_width=16,
-    encoder_hidden=128,
-    cross_hidden=64,
+    width=64, encoder_layers=2, cross_layers=2, heads=4, head_width=16, encoder_hidden=128, cross_hidden=64
 )
-
 MASKED = ("tmt", "tmt_amw", "tmt_uniform", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult", "misa")
 
+QUICK = Profile(
+    name="quick",
+    seeds=(0, 1, 2),
+    model=replace(SMALL, schedule="warmup_cosine"),  # few epochs end better with a falling learning rate
+    training=Training(learning_rate=1e-3, epochs=8, patience=5),
+    synthetic=synthetic_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
+    methods=family("main"),
+    ablations=("tmt_amw_fast", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult"),
+    masked=("tmt", "tmt_amw", "tmt_uniform"),
+    noisy_training=("text",),  # the most informative one on synthetic CMU-MOSI
+    training_snr_db=(-20.0,),
+    snr_db=(10.0, 0.0, -10.0),
+    missing_rates=(0.0, 0.25, 0.5, 0.75, 1.0),
+    blocks=(0.4,),
+    shifts=(4,),
+    masks=2,
+    worlds=12,
+    world_size=SyntheticSize((1200, 150, 300), (4, 4, 4)),  # few frames, for speed
+)
 PROFILES = {
-    "smoke": Profile(
+    "smoke": replace(
+        QUICK,
         name="smoke",
         seeds=(0, 1),
         model=replace(SMALL, width=16, heads=2, head_width=8, encoder_hidden=32, cross_hidden=16),
         training=Training(learning_rate=3e-3, epochs=2, patience=None),
         synthetic=synthetic_sizes((96, 32, 64), aligned=8, unaligned=(8, 12, 10)),
         methods=("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "text_only", "mult"),
+        ablations=(),
         masked=("tmt", "tmt_amw"),
-        noisy_training=("text",),
-        training_snr_db=(-20.0,),
         snr_db=(10.0, 0.0),
         missing_rates=(0.0, 0.5, 1.0),
-        blocks=(0.4,),
         shifts=(2,),
-        masks=2,
         worlds=2,
         world_size=SyntheticSize((64, 32, 64), (8, 8, 8)),
         jobs=1,
     ),
-    "quick": Profile(
-        name="quick",
-        seeds=(0, 1, 2),
-        model=replace(SMALL, schedule="warmup_cosine"),  # few epochs end better with a falling learning rate
-        training=Training(learning_rate=1e-3, epochs=8, patience=5),
-        synthetic=synthetic_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
-        methods=family("main"),
-        ablations=("tmt_amw_fast", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult"),
-        masked=("tmt", "tmt_amw", "tmt_uniform"),
-        noisy_training=("text",),  # the most informative one on synthetic CMU-MOSI
-        training_snr_db=(-20.0,),
-        snr_db=(10.0, 0.0, -10.0),
-        missing_rates=(0.0, 0.25, 0.5, 0.75, 1.0),
-        blocks=(0.4,),
-        shifts=(4,),
-        masks=2,
-        worlds=12,
-        world_size=SyntheticSize((1200, 150, 300), (4, 4, 4)),  # few frames, for speed
-    ),
+    "quick": QUICK,
     "paper": Profile(
         name="paper",
         seeds=tuple(range(10)),
@@ -106,18 +98,16 @@ PROFILES = {
         masked=MASKED,
         worlds=30,
     ),
+    "full": replace(  # quick with what it leaves out for time; quick's runs are used again
+        QUICK,
+        name="full",
+        ablations=family("weighting", "subset", "baseline", "placement", "variant", "mmsa"),
+        masked=MASKED,
+        training_snr_db=Profile.training_snr_db,
+        blocks=Profile.blocks,
+        shifts=Profile.shifts,
+    ),
 }
-
-# Profile quick with what it leaves out for time; quick's runs are used again
-PROFILES["full"] = replace(
-    PROFILES["quick"],
-    name="full",
-    ablations=family("weighting", "subset", "baseline", "placement", "variant", "mmsa"),
-    masked=MASKED,
-    training_snr_db=Profile.training_snr_db,
-    blocks=Profile.blocks,
-    shifts=Profile.shifts,
-)
 
 
 def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -131,22 +121,18 @@ def resized(
     """The profile with the first `seeds` seeds, some of its data sets, or other methods; its name says which. `methods`
     ("all": the whole family) run on every data set, beside the main ones, which the claims need. Raises ValueError for
     no seed, an unknown method, or a data set that the profile lacks."""
-    changes, parts = {}, [profile.name]
-    if seeds is not None:
-        if seeds < 1:
-            raise ValueError(f"seeds is {seeds}; wanted at least 1")
-        changes["seeds"] = tuple(range(seeds))
-        parts.append(f"{seeds}seeds")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds is {seeds}; wanted at least 1")
+    for name in datasets:
+        check_choice("data set", name, profile.datasets)
+    every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")
+    wanted = every if tuple(methods) == ("all",) else tuple(methods)
+    for name in wanted:
+        check_choice("method", name, tuple(METHODS))
+    changes = {"seeds": tuple(range(seeds))} if seeds else {}
     if datasets:
-        for name in datasets:
-            check_choice("data set", name, profile.datasets)
         changes["datasets"] = tuple(dict.fromkeys(datasets))
-        parts.append("+".join(datasets))
     if methods:
-        every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")
-        wanted = every if tuple(methods) == ("all",) else tuple(methods)
-        for name in wanted:
-            check_choice("method", name, tuple(METHODS))
         changes |= {"methods": tuple(dict.fromkeys((*family("main"), *wanted))), "ablations": ()}
-        parts.append("+".join(methods))
-    return replace(profile, name="_".join(parts), **changes)
+    parts = (profile.name, f"{seeds}seeds" if seeds else "", "+".join(datasets), "+".join(methods))
+    return replace(profile, name="_".join(filter(None, parts)), **changes)

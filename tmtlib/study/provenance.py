@@ -38,16 +38,15 @@ def commit() -> str:
     """This repository's commit, with "-dirty" for uncommitted changes to tmtlib; "unknown" outside its checkout."""
 
     def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, timeout=20)
-        return done.stdout.strip()
+        options = {"cwd": common.ROOT, "capture_output": True, "text": True, "timeout": 20}
+        return subprocess.run(["git", *arguments], **options).stdout.strip()
 
     try:
         top = git("rev-parse", "--show-toplevel")
         if not top or Path(top).resolve() != common.ROOT:
             return "unknown"
-        name = git("rev-parse", "--short=12", "HEAD")
-        return f"{name or 'unknown'}{'-dirty' if git('status', '--porcelain', '--', 'tmtlib') else ''}"
+        name = git("rev-parse", "--short=12", "HEAD") or "unknown"
+        return f"{name}-dirty" if git("status", "--porcelain", "--", "tmtlib") else name
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from tmtlib import common
@@ -28,28 +28,26 @@ README_METHODS = (
 
 
 def write(folder: Path) -> str:
-    """The report of a results folder with `table1.csv`, `claims.csv` and `runs.csv`. Further sections where their files
-    are there: robustness (`auilc.csv`), adaptation (`adaptation_combined.csv`), importance (`readable.csv`,
-    `worlds_agreement.csv`), held weights (`frozen_weights.csv`)."""
-    table1, claims, runs = (pd.read_csv(folder / f"{name}.csv") for name in ("table1", "claims", "runs"))
+    """The report of a results folder with `table1.csv`, `claims.csv` and `runs.csv`. Robustness, adaptation, importance
+    and held weights have a section where their files are there too."""
+    table1, claims, runs = (_read(name, [folder]) for name in ("table1", "claims", "runs"))
     source, commits = table1["source"].iloc[0], ", ".join(sorted(runs["commit"].unique()))
     first = dataset_title(*table1[["dataset", "source"]].iloc[0])
     sections = [
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
         *("## Table 1", _markdown(tables.shown(table1))),
-        *("## Verdicts", claims[["claim", "verdict", "source"]].to_markdown(index=False)),
+        *("## Verdicts", _markdown(claims[["claim", "verdict", "source"]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
     ]
-    optional = {
-        ("auilc.csv",): (f"## Mean MAE over the levels of a corruption of all modalities, {first}", _robustness),
-        ("adaptation_combined.csv",): ("## Does a weight fall when its modality is corrupted?", _adaptation),
-        ("readable.csv", "worlds_agreement.csv"): ("## Is a weight an importance?", _importance),
-        ("frozen_weights.csv",): ("## Weights held at .8 on one modality", _held),
-    }
-    for names, (title, section) in optional.items():
-        if all((folder / name).is_file() for name in names):
-            sections += [title, section(*(pd.read_csv(folder / name) for name in names))]
+    for title, names, section in (
+        (f"Mean MAE over the levels of a corruption of all modalities, {first}", ["auilc"], _robustness),
+        ("Does a weight fall when its modality is corrupted?", ["adaptation_combined"], _adaptation),
+        ("Is a weight an importance?", ["readable", "worlds_agreement"], _importance),
+        ("Weights held at .8 on one modality", ["frozen_weights"], _held),
+    ):
+        if all((folder / f"{name}.csv").is_file() for name in names):
+            sections += [f"## {title}", section(*(_read(name, [folder]) for name in names))]
     evidence = [f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}' for c in claims.itertuples()]
     return "\n\n".join([*sections, EVIDENCE, "\n".join(evidence)]) + "\n"
 
@@ -63,17 +61,27 @@ def read(profile: str, brief: bool = False) -> str:
     return text.partition("## All trained")[0].partition(EVIDENCE)[0] if brief else text
 
 
+def _read(name: str, folders: Iterable[Path]) -> pd.DataFrame:
+    return pd.concat([pd.read_csv(folder / f"{name}.csv") for folder in folders], ignore_index=True)
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    return frame.astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
+
+
+def _mae_of_first(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["dataset"] == table["dataset"].iloc[0]) & (table["metric"] == "mae")]
+
+
 def _family(table1: pd.DataFrame) -> str:
-    cells = table1[(table1["dataset"] == table1["dataset"].iloc[0]) & (table1["metric"] == "mae") & (table1["n"] > 1)]
-    cells = cells.sort_values("mean", kind="stable").replace({"method": method_titles()})
+    cells = _mae_of_first(table1).query("n > 1").sort_values("mean", kind="stable").replace({"method": method_titles()})
     p = cells["p_adjusted"].map("{:.2g}".format, na_action="ignore")
     return _markdown(cells.assign(MAE=intervals(cells, "mean"), p=p)[["method", "MAE", "p", "n"]])
 
 
 def _robustness(auilc: pd.DataFrame) -> str:
     """Normalised AUILC of MAE: a row a method, a column a corruption and regime."""
-    kept = (auilc["dataset"] == auilc["dataset"].iloc[0]) & (auilc["metric"] == "mae") & (auilc["modality"] == "all")
-    areas = auilc[kept & auilc["kind"].isin(("missing_frames", "noise", "missing_block"))]
+    areas = _mae_of_first(auilc).query("modality == 'all' and kind in ('missing_frames', 'noise', 'missing_block')")
     column = areas["kind"].str.replace("_", " ") + " (" + areas["protocol"] + "), trained " + areas["regime"]
     areas = areas.assign(column=column, area=intervals(areas, "auilc_normalised"))
     wide = areas.pivot(index="method", columns="column", values="area")[column.unique()]
@@ -96,14 +104,9 @@ def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
     """Agreement of each measure of importance with the ground truth, and what it may be read as."""
     rows = readable.sort_values("spearman", ascending=False, na_position="last").set_index("measure")
     texts = agreement.assign(text=intervals(agreement, "value", ".3g")).set_index(["statistic", "measure"])["text"]
-    columns = {
-        "rank correlation": texts["spearman"],
-        "slope": texts["slope"],
-        "names the top modality": [f"{top:.0%} (chance {c:.0%})" for top, c in zip(rows.top, rows.chance, strict=True)],
-        "may be read as": rows["readable"],
-        "worlds": rows["n"],
-    }
-    frame = pd.DataFrame(columns, index=rows.index)
+    top = rows["top"].map("{:.0%}".format) + rows["chance"].map(" (chance {:.0%})".format)
+    columns = {"rank correlation": texts["spearman"], "slope": texts["slope"], "names the top modality": top}
+    frame = pd.DataFrame(columns | {"may be read as": rows["readable"], "worlds": rows["n"]}, index=rows.index)
     return _markdown(frame.rename(index=lambda measure: measure.replace("_", " ")).reset_index())
 
 
@@ -115,31 +118,25 @@ def _held(held: pd.DataFrame) -> str:
     return _markdown(pd.DataFrame(shown | {"Shapley share of text": text["shapley"].map("{:.2f}".format), "n": text.n}))
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    return frame.astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
-
-
 def update_readme() -> None:
     """Writes the generated parts of README.md, and the report of each committed study, from `results/`."""
     results, path = common.ROOT / "results", common.ROOT / "README.md"
-    text = readme(path.read_text(encoding="utf-8"), results)
-    common.write_atomic(path, lambda file: file.write(text.encode()))
-    for folder in (results / "quick", results / "full", *results.glob("*/quick")):
-        common.write_atomic(folder / NAME, lambda file, folder=folder: file.write(write(folder).encode()))
+    texts = {path: readme(path.read_text(encoding="utf-8"), results)}
+    texts |= {f / NAME: write(f) for f in (results / "quick", results / "full", *results.glob("*/quick"))}
+    for path, text in texts.items():
+        common.write_atomic(path, lambda file, text=text: file.write(text.encode()))
 
 
 def readme(text: str, results: Path) -> str:
-    """The README's text with its generated parts made from `results`."""
-    real = pd.concat([pd.read_csv(folder / "table1.csv") for folder in real_folders(results)], ignore_index=True)
-    text = between(text, "findings", findings(results))
-    text = between(text, "synthetic", readme_table(pd.read_csv(results / "quick" / "table1.csv")))
-    text = between(text, "claims", verdict_table(pd.read_csv(results / "quick" / "claims.csv")))
-    return between(text, "real", f"{readme_table(real)}\n\n{baseline_sentences(real)}")
-
-
-def real_folders(results: Path) -> list[Path]:
-    """Results folders of real files; `ten` was a profile, today `full` with 10 seeds."""
-    return sorted([*results.glob("*/quick"), *results.glob("*/ten")])
+    """The README's text with its generated parts made from `results`: `quick`, and the folders of real files (`ten`
+    was a profile, today `full` with 10 seeds)."""
+    quick, real = [results / "quick"], sorted([*results.glob("*/quick"), *results.glob("*/ten")])
+    claims, bonus, reach = (_read(name, quick) for name in ("claims", "selection_bonus", "weights_reach"))
+    table1, real_table1, gains = _read("table1", quick), _read("table1", real), _read("amw_differences", quick + real)
+    text = between(text, "findings", findings(gains, claims, bonus, reach))
+    text = between(text, "synthetic", _readme_table(table1))
+    text = between(text, "claims", _verdict_table(claims))
+    return between(text, "real", f"{_readme_table(real_table1)}\n\n{baseline_sentences(real_table1)}")
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -152,28 +149,17 @@ def between(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def findings(results: Path) -> str:
+def findings(gains: pd.DataFrame, claims: pd.DataFrame, bonus: pd.DataFrame, reach: pd.DataFrame) -> str:
     """Five numbered sentences of findings."""
-    folders = (results / "quick", *real_folders(results))
-    gains = pd.concat([pd.read_csv(folder / "amw_differences.csv") for folder in folders], ignore_index=True)
-    bonus, reach, claims = (
-        pd.read_csv(results / "quick" / f"{name}.csv") for name in ("selection_bonus", "weights_reach", "claims")
-    )
-    over = {before: cells for before, cells in gains[gains["source"] == "synthetic"].groupby("before")}
+    over = dict(list(gains[gains["source"] == "synthetic"].groupby("before")))
     real = gains[(gains["source"] == "real") & (gains["before"] == "tmt")]
-    mae = over["tmt"][over["tmt"]["metric"] == "mae"]
-    changes = [
-        f"{dataset_title(dataset, 'synthetic')} {change}"
-        for dataset, change in zip(mae["dataset"], intervals(mae, "difference", "+.3f"), strict=True)
-    ]
+    mae = over["tmt"].query("metric == 'mae'")
+    changes = (
+        mae["dataset"].map(lambda name: dataset_title(name, "synthetic")) + " " + intervals(mae, "difference", "+.3f")
+    )
     acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
     printed = max(table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS)
-    counts = claims["verdict"].value_counts()
-    verdicts = [
-        f"for {counts[v]} we cannot tell" if v == "cannot tell" else f"{counts[v]} are {v}"
-        for v in VERDICTS
-        if v in counts
-    ]
+    verdicts = [f"for {n} we cannot tell" if v == "cannot tell" else f"{n} are {v}" for v, n in _counts(claims).items()]
     sentences = (
         f"On synthetic data, TMT+AMW changes the MAE of TMT by {'; '.join(changes)} (means of {mae['n'].max()} seeds, "
         f"95 % t intervals); of {len(over['tmt'])} comparisons (data set and metric) {_tally(over['tmt'])}.",
@@ -192,56 +178,50 @@ def findings(results: Path) -> str:
     return "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1))
 
 
+def _counts(rows: pd.DataFrame) -> dict[str, int]:
+    """How many rows have each verdict that occurs, in the order of `VERDICTS`."""
+    counts = rows["verdict"].value_counts()
+    return {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}
+
+
 def _range(reach: pd.DataFrame, method: str) -> str:
     rows = reach[reach["method"] == method]
     return f"between {rows['a_low'].min():.3f} and {rows['a_high'].max():.3f}"
 
 
 def _tally(gains: pd.DataFrame) -> str:
-    counts = gains["verdict"].value_counts()
-    gain, none, open_ = (counts.get(v, 0) for v in ("supported", "not supported", "cannot tell"))
+    gain, none, open_ = (_counts(gains).get(v, 0) for v in ("supported", "not supported", "cannot tell"))
     return f"{gain} show a gain, {none} surely none of half the printed size (or a loss), {open_} cannot tell"
 
 
-def readme_table(table1: pd.DataFrame) -> str:
+def _readme_table(table1: pd.DataFrame) -> str:
     """Table 1 of `README_METHODS` and, for each data set, the best linear model."""
-    mae = table1[table1["metric"] == "mae"].groupby("dataset", sort=False)
-    linear = {(dataset, best_linear(cells)["method"]) for dataset, cells in mae}
-    named = [(d, m) in linear or m in README_METHODS for d, m in zip(table1["dataset"], table1["method"], strict=True)]
-    return _markdown(tables.shown(table1[np.array(named)]))
+    best = table1["dataset"].map(best_linear(table1)["method"])
+    return _markdown(tables.shown(table1[table1["method"].isin(README_METHODS) | (table1["method"] == best)]))
 
 
-def verdict_table(claims: pd.DataFrame) -> str:
+def _verdict_table(claims: pd.DataFrame) -> str:
     """Counts of the verdicts, and a row a claim: quote and place, verdict, source."""
-    counts = claims["verdict"].value_counts()
-    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
-    columns = {
-        "claim": [f'"{quote}" ({place})' for quote, place in zip(claims["quote"], claims["place"], strict=True)],
-        "verdict": claims["verdict"],
-        "judged from": claims["source"].replace(
-            {"paper": "the paper itself", "synthetic": "synthetic data", "real": "real data"}
-        ),
-    }
+    total = ", ".join(f"{n} {verdict}" for verdict, n in _counts(claims).items())
+    sources = {"paper": "the paper itself", "synthetic": "synthetic data", "real": "real data"}
+    quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims["source"].replace(sources)
+    table = pd.DataFrame({"claim": quoted, "verdict": claims["verdict"], "judged from": judged})
     summary = f"<details><summary>All {len(claims)} claims</summary>"
-    table = pd.DataFrame(columns).to_markdown(index=False)
-    return f"Of {len(claims)} claims: {total}.\n\n{summary}\n\n{table}\n\n</details>"
+    return f"Of {len(claims)} claims: {total}.\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
 
 
 def baseline_sentences(table1: pd.DataFrame) -> str:
     """A list item a data set: MAE of TMT against the best linear model."""
-    lines = []
-    for dataset, cells in table1[table1["metric"] == "mae"].groupby("dataset", sort=False):
-        tmt, best = cells.set_index("method").loc["tmt"], best_linear(cells)
-        gap = tmt["mean"] - best["mean"]
-        lines.append(
-            f"- `{dataset}`: TMT {'beats' if gap < 0 else 'does **not** beat'} the best linear model "
-            f"({method_title(best['method'])}): MAE {tmt['mean']:.3f} ± {tmt['sd']:.3f} against {best['mean']:.3f}, "
-            f"{abs(gap):.3f} {'less' if gap < 0 else 'more'}."
-        )
-    return "\n".join(lines)
+    tmt = table1.query("method == 'tmt' and metric == 'mae'").set_index("dataset")[["mean", "sd"]]
+    return "\n".join(
+        f"- `{r.Index}`: TMT {'beats' if r.mean < r.best else 'does **not** beat'} the best linear model "
+        f"({method_title(r.method)}): MAE {r.mean:.3f} ± {r.sd:.3f} against {r.best:.3f}, "
+        f"{abs(r.mean - r.best):.3f} {'less' if r.mean < r.best else 'more'}."
+        for r in tmt.join(best_linear(table1).rename(columns={"mean": "best"})).itertuples()
+    )
 
 
-def best_linear(mae: pd.DataFrame) -> pd.Series:
-    """The linear model with the least MAE, of rows of Table 1 with metric MAE."""
-    linear = mae[mae["method"].str.startswith("linear_")]
-    return linear.loc[linear["mean"].idxmin()]
+def best_linear(table1: pd.DataFrame) -> pd.DataFrame:
+    """Method and mean MAE of the linear model with the least MAE, by data set."""
+    linear = table1[(table1["metric"] == "mae") & table1["method"].str.startswith("linear_")]
+    return linear.loc[linear.groupby("dataset")["mean"].idxmin()].set_index("dataset")[["method", "mean"]]

@@ -48,6 +48,7 @@ class Run:
 
 
 JUDGED = ("valid", "test")  # the splits whose predictions a record keeps
+OF_FIT = ("history", "best_epoch", "seconds", "peak_memory_mb", "device", "together")  # what it keeps of a `Fit`
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,12 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
 
 
 def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> Iterator:
-    """Results of `function(*arguments[i])` as they are ready, from `jobs` processes (this one where jobs is 1). They
-    share large arrays, memory-mapped, and are sent the results folder and registered weightings."""
+    """Results of `function(*arguments[i])` in order, from `jobs` processes (this one where jobs is 1). They share large
+    arrays, memory-mapped, and are sent the results folder and registered weightings."""
     registered = {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
     setting = str(common.results_folder()), registered
     calls = (delayed(_call)(setting if jobs > 1 else None, function, a) for a in arguments)
-    return Parallel(n_jobs=jobs, return_as="generator_unordered", mmap_mode="c")(calls)
+    return Parallel(n_jobs=jobs, return_as="generator", mmap_mode="c")(calls)
 
 
 def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple) -> object:
@@ -122,13 +123,9 @@ def _warn_of_others(runs: list[Run]) -> None:
     devices = {meta["device"] for meta in metas}
     if len(devices) > 1:
         warnings.warn(f"these runs were trained on different devices ({', '.join(sorted(devices))})", stacklevel=3)
-    other = sum(meta["code"] != code_sha256() for meta in metas)
-    if other:
-        warnings.warn(
-            f"{other} of {len(runs)} runs were trained by another version of the code and are used as they are; "
-            f"delete {common.results_folder() / 'runs'} to train them again",
-            stacklevel=3,
-        )
+    if other := sum(meta["code"] != code_sha256() for meta in metas):
+        text = f"{other} of {len(runs)} runs were trained by another version of the code and are used as they are; "
+        warnings.warn(f"{text}delete {common.results_folder() / 'runs'} to train them again", stacklevel=3)
 
 
 def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
@@ -139,20 +136,10 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
     arrays |= {f"label_{s}": data[s].labels_for(run.model.task) for s in JUDGED}
     if done.weights is not None:
         arrays["weights"] = done.weights
-    meta = {
-        "id": run.id,
-        "run": as_json(run),
-        "card": asdict(data.card),
-        "history": done.history,
-        "best_epoch": done.best_epoch,
-        "seconds": done.seconds,
-        "peak_memory_mb": done.peak_memory_mb,
-        "device": done.device,
-        "together": done.together,
-        "precision": precision_on(run.training, pick_device(device)),
-        "parameters": count_parameters(model),
-        "code": code_sha256(),
-    } | provenance()
+    meta = {"id": run.id, "run": as_json(run), "card": asdict(data.card)}
+    meta |= {name: getattr(done, name) for name in OF_FIT}
+    meta |= {"precision": precision_on(run.training, pick_device(device)), "parameters": count_parameters(model)}
+    meta |= {"code": code_sha256()} | provenance()
     path = record_path(run)
     write_atomic(path.with_suffix(".pt"), lambda file: torch.save(done.state, file))
     write_atomic(path, lambda file: np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays))
@@ -165,12 +152,8 @@ def read_record(run: Run) -> Record:
         raise FileNotFoundError(f"no record of {run.data.name} {run.method} seed {run.seed} at {path}; ensure() it")
     with np.load(path) as file:
         arrays = dict(file)
-    return Record(
-        meta=json.loads(str(arrays["meta"])),
-        predictions={s: arrays[f"prediction_{s}"] for s in JUDGED},
-        labels={s: arrays[f"label_{s}"] for s in JUDGED},
-        weights=arrays.get("weights"),
-    )
+    predictions, labels = ({s: arrays[f"{kind}_{s}"] for s in JUDGED} for kind in ("prediction", "label"))
+    return Record(json.loads(str(arrays["meta"])), predictions, labels, arrays.get("weights"))
 
 
 def load_model(run: Run, shape: DataShape | None = None) -> Model:
@@ -187,41 +170,34 @@ def load_state(run: Run) -> dict[str, torch.Tensor]:
 def row(run: Run) -> dict:
     """One flat row of a finished run: its settings, data, test metrics, costs and provenance."""
     record = read_record(run)
-    meta = record.meta
-    return {
-        "dataset": meta["card"]["name"],
-        "source": meta["card"]["source"],
-        "alignment": meta["card"]["alignment"],
-        "method": run.method,
-        "regime": run.data.regime,
-        "seed": run.seed,
-        **record.scores(),
-        "n_test": len(record.labels["test"]),
-        "best_epoch": meta["best_epoch"],
-        "epochs": len(meta["history"]),
+    meta, card = record.meta, record.meta["card"]
+    which = {"dataset": card["name"], "source": card["source"], "alignment": card["alignment"], "method": run.method}
+    which |= {"regime": run.data.regime, "seed": run.seed}
+    size = {"n_test": len(record.labels["test"]), "best_epoch": meta["best_epoch"], "epochs": len(meta["history"])}
+    settings = {
         "parameters": meta["parameters"],
         "learning_rate": run.training.learning_rate,
         "normalize": run.data.normalize,
-        "data_sha256": meta["card"]["sha256"],
+        "data_sha256": card["sha256"],
         "select_by": run.training.select_by,
-        "seconds": meta["seconds"],
-        "peak_memory_mb": meta["peak_memory_mb"],
-        "device": meta["device"],
-        "torch": meta["torch"],
-        "commit": meta["commit"],
-        "run_id": meta["id"],
     }
+    costs = {name: meta[name] for name in ("seconds", "peak_memory_mb", "device", "torch", "commit")}
+    return which | record.scores() | size | settings | costs | {"run_id": meta["id"]}
 
 
 def histories(todo: Iterable[Run]) -> pd.DataFrame:
     """One row a run and epoch: dataset, source, method, seed, epoch, learning rate, losses, validation metrics."""
-    frames = []
+    rows = []
     for run in todo:
-        record = read_record(run)
-        card = record.meta["card"]
-        start = {"dataset": card["name"], "source": card["source"], "method": run.method, "seed": run.seed}
-        frames.append(record.history().assign(**start))
-    return pd.concat(frames, ignore_index=True)
+        meta = read_record(run).meta
+        which = {
+            "dataset": meta["card"]["name"],
+            "source": meta["card"]["source"],
+            "method": run.method,
+            "seed": run.seed,
+        }
+        rows += [epoch | which for epoch in meta["history"]]
+    return pd.DataFrame(rows)
 
 
 def record_path(run: Run) -> Path:

@@ -33,7 +33,6 @@ class Study:
     profile: Profile
     refs: tuple[DataRef, ...]
     device: str
-    missing: tuple[str, ...] = ()  # what a data folder lacks, a message for each data set
 
     @property
     def source(self) -> str:
@@ -65,13 +64,9 @@ class Study:
             if METHODS[method].family == "emotions" and not any(self._suits(method, ref) for ref in self.refs):
                 names = ", ".join(ref.name for ref in self.refs)
                 raise DataError(f"{method} needs emotion labels, which none of the study's data sets has ({names})")
-        return [
-            Run(ref, method, configs[method], self.profile.training, seed)
-            for ref in refs
-            for method in methods
-            if self._suits(method, ref)
-            for seed in self.profile.seeds
-        ]
+        pairs = [(ref, method) for ref in refs for method in methods if self._suits(method, ref)]
+        training, seeds = self.profile.training, self.profile.seeds
+        return [Run(ref, method, configs[method], training, seed) for ref, method in pairs for seed in seeds]
 
     def _suits(self, method: str, ref: DataRef) -> bool:
         if METHODS[method].family == "emotions":
@@ -92,38 +87,34 @@ class Study:
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
         """Writes `<results>/<profile>/<name>.csv` atomically, numbers with six digits."""
-        return self._write(f"{name}.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        return self.save_text(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"), f"{name}.csv")
 
     def save_text(self, text: str, name: str) -> Path:
         """Writes `<results>/<profile>/<name>` atomically."""
-        return self._write(name, text)
+        path = self.results / name
+        write_atomic(path, lambda file: file.write(text.encode()))
+        return path
 
     def show(self, figure: Figure, name: str) -> Figure:
         """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it."""
         save_figure(figure, self.figures, name)
         return figure
 
-    def _write(self, name: str, text: str) -> Path:
-        path = self.results / name
-        write_atomic(path, lambda file: file.write(text.encode()))
-        return path
-
     def provenance(self, rows: pd.DataFrame) -> str:
         """JSON: the profile, the data cards (without paths), what wrote the tables, and the commits, devices and
         versions of PyTorch that trained the runs in `rows`."""
         trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
-        cards = [asdict(dataset.card) for dataset in self.datasets()]
-        whole = {"written": provenance()} | trained | {"profile": as_json(self.profile), "data": cards}
-        return json.dumps(whole, indent=2) + "\n"
+        study = {"profile": as_json(self.profile), "data": [asdict(dataset.card) for dataset in self.datasets()]}
+        return json.dumps({"written": provenance()} | trained | study, indent=2) + "\n"
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes name.pdf and name.png (300 dpi) to the folder, each atomically; returns their paths."""
-    paths = [folder / f"{name}.{suffix}" for suffix in METADATA]
-    for path, metadata in zip(paths, METADATA.values(), strict=True):
-        with plt.style.context(common.FIGURE_STYLE, after_reset=True):
-            write_atomic(path, lambda file, p=path, m=metadata: figure.savefig(file, format=p.suffix[1:], metadata=m))
-    return paths
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in METADATA}
+    with plt.style.context(common.FIGURE_STYLE, after_reset=True):
+        for kind, path in paths.items():
+            write_atomic(path, lambda file, kind=kind: figure.savefig(file, format=kind, metadata=METADATA[kind]))
+    return list(paths.values())
 
 
 def open_study(
@@ -145,14 +136,11 @@ def open_study(
     """
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)
-    chosen = resized(PROFILES[profile], seeds or None, split_names(datasets), split_names(methods))
-    refs, missing = resolve_all(
-        chosen.datasets, data=data or None, normalize=chosen.normalize, sizes=dict(chosen.synthetic)
-    )
-    if datasets and {ref.name for ref in refs} - set(chosen.datasets):
-        raise ValueError(
-            f"datasets is {datasets!r}, but data is the one file {data or common.data_folder()}; leave one out"
-        )
+    size = resized(PROFILES[profile], seeds or None, split_names(datasets), split_names(methods))
+    refs, missing = resolve_all(size.datasets, data=data or None, normalize=size.normalize, sizes=dict(size.synthetic))
+    if datasets and {ref.name for ref in refs} - set(size.datasets):
+        place = data or common.data_folder()
+        raise ValueError(f"datasets is {datasets!r}, but data is the one file {place}; leave one out")
     for message in missing:
         print(f"Left out: {message}\n")
-    return Study(chosen, tuple(refs), device, tuple(missing))
+    return Study(size, tuple(refs), device)

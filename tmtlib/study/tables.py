@@ -10,10 +10,11 @@ import pandas as pd
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper.facts import PAPER_METRICS, printed
 from tmtlib.stats import metrics
-from tmtlib.stats.statistics import adjusted_p, interval_or_nan, paired_p
+from tmtlib.stats.statistics import adjusted_p, over_seeds, paired_p
 from tmtlib.study.methods import method_title, method_titles
 
 METRICS = tuple(metrics.LABELS)
+COLUMN_TITLES = {**metrics.LABELS, "f1_5class": "F1 (5-class)", "mae": "MAE"}
 KEYS = ["dataset", "source", "alignment", "method"]
 TABLE1_COLUMNS = [*KEYS, "metric", "mean", "sd", "n", "low", "high", "p_adjusted", "paper"]
 BASELINE = "tmt"  # what p_adjusted compares with
@@ -27,37 +28,27 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
     over the table; NaN for TMT, other or no seeds, and differences without spread. paper: the printed value for the
     data set of that name, or NaN. A metric undefined in some run has no row, but a NaN MAE (failed training) has.
     """
-    values = rows.assign(pair=_pairs(rows)).melt([*KEYS, "pair"], [m for m in METRICS if m in rows], "metric", "value")
-    cells = {cell: group.set_index("pair")["value"] for cell, group in values.groupby([*KEYS, "metric"], sort=False)}
-    records = []
-    for cell, runs in cells.items():
-        interval = interval_or_nan(runs, skipna=False)
-        spread = (interval.mean, runs.std(ddof=1), interval.n, interval.low, interval.high)
-        records.append((*cell, *spread, _p(runs, cells, cell)))
-    table = pd.DataFrame(records, columns=[*KEYS, "metric", "mean", "sd", "n", "low", "high", "p"])
+    cell, pair = [*KEYS, "metric"], rows["seed"] if "seed" in rows else rows.groupby(KEYS).cumcount()
+    values = rows.assign(pair=pair).melt([*KEYS, "pair"], [m for m in METRICS if m in rows], "metric", "value")
+    runs = {names: group.set_index("pair")["value"] for names, group in values.groupby(cell, sort=False)}
+    table = over_seeds(values, cell, "value", skipna=False)
+    table["sd"] = [group.std() for group in runs.values()]
+    table["p"] = [_p(group, runs.get((*names[:3], BASELINE, names[4]))) for names, group in runs.items()]
     table = table[table["mean"].notna() | (table["metric"] == "mae")]
-    order = {key: pd.Categorical(table[key], rows[key].unique()) for key in ("dataset", "method")}
-    table = table.assign(**order).sort_values(["dataset", "method"], kind="stable")
-    table = table.astype(rows.dtypes[["dataset", "method"]].to_dict())
+    places = {key: {name: i for i, name in enumerate(rows[key].unique())} for key in ("dataset", "method")}
+    table = table.sort_values([*places], key=lambda names: names.map(places[names.name]), kind="stable")
     table["p_adjusted"] = adjusted_p(table["p"])
-    table["paper"] = [printed(*cell) for cell in zip(table["dataset"], table["method"], table["metric"], strict=True)]
+    table["paper"] = [printed(*names) for names in table[["dataset", "method", "metric"]].itertuples(index=False)]
     return table[TABLE1_COLUMNS].reset_index(drop=True)
 
 
-def _pairs(rows: pd.DataFrame) -> pd.Series:
-    """What pairs runs of two methods: their seed, or without that column their order."""
-    return rows["seed"] if "seed" in rows else rows.groupby(KEYS, sort=False).cumcount()
-
-
-def _p(runs: pd.Series, cells: dict[tuple, pd.Series], cell: tuple) -> float:
-    """p of the paired t test of a cell against TMT's, or NaN."""
-    dataset, source, alignment, method, metric = cell
-    before = cells.get((dataset, source, alignment, BASELINE, metric))
-    if method == BASELINE or before is None or len(runs) < 2 or set(runs.index) != set(before.index):
+def _p(after: pd.Series, before: pd.Series | None) -> float:
+    """p of the paired t test of runs with the same unique index, or NaN."""
+    if before is None or not after.index.is_unique or not before.index.is_unique:
         return math.nan
-    if runs.index.has_duplicates or before.index.has_duplicates or runs.isna().any() or before.isna().any():
+    if set(after.index) != set(before.index) or after.isna().any() or before.isna().any():
         return math.nan
-    return paired_p(runs, before[runs.index])
+    return paired_p(after, before[after.index])
 
 
 SHOWN = ("acc5", "f1_5class", "mae", "corr")
@@ -84,19 +75,18 @@ def _wide(table: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
     cells = table[table["metric"].isin(wanted)]
     printed_cells = cells["paper"].where(cells["metric"].isin(PAPER_METRICS))
     cells = cells.assign(paper=printed_cells.map("{:.4g}".format, na_action="ignore"))
-    keys = ["dataset", "source", "method"]
-    wide = cells.pivot(index=keys, columns="metric", values=["text", "paper", "judgement"])
+    keys, titles = ["dataset", "source", "method"], {"text": "", "paper": ", paper (real data)"}
+    titles |= {"judgement": " better than TMT?"}
     n = cells.groupby(keys, sort=False)["n"].max()
-    wide = wide.reindex(n.index)
+    wide = cells.pivot(index=keys, columns="metric", values=[*titles]).reindex(n.index)
     columns = {
-        "data": [dataset_title(dataset, source) for dataset, source, _ in n.index],
-        "method": [method_title(method) for *_, method in n.index],
+        "data": [dataset_title(*names[:2]) for names in n.index],
+        "method": [method_title(m) for *_, m in n.index],
     }
-    titles = {"text": "{}", "paper": "{}, paper (real data)", "judgement": "{} better than TMT?"}
     for metric in wanted:
         for value, title in titles.items():
             if (value, metric) in wide and wide[value, metric].notna().any():
-                columns[title.format(short_label(metric))] = wide[value, metric].astype(object).fillna("").to_numpy()
+                columns[COLUMN_TITLES[metric] + title] = wide[value, metric].astype(object).fillna("").to_numpy()
     return pd.DataFrame(columns | {"n": n.to_numpy()})
 
 
@@ -107,11 +97,6 @@ def intervals(frame: pd.DataFrame, mean: str, form: str = ".3f", low: str = "low
         for m, a, b in frame[[mean, low, high]].itertuples(index=False)
     ]
     return pd.Series(texts, index=frame.index, dtype=object)
-
-
-def short_label(metric: str) -> str:
-    """A metric's name as a column title."""
-    return {"f1_5class": "F1 (5-class)", "mae": "MAE"}.get(metric, metrics.LABELS[metric])
 
 
 def titled(frame: pd.DataFrame) -> pd.DataFrame:

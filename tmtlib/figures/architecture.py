@@ -241,7 +241,7 @@ def _framework(seen: Probe) -> dict[str, tuple[Stage, str]]:
         lines = f"text_bert {tuple(batch.text_bert.shape)}", f"bert {out['bert']}"
         boxes["text"] = Stage("text", lines, count_parameters(model.bert)), COLOURS["text"]
     for group, colour in COLOURS.items():
-        symbol, shape = "$I$" if group == "shared" else _symbol("S", group), tuple(trace.tokens[group].shape)
+        shape, symbol = tuple(trace.tokens[group].shape), "$I$" if group == "shared" else rf"$S_{{\mathrm{{{group}}}}}$"
         boxes[f"S_{group}"] = Stage(symbol, (group, f"{shape}", "■" * shape[1])), colour
     for name, colour in zip(MUTUAL, (style.NEUTRAL, COLOURS["shared"]), strict=True):
         half, (target, source) = getattr(model, name), inputs[name]
@@ -250,10 +250,6 @@ def _framework(seen: Probe) -> dict[str, tuple[Stage, str]]:
     if model.weighting is not None:
         boxes["weighting"] = steps["weighting"], style.ACCENT
     return boxes
-
-
-def _symbol(letter: str, modality: str) -> str:
-    return rf"${letter}_{{\mathrm{{{modality}}}}}$"
 
 
 @style.styled
@@ -266,41 +262,46 @@ def figure3_amw(model: TMT, batch: Batch, title: str = "") -> Figure:
     if getattr(model, "weighting", None) is None:
         raise ValueError("the model has no weighting, so there is no mechanism to show; give one with a weighting")
     seen = probe(model, batch)
-    steps, figure = stages(seen), plt.figure(figsize=(style.TWO_COLUMNS, 3.2))
-    boxes = [*_draw_softmax(figure, seen), *_draw_products(figure, seen)]
-    row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.075, "top": 0.205})
+    steps, figure = stages(seen), plt.figure(figsize=(style.TWO_COLUMNS, 2.9))
+    _draw_softmax(figure, seen)
+    letter, shape, goal = "S", tuple(seen.trace.tokens["text"].shape), f"mutual transformer {seen.inputs[MUTUAL[0]][0]}"
+    if seen.weighs_inputs:
+        letter, goal = "X", f"encoder {seen.inputs['encoder.0'][0]}, with label tokens"
+        shape = "; ".join(f"{seen.outputs[f'project.{m}']}" for m in MODALITIES)
+    of = rf"${letter}_m$ {shape} $\odot$ $A_m$ {tuple(seen.trace.weights[:, 0].shape)}, m = {', '.join(MODALITIES)}"
+    product = figure.add_axes((0.02, 0.36, 0.96, 0.15))
+    draw_box(product, Stage(PLACEMENTS[model.config.placement], (of, f"into the {goal}")), style.ACCENT)
+    row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.09, "top": 0.25})
     for ax, step in zip(row, steps, strict=True):
         colour = style.ACCENT if step.name == "weighting" else style.NEUTRAL
         draw_box(ax, Stage(step.name.replace(" ", "\n"), (), step.parameters), colour)
     for a, b in pairwise(row):
         draw_arrow(a, b)
-    weighting, total = count_parameters(model.weighting), count_parameters(model)
-    facts = f"{type(model.weighting).__name__}, {weighting:,} of {total:,} parameters"
-    return _finished(figure, [*boxes, *row], f"{title}: {facts}".removeprefix(": "), "bottom row: where it sits")
+    facts = f"{type(model.weighting).__name__}, {count_parameters(model.weighting):,} of {count_parameters(model):,}"
+    title = f"{title}: {facts} parameters".removeprefix(": ")
+    return _finished(figure, [product, *row], title, "bottom row: where it sits")
 
 
-def _draw_softmax(figure: Figure, seen: Probe) -> list[Axes]:
-    """W and A as heat maps with an arrow between; returns the box that stands for W where there is none."""
-    weighting, weights, boxes = seen.model.weighting, seen.trace.weights, []
+def _draw_softmax(figure: Figure, seen: Probe) -> None:
+    """W, where there is one, and A as heat maps with an arrow between."""
+    weighting, weights = seen.model.weighting, seen.trace.weights
     widths = {"W": 1.85, "W_bar": 0.07, "between": 1.77, "A": 1.75, "A_bar": 0.07}
-    place = {"left": 0.08, "right": 0.9, "bottom": 0.655, "top": 0.86, "wspace": 0.05}
+    place = {"left": 0.08, "right": 0.9, "bottom": 0.63, "top": 0.85, "wspace": 0.05}
     axes = figure.subplot_mosaic([list(widths)], width_ratios=list(widths.values()), gridspec_kw=place)
-    axes["between"].set_axis_off()
-    draw_arrow(axes["between"], axes["between"], (0.3, 0.5), (0.6, 0.5))
-    a = weights.float().mean(0).numpy(force=True)
+    a, how = weights.float().mean(0).numpy(force=True), type(weighting).__name__
     which = "the same for every utterance" if len(weights) == 1 else "mean over the batch"
     maps = {"A": (a, weight_norm([a]), mean_labels(a), f"A {tuple(weights.shape)}, {which}")}
     if hasattr(weighting, "W"):
-        w, how = weighting.W.numpy(force=True), type(weighting).__name__
+        w = weighting.W.numpy(force=True)
         maps["W"] = w, CenteredNorm(0, max(1e-3, np.abs(w).max())), MODALITIES, f"W {w.shape}, learnable"
-        if isinstance(weighting, AMW):
-            how = f"softmax over\nM modalities,\ntemperature {weighting.temperature:g}"
-        axes["between"].text(0.45, 0.58, how, ha="center", va="bottom", fontsize=SIZE)
     else:
-        axes["W_bar"].set_axis_off()
-        name, *learned, _, _ = _weighting_stage(seen).lines
-        draw_box(axes["W"], Stage(name, ("no W", *learned)), style.ACCENT, dashed=not count_parameters(weighting))
-        boxes = [axes["W"]]
+        how = "\n".join([how, "no W", *_weighting_stage(seen).lines[1:-2]])
+    if isinstance(weighting, AMW):
+        how = f"softmax over\nM modalities,\ntemperature {weighting.temperature:g}"
+    axes["between"].text(0.45, 0.58, how, ha="center", va="bottom", fontsize=SIZE)
+    draw_arrow(axes["between"], axes["between"], (0.3, 0.5), (0.6, 0.5))
+    for name in ("between", *(() if "W" in maps else ("W", "W_bar"))):
+        axes[name].set_axis_off()
     for name, (values, norm, labels, title) in maps.items():
         weight_colourbar(figure, heat_map(axes[name], values, norm, labels), cax=axes[f"{name}_bar"])
         for label, colour in zip(axes[name].get_yticklabels(), style.MODALITY_COLOURS.values(), strict=True):
@@ -308,22 +309,3 @@ def _draw_softmax(figure: Figure, seen: Probe) -> list[Axes]:
         axes[name].set_xticks([])
         axes[name].set_xlabel("feature", fontsize=SIZE, labelpad=1)
         axes[name].set_title(title, fontsize=7)
-    return boxes
-
-
-def _draw_products(figure: Figure, seen: Probe) -> list[Axes]:
-    """What is weighted, by what, and the equation of the placement; returns the boxes."""
-    letter, shapes = "S", {m: tuple(seen.trace.tokens[m].shape) for m in MODALITIES}
-    goal = f"into the mutual transformer {seen.inputs[MUTUAL[0]][0]}"
-    if seen.weighs_inputs:
-        letter, shapes = "X", {m: seen.outputs[f"project.{m}"] for m in MODALITIES}
-        goal = f"into the encoder {seen.inputs['encoder.0'][0]}, with label tokens"
-    place = {"left": 0.02, "right": 0.98, "bottom": 0.29, "top": 0.55, "wspace": 0.08, "hspace": 0.8}
-    boxes = figure.subplot_mosaic([MODALITIES, ["sum"] * 3], height_ratios=(1.4, 1), gridspec_kw=place)
-    draw_box(boxes["sum"], Stage(f"{PLACEMENTS[seen.model.config.placement]},  {goal}"), style.NEUTRAL)
-    weights = tuple(seen.trace.weights[:, 0].shape)
-    for (m, colour), x in zip(style.MODALITY_COLOURS.items(), (0.155, 0.5, 0.845), strict=True):
-        product = rf"{_symbol(letter, m)} $\odot$ {_symbol('A', m)}"
-        draw_box(boxes[m], Stage(product, (rf"{shapes[m]} $\odot$ {weights}",)), colour)
-        draw_arrow(boxes[m], boxes["sum"], (0.5, 0), (x, 1), colour)
-    return list(boxes.values())

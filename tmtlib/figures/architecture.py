@@ -30,12 +30,8 @@ from tmtlib.models.tmt import GROUPS, MUTUAL, TMT
 SIZE = 6.5  # points, of the words in boxes; smaller where a box is too narrow
 PITCH = 1.22  # from line to line, in sizes
 COLOURS = {"shared": "#5B5B8C", **style.MODALITY_COLOURS}  # of token groups
-PLACEMENTS = {
-    "R1": r"$S$′$_m = A_m \odot S_m$",
-    "R1M": r"$S$′$_m = M\,A_m \odot S_m$",
-    "R2": r"$S$′$ = \Sigma_m\,A_m \odot S_m$",
-    "R3": r"$X$′$_m = A_m \odot X_m$",
-}
+PLACEMENTS = {"R1": r"$S$′$_m = A_m \odot S_m$", "R1M": r"$S$′$_m = M\,A_m \odot S_m$"}
+PLACEMENTS |= {"R2": r"$S$′$ = \Sigma_m\,A_m \odot S_m$", "R3": r"$X$′$_m = A_m \odot X_m$"}
 
 
 class Probe(NamedTuple):
@@ -190,8 +186,7 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
     """Counterpart of the paper's Figure 2: the framework of one TMT, with or without a weighting, left to right."""
     seen, (target, source) = probe(model, batch), MUTUAL  # halves whose targets and sources are the specific tokens
     columns = [  # width, and the boxes from top to bottom: shared, text, audio, vision
-        (0.78, ("tokens", *MODALITIES)),
-        (0.84, ("tokens", *(f"project.{m}" for m in MODALITIES))),
+        (1.1, ("tokens", *MODALITIES)),
         (0.98, ("encoder",) * 4),
         (0.74, ("S_shared", *(f"S_{m}" for m in MODALITIES))),
         (0.12, (".",) * 4),  # for the crossing arrows
@@ -199,7 +194,7 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
         (0.84, ("head",) * 4),
     ]
     if model.weighting is not None:
-        at = 2 if seen.weighs_inputs else 4
+        at = 1 if seen.weighs_inputs else 3
         columns.insert(at, (0.92, (columns[at - 1][1][0], *("weighting",) * 3)))
     widths, names = zip(*columns, strict=True)
     rows = [*zip(*names, strict=True)]
@@ -231,15 +226,15 @@ def _framework(seen: Probe) -> dict[str, tuple[Stage, str]]:
     model, batch, inputs, out, trace = seen
     steps = {step.name: step for step in stages(seen)}
     head = steps["head"]._replace(lines=[part for line in steps["head"].lines for part in textwrap.wrap(line, 18)])
-    boxes = {"tokens": (steps["tokens, positions"], COLOURS["shared"])}
-    boxes |= {"encoder": (steps["encoder"], style.NEUTRAL), "head": (head, style.NEUTRAL)}
+    boxes = {"tokens": (steps["tokens, positions"], COLOURS["shared"]), "head": (head, style.NEUTRAL)}
+    boxes["encoder"] = steps["encoder"], style.NEUTRAL
     for m, linear in model.project.items():
-        lines = f"{type(linear).__name__} {linear.in_features} → {linear.out_features}", f"{out[f'project.{m}']}"
-        boxes[f"project.{m}"] = Stage(f"project.{m}", lines, count_parameters(linear)), COLOURS[m]
-        boxes[m] = Stage(m, (f"{tuple(batch.features[m].shape)}",)), COLOURS[m]
-    if model.bert is not None:
-        lines = f"text_bert {tuple(batch.text_bert.shape)}", f"bert {out['bert']}"
-        boxes["text"] = Stage("text", lines, count_parameters(model.bert)), COLOURS["text"]
+        given, parameters = [f"features {tuple(batch.features[m].shape)}"], count_parameters(linear)
+        if m == "text" and model.bert is not None:
+            given = [f"text_bert {tuple(batch.text_bert.shape)}", f"bert {out['bert']}"]
+            parameters += count_parameters(model.bert)
+        lines = *given, f"Linear {linear.in_features} → {linear.out_features}", f"out {out[f'project.{m}']}"
+        boxes[m] = Stage(m, lines, parameters), COLOURS[m]
     for group, colour in COLOURS.items():
         shape, symbol = tuple(trace.tokens[group].shape), "$I$" if group == "shared" else rf"$S_{{\mathrm{{{group}}}}}$"
         boxes[f"S_{group}"] = Stage(symbol, (group, f"{shape}", "■" * shape[1])), colour

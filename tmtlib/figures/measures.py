@@ -126,22 +126,19 @@ def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure
     grid = style.facets(table, "measure", height=1.75, col_wrap=min(count, 3 if count <= 9 else 4))
     for ax, rows in style.panel_rows(grid):
         against_truth(ax, rows, "mean", top, s=9, alpha=0.8)
-        if agreement is not None:
-            words = _correlation(_named(agreement), rows["measure"].iloc[0])
-            ax.text(0.04, 0.96, words, transform=ax.transAxes, va="top", fontsize=6)
     style.label_axes(grid, "synthetic share", "share by measure")
-    handles = [*style.modality_entries(), style.entry("share = truth", **style.DIAGONAL)]
     n, method = table["dataset"].nunique(), style.method_title(table["method"].iloc[0])
     note = f"{method}: one point a world and modality, n = {n} synthetic worlds"
-    brackets = "; ρ: rank correlation, 95 % bootstrap interval over worlds" if agreement is not None else ""
-    return style.legend(grid.figure, handles, note + brackets)
-
-
-def _correlation(agreement: pd.DataFrame, measure: str) -> str:
-    row = agreement[(agreement["measure"] == measure) & (agreement["statistic"] == "spearman")].iloc[0]
-    if np.isnan(row["value"]):
-        return "ρ undefined"
-    return f"ρ = {row['value']:.2f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]")
+    if agreement is not None:
+        note += "; ρ: rank correlation, 95 % bootstrap interval over worlds"
+        correlations = _named(agreement[agreement["statistic"] == "spearman"]).set_index("measure")
+        for measure, ax in grid.axes_dict.items():
+            rho, low, high = correlations.loc[measure, ["value", "low", "high"]]
+            words = "ρ undefined" if np.isnan(rho) else f"ρ = {rho:.2f}"
+            words += "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            ax.text(0.04, 0.96, words, transform=ax.transAxes, va="top", fontsize=6)
+    handles = [*style.modality_entries(), style.entry("share = truth", **style.DIAGONAL)]
+    return style.legend(grid.figure, handles, note)
 
 
 @style.styled

@@ -263,9 +263,10 @@ def figure3_amw(model: TMT, batch: Batch, title: str = "") -> Figure:
     if seen.weighs_inputs:
         letter, goal = "X", f"encoder {seen.inputs['encoder.0'][0]}, with label tokens"
         shape = "; ".join(f"{seen.outputs[f'project.{m}']}" for m in MODALITIES)
-    of = rf"${letter}_m$ {shape} $\odot$ $A_m$ {tuple(seen.trace.weights[:, 0].shape)}, m = {', '.join(MODALITIES)}"
+    weights = tuple(seen.trace.weights[:, 0].shape)
+    factors = rf"${letter}_m$ {shape} $\odot$ $A_m$ {weights}, m = {', '.join(MODALITIES)}"
     product = figure.add_axes((0.02, 0.36, 0.96, 0.15))
-    draw_box(product, Stage(PLACEMENTS[model.config.placement], (of, f"into the {goal}")), style.ACCENT)
+    draw_box(product, Stage(PLACEMENTS[model.config.placement], (factors, f"into the {goal}")), style.ACCENT)
     row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.09, "top": 0.25})
     for ax, step in zip(row, steps, strict=True):
         colour = style.ACCENT if step.name == "weighting" else style.NEUTRAL

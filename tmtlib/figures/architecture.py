@@ -71,7 +71,7 @@ def probe(model: TMT, batch: Batch) -> Probe:
     def note(module: nn.Module, args: tuple, output) -> None:
         if (name := names.get(module)) is not None:
             inputs[name] = [tuple(x.shape) for x in args if isinstance(x, torch.Tensor)]
-            outputs[name] = tuple((output[0] if isinstance(output, tuple) else output).shape)
+            outputs[name] = tuple((output if isinstance(output, torch.Tensor) else output[0]).shape)
 
     training = model.training
     try:

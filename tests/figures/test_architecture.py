@@ -13,12 +13,12 @@ from tmtlib import figures
 from tmtlib.common import MODALITIES
 from tmtlib.figures.architecture import probe, stages
 from tmtlib.figures.style import ACCENT
-from tmtlib.models.base import Model, Trace, count_parameters
+from tmtlib.models.base import count_parameters
 
 
 def parameters_in(figure) -> list[int]:
-    found = (re.search(r"([\d,]+) parameters", t.get_text()) for t in words(figure))
-    return [int(m[1].replace(",", "")) for m in found if m]
+    matches = (re.search(r"([\d,]+) parameters", t.get_text()) for t in words(figure))
+    return [int(match[1].replace(",", "")) for match in matches if match]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -65,32 +65,14 @@ def test_fusion_highlights_what_differs_and_nothing_else():
     assert sum(parameters_in(figure)) == 2 * (count_parameters(plain) + count_parameters(model))
     same = figures.figure1_fusion({"a": plain, "b": plain}, batch)
     assert not coloured(same, accent)
-    parameters = {step.name: step.parameters for step in stages(model, batch)}
+    parameters = {step.name: step.parameters for step in stages(probe(model, batch))}
     assert parameters["weighting"] == 3 * SMOKE.model.width == model.weighting.W.numel()
 
 
-class Pooled(Model):
-    """A model that is no TMT, with a parameter of its own."""
-
-    def __init__(self, config, family):
-        super().__init__(config, family)
-        self.last = nn.Linear(5, 1)
-        self.first = nn.ModuleDict({m: nn.LazyLinear(5) for m in MODALITIES})
-        self.scale = nn.Parameter(torch.ones(5))
-
-    def forward(self, batch, attention=False):
-        x = sum(self.first[m](batch.features[m].mean(1)) for m in MODALITIES)
-        return self.last(self.scale * x).squeeze(-1), Trace()
-
-
-def test_another_kind_of_model_is_told_by_its_modules():
+def test_another_kind_of_model_is_refused():
     model, batch = built()["tmt"]
-    other = Pooled(SMOKE.model, "sims")
-    other(batch)
-    steps = stages(other, batch)
-    assert [s.name for s in steps] == ["features", "first", "last", "own parameters"]
-    assert sum(s.parameters for s in steps) == count_parameters(other)
-    assert "out (7, 5)" in text_of(figures.figure1_fusion({"tmt": model, "pooled": other}, batch))
+    with pytest.raises(TypeError, match="model is a Linear; wanted a TMT"):
+        figures.figure1_fusion({"tmt": model, "pooled": nn.Linear(5, 1)}, batch)
 
 
 def test_looking_at_a_model_leaves_it_as_it_was():

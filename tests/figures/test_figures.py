@@ -238,8 +238,8 @@ def test_noise_runs_from_clean_to_noisy():
     assert len(figure.axes) == 8
     labels = [t.get_text() for t in figure.axes[-1].get_xticklabels()]
     assert labels == ["clean", "20", "10", "5", "0", "−5", "−10"]
-    some = frame.query("dataset == 'mosi' and modality == 'audio' and method == 'tmt_amw'")
-    wanted = some.groupby("level")["mae"].mean().sort_index(ascending=False)
+    rows = frame.query("dataset == 'mosi' and modality == 'audio' and method == 'tmt_amw'")
+    wanted = rows.groupby("level")["mae"].mean().sort_index(ascending=False)
     line = figure.axes[1].lines[1]  # TMT's is the first
     np.testing.assert_allclose(line.get_ydata(), wanted)
     assert to_hex(line.get_color()) == method_hex("tmt_amw")
@@ -249,8 +249,8 @@ def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
     figure, frame = drawing("frames"), frames_frame()
     assert len(figure.axes) == 4 and "trained masked" in figure.axes[1].get_title()
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.2, 1])
-    some = frame.query("dataset == 'mosi' and regime == 'masked' and method == 'tmt'")
-    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), some.groupby("level")["mae"].mean())
+    rows = frame.query("dataset == 'mosi' and regime == 'masked' and method == 'tmt'")
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), rows.groupby("level")["mae"].mean())
 
 
 def test_areas_are_drawn_at_their_values_masked_ones_open():
@@ -283,8 +283,8 @@ def test_weight_trajectories_start_at_a_third():
     ax = drawing("trajectories").axes[0]
     *lines, third = ax.lines
     assert set(third.get_ydata()) == {1 / 3} and all(line.get_ydata()[0] == pytest.approx(1 / 3) for line in lines)
-    some = trained()["weights"].query("dataset == 'mosi' and modality == 'vision'").groupby("epoch")["weight"].mean()
-    np.testing.assert_allclose(lines[2].get_ydata(), some)
+    rows = trained()["weights"].query("dataset == 'mosi' and modality == 'vision'").groupby("epoch")["weight"].mean()
+    np.testing.assert_allclose(lines[2].get_ydata(), rows)
 
 
 def test_heat_maps_share_a_scale_centred_at_a_third():
@@ -314,13 +314,13 @@ def test_worlds_shows_every_share_against_its_truth_and_the_correlation():
     figure = drawing("worlds")
     panels = {ax.get_title(): ax for ax in figure.axes}
     assert list(panels) == ["weight A", "Shapley, absent", "of MAE, absent", "occlusion", "gradient × input"]
-    some = table[(table["measure"] == "occlusion") & (table["modality"] == "audio")]
+    rows = table[(table["measure"] == "occlusion") & (table["modality"] == "audio")]
     (points,) = panels["occlusion"].collections
     audio = [to_hex(c) == figures.MODALITY_COLOURS["audio"].lower() for c in points.get_facecolor()]
     places = np.asarray(points.get_offsets(), float)[audio]
-    np.testing.assert_allclose(places, some[["truth", "mean"]].to_numpy(float))
-    found = worlds_agreement(table).set_index(["measure", "statistic"]).loc[("occlusion", "spearman")]
-    assert f"ρ = {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in text_of(figure)
+    np.testing.assert_allclose(places, rows[["truth", "mean"]].to_numpy(float))
+    correlation = worlds_agreement(table).set_index(["measure", "statistic"]).loc[("occlusion", "spearman")]
+    assert f"ρ = {correlation['value']:.2f} [{correlation['low']:.2f}, {correlation['high']:.2f}]" in text_of(figure)
     assert panels["weight A"].texts[0].get_text() == "ρ undefined" and "n = 6 synthetic worlds" in text_of(figure)
     with pytest.raises(ValueError, match="methods are tmt_amw, tmt; wanted one"):
         figures.worlds(pd.concat([table, table.assign(method="tmt")]))
@@ -331,9 +331,9 @@ def test_unimodal_shows_agreement_and_chance():
     ax = drawing("unimodal").axes[0]
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert len(dots) == 2
-    some = table[(table["dataset"] == "sims") & (table["method"] == "tmt_gated")].set_index("measure")
+    rows = table[(table["dataset"] == "sims") & (table["method"] == "tmt_gated")].set_index("measure")
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert labels == ["weight A", "Shapley, absent", "occlusion", "true importance"]
-    wanted = some.loc[["weight", "shapley_absent", "occlusion", "truth"], "agreement"]
+    wanted = rows.loc[["weight", "shapley_absent", "occlusion", "truth"], "agreement"]
     np.testing.assert_allclose(np.asarray(dots[1].get_xdata(), float), wanted)  # the second method's
     assert 0.41 in [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]

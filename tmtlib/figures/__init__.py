@@ -3,7 +3,8 @@
 
 No function reads a file (but for the style sheet) or keeps state: a figure is closed in pyplot before it is returned,
 so a notebook shows it once, as the value of a cell. One colour stands for one modality or method in every figure.
-Spread is always one standard deviation over seeds (ddof = 1), said in the figure with the number of seeds.
+Bands, and whiskers of means, are one standard deviation over seeds (ddof = 1); whiskers of differences, shares and
+agreement are 95 % intervals. Each figure says below its panels which, with the number of seeds.
 """
 
 from __future__ import annotations

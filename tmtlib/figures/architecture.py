@@ -1,13 +1,12 @@
-"""Figures 1 to 3: schematics read off built models while one real batch passes through, so they cannot disagree.
+"""Figures 1 to 3: schematics read off a built TMT while one real batch passes through it, so they cannot disagree.
 
-Shapes come from forward hooks, token counts from the trace, layers, heads and parameters from the modules. A `Stage` is
-a step of a computation; it is drawn as a box, which is an axes of its own, placed by `subplot_mosaic` or a grid.
+Shapes come from forward hooks, token counts from the trace, layers, heads and parameters from the modules.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -25,49 +24,54 @@ from tmtlib.common import MODALITIES
 from tmtlib.figures import style
 from tmtlib.figures.weights import heat_map, mean_labels, weight_colourbar, weight_norm
 from tmtlib.models.amw import AMW
-from tmtlib.models.base import Batch, Model, Trace, count_parameters
+from tmtlib.models.base import Batch, Trace, count_parameters
 from tmtlib.models.tmt import GROUPS, MUTUAL, TMT
 
 SIZE = 6.5  # points, of the words in boxes; smaller where a box is too narrow
 PITCH = 1.22  # from line to line, in sizes
 COLOURS = {"shared": "#5B5B8C", **style.MODALITY_COLOURS}  # of token groups
-PLACEMENTS = {
-    "R1": r"$S$′$_m = A_m \odot S_m$",
-    "R1M": r"$S$′$_m = M\,A_m \odot S_m$",
-    "R2": r"$S$′$ = \Sigma_m\,A_m \odot S_m$",
-    "R3": r"$X$′$_m = A_m \odot X_m$",
-}
+PLACEMENTS = {"R1": r"$S$′$_m = A_m \odot S_m$", "R1M": r"$S$′$_m = M\,A_m \odot S_m$"}
+PLACEMENTS |= {"R2": r"$S$′$ = \Sigma_m\,A_m \odot S_m$", "R3": r"$X$′$_m = A_m \odot X_m$"}
 
 
 class Probe(NamedTuple):
     """What one batch showed of a model: the shapes each module was given and gave, by its name, and the trace."""
 
+    model: TMT
+    batch: Batch
     inputs: dict[str, list[tuple[int, ...]]]  # of each tensor given by position
-    outputs: dict[str, tuple[int, ...]]  # in the order of the computation
+    outputs: dict[str, tuple[int, ...]]
     trace: Trace
+
+    @property
+    def weighs_inputs(self) -> bool:
+        """Placement R3, before the encoder."""
+        return self.model.weighting is not None and self.model.config.placement == "R3"
 
 
 class Stage(NamedTuple):
     """One step of a model's computation, as a box shows it."""
 
     name: str
-    lines: tuple[str, ...]
+    lines: tuple[str, ...] = ()
     parameters: int = 0
 
     @property
     def text(self) -> tuple[str, ...]:
-        count = (f"{self.parameters:,} parameters",) if self.parameters else ()
-        return (self.name, *self.lines, *count)
+        return self.name, *self.lines, *([f"{self.parameters:,} parameters"] if self.parameters else [])
 
 
-def probe(model: Model, batch: Batch) -> Probe:
-    """Passes the batch through the model in evaluation mode, without gradients; leaves the model as it was."""
+def probe(model: TMT, batch: Batch) -> Probe:
+    """Passes the batch through the model in evaluation mode, without gradients; leaves the model as it was. Raises
+    TypeError for a model that is no TMT."""
+    if not isinstance(model, TMT):
+        raise TypeError(f"model is a {type(model).__name__}; wanted a TMT, as figures 1 to 3 show its steps")
     names, inputs, outputs = {module: name for name, module in model.named_modules()}, {}, {}
 
     def note(module: nn.Module, args: tuple, output) -> None:
         if (name := names.get(module)) is not None:
             inputs[name] = [tuple(x.shape) for x in args if isinstance(x, torch.Tensor)]
-            outputs[name] = tuple((output[0] if isinstance(output, tuple) else output).shape)
+            outputs[name] = tuple((output if isinstance(output, torch.Tensor) else output[0]).shape)
 
     training = model.training
     try:
@@ -75,143 +79,114 @@ def probe(model: Model, batch: Batch) -> Probe:
             _, trace = model.eval()(batch)
     finally:
         model.train(training)
-    return Probe(inputs, outputs, trace)
+    return Probe(model, batch, inputs, outputs, trace)
 
 
-def stages(model: Model, batch: Batch) -> list[Stage]:
-    """The model's steps in order; their parameters add up to the model's. TMT's are told in full, another model's by
-    its top modules in the order in which they were called."""
-    seen = probe(model, batch)
-    if isinstance(model, TMT):
-        return _tmt_stages(model, batch, seen)
-    called = list(dict.fromkeys(name.split(".")[0] for name in seen.outputs))
-    children = {name: module for name, module in model.named_children() if count_parameters(module)}
-    steps = [Stage("features", _shapes({m: batch.features[m].shape for m in MODALITIES}))]
-    for name in sorted(children, key=lambda n: called.index(n) if n in called else len(called)):
-        last = [f"out {shape}" for key, shape in seen.outputs.items() if key.split(".")[0] == name][-1:]
-        steps.append(Stage(name, (type(children[name]).__name__, *last), count_parameters(children[name])))
-    rest = count_parameters(model) - sum(s.parameters for s in steps)
-    return steps + ([Stage("own parameters", (), rest)] if rest else [])
-
-
-def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
-    return tuple(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+def stages(seen: Probe) -> list[Stage]:
+    """The model's steps in order; their parameters add up to the model's."""
+    model, batch, inputs, out, _ = seen
+    tables, halves = [model.token_positions, *model.positions.values()], [getattr(model, name) for name in MUTUAL]
+    k, given = model.tokens.shape[1], inputs["encoder.0"][0]
+    features = [f"{m} {tuple(batch.features[m].shape)}" for m in MODALITIES]
+    tokens = f"label tokens {tuple(model.tokens.shape)}", f"positions {sum(t.shape[1] for t in tables)} × d"
+    last = out[f"encoder.{len(model.encoder) - 1}"]
+    encoder = _layers(model.encoder), f"{k} tokens + {given[1] - k} frames", f"in {given}", f"out {last}"
+    mutual = _layers(halves[0].layers), *(f"{name}: {out[name]}" for name in MUTUAL)
+    head = "means over tokens, added", ", ".join(type(m).__name__ for m in model.head), f"prediction {out['']}"
+    steps = [
+        Stage("features", tuple(features)),
+        Stage("project", tuple(f"{m} {out[f'project.{m}']}" for m in MODALITIES), count_parameters(model.project)),
+        Stage("tokens, positions", tokens, sum(p.numel() for p in (model.tokens, *tables))),
+        Stage("encoder", encoder, count_parameters(model.encoder)),
+        Stage("mutual transformer", mutual, sum(map(count_parameters, halves))),
+        Stage("head", head, count_parameters(model.head)),
+    ]
+    steps.insert(2 if seen.weighs_inputs else 4, _weighting_stage(seen))
+    if model.bert is not None:
+        steps[0] = Stage("features", (*features, f"bert {out['bert']}"), count_parameters(model.bert))
+    return steps
 
 
 def _layers(blocks: nn.ModuleList) -> str:
     return f"{len(blocks)} layers, {blocks[0].attention.heads} heads"
 
 
-def _weighs_inputs(model: TMT) -> bool:
-    """Placement R3, before the encoder."""
-    return model.weighting is not None and model.config.placement == "R3"
-
-
-def _tmt_stages(model: TMT, batch: Batch, seen: Probe) -> list[Stage]:
-    tables, k = [model.token_positions, *model.positions.values()], model.tokens.shape[1]
-    given, out = seen.inputs["encoder.0"][0], seen.outputs[f"encoder.{len(model.encoder) - 1}"]
-    tokens = f"label tokens {tuple(model.tokens.shape)}", f"positions {sum(t.shape[1] for t in tables)} × d"
-    encoder = _layers(model.encoder), f"{k} tokens + {given[1] - k} frames", f"in {given}", f"out {out}"
-    halves = [getattr(model, name) for name in MUTUAL]
-    mutual = _layers(halves[0].layers), *(f"{name}: {seen.outputs[name]}" for name in MUTUAL)
-    head = "means over tokens, added", ", ".join(type(m).__name__ for m in model.head), f"prediction {seen.outputs['']}"
-    projected = _shapes({m: seen.outputs[f"project.{m}"] for m in MODALITIES})
-    steps = [
-        Stage("features", _shapes({m: batch.features[m].shape for m in MODALITIES})),
-        Stage("project", projected, count_parameters(model.project)),
-        Stage("tokens, positions", tokens, sum(p.numel() for p in (model.tokens, *tables))),
-        Stage("encoder", encoder, count_parameters(model.encoder)),
-        Stage("mutual transformer", mutual, sum(map(count_parameters, halves))),
-        Stage("head", head, count_parameters(model.head)),
-    ]
-    steps.insert(2 if _weighs_inputs(model) else 4, _weighting_stage(model, seen))
-    if model.bert is not None:
-        steps.insert(1, Stage("bert", (f"text {seen.outputs['bert']}",), count_parameters(model.bert)))
-    return steps
-
-
-def _weighting_stage(model: TMT, seen: Probe) -> Stage:
-    """What the weighting is, where it acts and on what; or that there is none."""
-    if model.weighting is None:
+def _weighting_stage(seen: Probe) -> Stage:
+    """What the weighting is, what it learns and on what it acts; or that there is none."""
+    weighting = seen.model.weighting
+    if weighting is None:
         return Stage("no weighting", (r"$S$′$_m = S_m$",))
-    learned = [f"{name} {tuple(p.shape)}, learnable" for name, p in model.weighting.named_parameters()]
-    if len(learned) > 2:
-        learned = [f"{len(learned)} learnable tensors"]
-    weights = f"A {tuple(seen.trace.weights.shape)}"
-    lines = (type(model.weighting).__name__, *(learned or ["nothing to learn"]), weights)
-    return Stage("weighting", (*lines, PLACEMENTS[model.config.placement]), count_parameters(model.weighting))
+    learned = [f"{name} {tuple(p.shape)}, learnable" for name, p in weighting.named_parameters()]
+    learned = [f"{len(learned)} learnable tensors"] if len(learned) > 2 else learned or ["nothing to learn"]
+    lines = type(weighting).__name__, *learned, f"A {tuple(seen.trace.weights.shape)}"
+    return Stage("weighting", (*lines, PLACEMENTS[seen.model.config.placement]), count_parameters(weighting))
 
 
-def draw_box(ax: Axes, lines: Sequence[str], colour: str, dashed: bool = False) -> None:
-    """A box in a tint of its colour with its lines in the middle, the first in bold."""
+def draw_box(ax: Axes, stage: Stage, colour: str, dashed: bool = False) -> None:
+    """A box in a tint of its colour with the stage's text in the middle, the name in bold."""
     ax.set(xticks=[], yticks=[], facecolor=[1 - 0.15 * (1 - c) for c in to_rgb(colour)])
     ax.spines[:].set(visible=True, color=colour, linestyle="--" if dashed else "-", linewidth=0.8)
-    parts = [(part, i) for i, line in enumerate(lines) for part in line.split("\n")]
-    for j, (part, i) in enumerate(parts):
-        lift = ((len(parts) - 1) / 2 - j) * PITCH * SIZE
-        look = {"ha": "center", "va": "center", "fontsize": SIZE, "fontweight": "normal" if i else "bold"}
-        ax.annotate(part, (0.5, 0.5), (0, lift), xycoords="axes fraction", textcoords="offset points", **look)
+    lines = [(line, "normal" if i else "bold") for i, part in enumerate(stage.text) for line in part.split("\n")]
+    for j, (line, weight) in enumerate(lines):
+        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "center"}
+        lift = ((len(lines) - 1) / 2 - j) * PITCH * SIZE
+        ax.annotate(line, (0.5, 0.5), (0, lift), fontsize=SIZE, fontweight=weight, **place)
 
 
 def draw_arrow(a: Axes, b: Axes, start=(1, 0.5), end=(0, 0.5), colour="black", dashed: bool = False) -> None:
     """From one box to another; start and end in fractions of them."""
-    look = {"arrowstyle": "-|>", "mutation_scale": 6, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
-    look |= {"color": colour, "linestyle": (0, (3, 1.5)) if dashed else "-"}
-    a.figure.add_artist(ConnectionPatch(start, end, "axes fraction", "axes fraction", axesA=a, axesB=b, **look))
+    options = {"arrowstyle": "-|>", "mutation_scale": 6, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+    options |= {"color": colour, "linestyle": (0, (3, 1.5)) if dashed else "-"}
+    a.figure.add_artist(ConnectionPatch(start, end, "axes fraction", "axes fraction", axesA=a, axesB=b, **options))
 
 
-def _finished(figure: Figure, boxes: Iterable[Axes], title: str, facts: str, note: str) -> Figure:
-    """The figure with a title, facts beside it and a note, and with the words of all boxes in the greatest size, up to
-    SIZE, at which every box holds its own."""
-    inch, boxes, factor = 0.1 / figure.get_figheight(), list(boxes), 1.0
-    figure.suptitle(": ".join(filter(None, (title, facts))), fontsize=7.5, y=1 - inch, va="center")
+def _finished(figure: Figure, boxes: Iterable[Axes], title: str, note: str) -> Figure:
+    """The figure with a title and a note, and with the words of all boxes in the greatest size, up to SIZE, at which
+    every box holds its own."""
+    inch, factor, words = 0.1 / figure.get_figheight(), 1.0, []
+    figure.suptitle(title, fontsize=7.5, y=1 - inch, va="center")
     figure.text(0.5, inch, note, ha="center", va="center", fontsize=SIZE)
     for ax in boxes:
         width, height = ax.get_window_extent().size / figure.dpi - (0.06, 0.02)  # inches
-        wide = max(text.get_window_extent().width for text in ax.texts) / figure.dpi
-        high = len(ax.texts) * PITCH * SIZE / 72
-        factor = min(factor, width / wide, height / high)
-    for text in (text for ax in boxes for text in ax.texts):
+        widest = max(text.get_window_extent().width for text in ax.texts) / figure.dpi
+        factor = min(factor, width / widest, height / (len(ax.texts) * PITCH * SIZE / 72))
+        words += ax.texts
+    for text in words:
         text.set_fontsize(factor * SIZE)
         text.xyann = (0, factor * text.xyann[1])
     return figure
 
 
 @style.styled
-def figure1_fusion(models: Mapping[str, Model], batch: Batch, title: str = "") -> Figure:
+def figure1_fusion(models: Mapping[str, TMT], batch: Batch, title: str = "") -> Figure:
     """Counterpart of the paper's Figure 1: how the given models fuse, a column a model, by title or method name.
 
-    A step is highlighted when not all models have it with the same text; it is grey when they do.
+    A step is highlighted when not all models have it with the same text; it is grey when they do. Raises TypeError for
+    a model that is no TMT.
     """
-    columns = {name: stages(model, batch) for name, model in models.items()}
-    common = set.intersection(*map(set, columns.values()))
-    heights = [[1 + len(step.text) for step in steps] for steps in columns.values()]
-    if len({len(h) for h in heights}) == 1:  # columns of equally many steps have them in the same places
-        heights = [[max(row) for row in zip(*heights, strict=True)]] * len(columns)
-    inches = 0.9 + max(0.12 * sum(h) + 0.14 * len(h) for h in heights)
-    figure = plt.figure(figsize=(style.ONE_COLUMN if len(columns) == 1 else style.TWO_COLUMNS, inches))
-    sides = figure.add_gridspec(1, len(columns), left=0.02, right=0.98, bottom=0.24 / inches, top=1 - 0.6 / inches)
-    boxes = []
-    for side, (name, steps), ratios in zip(sides, columns.items(), heights, strict=True):
-        grid = side.subgridspec(len(steps), 1, height_ratios=ratios, hspace=0.14 * len(ratios) / (0.12 * sum(ratios)))
-        axes = grid.subplots()
+    columns = [stages(probe(model, batch)) for model in models.values()]
+    common = set.intersection(*map(set, columns))
+    heights = [1 + max(len(step.text) for step in row) for row in zip(*columns, strict=True)]
+    gap, inches = 0.14 * len(heights) / (0.12 * sum(heights)), 0.9 + 0.12 * sum(heights) + 0.14 * len(heights)
+    figure = plt.figure(figsize=(style.ONE_COLUMN if len(models) == 1 else style.TWO_COLUMNS, inches))
+    place = {"left": 0.02, "right": 0.98, "bottom": 0.24 / inches, "top": 1 - 0.6 / inches, "hspace": gap}
+    grid = figure.subplots(len(heights), len(models), squeeze=False, height_ratios=heights, gridspec_kw=place)
+    for axes, steps, (name, model) in zip(grid.T, columns, models.items(), strict=True):
         for ax, step in zip(axes, steps, strict=True):
-            draw_box(ax, step.text, style.NEUTRAL if step in common else style.ACCENT, dashed=not step.parameters)
+            draw_box(ax, step, style.NEUTRAL if step in common else style.ACCENT, dashed=not step.parameters)
         for a, b in pairwise(axes):
             draw_arrow(a, b, (0.5, 0), (0.5, 1))
-        axes[0].set_title(f"{style.method_title(name)}\n{count_parameters(models[name]):,} parameters", fontsize=7)
-        boxes += [*axes]
-    note = "coloured: not the same in all models; grey: the same; " if len(columns) > 1 else ""
-    return _finished(figure, boxes, title, "", note + "dashed: nothing to learn")
+        axes[0].set_title(f"{style.method_title(name)}\n{count_parameters(model):,} parameters", fontsize=7)
+    note = "coloured: not the same in all models; grey: the same; " if len(models) > 1 else ""
+    return _finished(figure, grid.flat, title, note + "dashed: nothing to learn")
 
 
 @style.styled
 def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
     """Counterpart of the paper's Figure 2: the framework of one TMT, with or without a weighting, left to right."""
-    target, source = MUTUAL  # halves whose targets and sources are the specific tokens
+    seen, (target, source) = probe(model, batch), MUTUAL  # halves whose targets and sources are the specific tokens
     columns = [  # width, and the boxes from top to bottom: shared, text, audio, vision
-        (0.78, ("tokens", *MODALITIES)),
-        (0.84, ("tokens", *(f"project.{m}" for m in MODALITIES))),
+        (1.1, ("tokens", *MODALITIES)),
         (0.98, ("encoder",) * 4),
         (0.74, ("S_shared", *(f"S_{m}" for m in MODALITIES))),
         (0.12, (".",) * 4),  # for the crossing arrows
@@ -219,81 +194,57 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
         (0.84, ("head",) * 4),
     ]
     if model.weighting is not None:
-        at = 2 if _weighs_inputs(model) else 4
+        at = 1 if seen.weighs_inputs else 3
         columns.insert(at, (0.92, (columns[at - 1][1][0], *("weighting",) * 3)))
     widths, names = zip(*columns, strict=True)
     rows = [*zip(*names, strict=True)]
     place = {"left": 0.006, "right": 0.994, "bottom": 0.1, "top": 0.91, "wspace": 0.17, "hspace": 0.25}
     figure = plt.figure(figsize=(style.TWO_COLUMNS, 3.3))
     boxes = figure.subplot_mosaic(rows, width_ratios=widths, gridspec_kw=place)
-    for name, (lines, colour) in _framework(model, batch).items():
-        draw_box(boxes[name], lines, colour)
+    for name, (stage, colour) in _framework(seen).items():
+        draw_box(boxes[name], stage, colour)
     for group, row in zip(GROUPS, rows, strict=True):
         boxes[f"S_{group}"].texts[-1].set_color(COLOURS[group])
-        _connect(boxes, group, [*dict.fromkeys(name for name in row[:-2] if name != ".")])
-    draw_arrow(boxes[target], boxes["head"], (1, 0.5), (0, 0.25))
-    draw_arrow(boxes[source], boxes["head"], (1, 0.5), (0, 0.75))
+        path = [boxes[name] for name in dict.fromkeys(row[:-2]) if name != "."]
+        middle = np.mean(boxes[f"S_{group}"].get_position().intervaly)
+        heights = [(middle - ax.get_position().y0) / ax.get_position().height for ax in path]  # in fractions of boxes
+        for (a, start), (b, end) in pairwise(zip(path, heights, strict=True)):
+            draw_arrow(a, b, (1, start), (0, end), COLOURS[group])
+        colour = style.ACCENT if path[-1] is boxes.get("weighting") else COLOURS[group]
+        solid, dashed, end = (source, target, 0.77) if group == "shared" else (target, source, 0.4)
+        draw_arrow(path[-1], boxes[solid], end=(0, end), colour=colour)
+        draw_arrow(path[-1], boxes[dashed], end=(0, end), colour=colour, dashed=True)
+    draw_arrow(boxes[target], boxes["head"], end=(0, 0.25))
+    draw_arrow(boxes[source], boxes["head"], end=(0, 0.75))
     facts = f"{count_parameters(model):,} parameters; shapes as seen on a batch of B = {len(batch.lengths['text'])}"
     note = "solid into the mutual transformer: target (queries); dashed: source (keys, values)"
-    return _finished(figure, boxes.values(), title, facts, note)
+    return _finished(figure, boxes.values(), f"{title}: {facts}".removeprefix(": "), note)
 
 
-def _framework(model: TMT, batch: Batch) -> dict[str, tuple[Sequence[str], str]]:
-    """The boxes of figure 2 by name: lines and colour."""
-    seen = probe(model, batch)
-    texts = {step.name: step.text for step in _tmt_stages(model, batch, seen)}
-    boxes = {
-        "tokens": (texts["tokens, positions"], COLOURS["shared"]),
-        "encoder": (texts["encoder"], style.NEUTRAL),
-        "head": ([re.sub(r", (?=[a-zA-Z])", ",\n", line) for line in texts["head"]], style.NEUTRAL),
-    }
-    for m in MODALITIES:
-        linear, shape = model.project[m], f"{seen.outputs[f'project.{m}']}"
-        lines = (
-            f"{type(linear).__name__} {linear.in_features} → {linear.out_features}",
-            f"{seen.outputs[f'project.{m}']}",
-        )
-        boxes[f"project.{m}"] = Stage(f"project.{m}", lines, count_parameters(linear)).text, COLOURS[m]
-        boxes[m] = (m, f"{tuple(batch.features[m].shape)}"), COLOURS[m]
-    if model.bert is not None:
-        lines = (f"text_bert {tuple(batch.text_bert.shape)}", f"bert {seen.outputs['bert']}")
-        boxes["text"] = Stage("text", lines, count_parameters(model.bert)).text, COLOURS["text"]
-    for group in GROUPS:
-        symbol, shape = "$I$" if group == "shared" else _symbol("S", group), tuple(seen.trace.tokens[group].shape)
-        boxes[f"S_{group}"] = (symbol, group, f"{shape}", "■" * shape[1]), COLOURS[group]
+def _framework(seen: Probe) -> dict[str, tuple[Stage, str]]:
+    """The boxes of figure 2 by name: stage and colour."""
+    model, batch, inputs, out, trace = seen
+    steps = {step.name: step for step in stages(seen)}
+    head = steps["head"]._replace(lines=[part for line in steps["head"].lines for part in textwrap.wrap(line, 18)])
+    boxes = {"tokens": (steps["tokens, positions"], COLOURS["shared"]), "head": (head, style.NEUTRAL)}
+    boxes["encoder"] = steps["encoder"], style.NEUTRAL
+    for m, linear in model.project.items():
+        given, parameters = [f"features {tuple(batch.features[m].shape)}"], count_parameters(linear)
+        if m == "text" and model.bert is not None:
+            given = [f"text_bert {tuple(batch.text_bert.shape)}", f"bert {out['bert']}"]
+            parameters += count_parameters(model.bert)
+        lines = *given, f"Linear {linear.in_features} → {linear.out_features}", f"out {out[f'project.{m}']}"
+        boxes[m] = Stage(m, lines, parameters), COLOURS[m]
+    for group, colour in COLOURS.items():
+        shape, symbol = tuple(trace.tokens[group].shape), "$I$" if group == "shared" else rf"$S_{{\mathrm{{{group}}}}}$"
+        boxes[f"S_{group}"] = Stage(symbol, (group, f"{shape}", "■" * shape[1])), colour
     for name, colour in zip(MUTUAL, (style.NEUTRAL, COLOURS["shared"]), strict=True):
-        half, (target, source) = getattr(model, name), seen.inputs[name]
-        lines = _layers(half.layers), f"target {target}", f"source {source}"
-        text = Stage(name.replace("from_", "from_\n"), lines, count_parameters(half)).text
-        boxes[name] = (*text, f"out {seen.outputs[name]}"), colour
+        half, (target, source) = getattr(model, name), inputs[name]
+        lines = _layers(half.layers), f"target {target}", f"source {source}", f"out {out[name]}"
+        boxes[name] = Stage(name.replace("from_", "from_\n"), lines, count_parameters(half)), colour
     if model.weighting is not None:
-        boxes["weighting"] = texts["weighting"], style.ACCENT
+        boxes["weighting"] = steps["weighting"], style.ACCENT
     return boxes
-
-
-def _symbol(letter: str, modality: str) -> str:
-    return rf"${letter}_{{\mathrm{{{modality}}}}}$"
-
-
-def _connect(boxes: Mapping[str, Axes], group: str, path: Sequence[str]) -> None:
-    """The arrows of figure 2 for a group of tokens: at the height of its row along a path of boxes, then into the
-    halves of the mutual transformer, as a target (solid) and as a source (dashed)."""
-
-    def height(name: str) -> float:
-        """The middle of the group's row as a fraction of a box."""
-        box, row = boxes[name].get_position(), boxes[f"S_{group}"].get_position()
-        return ((row.y0 + row.y1) / 2 - box.y0) / box.height
-
-    for a, b in pairwise(path):
-        draw_arrow(boxes[a], boxes[b], (1, height(a)), (0, height(b)), COLOURS[group])
-    target, source = MUTUAL
-    last, colour = boxes[path[-1]], style.ACCENT if path[-1] == "weighting" else COLOURS[group]
-    if group == "shared":
-        draw_arrow(last, boxes[source], (1, 0.5), (0, height(source)), colour)
-        draw_arrow(last, boxes[target], (1, 0.3), (0, 0.8), colour, dashed=True)
-    elif path[-1] != "weighting" or group == "audio":  # what the weighting gives is one thing
-        draw_arrow(last, boxes[target], (1, 0.5), (0, 0.5), colour)
-        draw_arrow(last, boxes[source], (1, 0.5), (0, 0.3), colour, dashed=True)
 
 
 @style.styled
@@ -305,69 +256,52 @@ def figure3_amw(model: TMT, batch: Batch, title: str = "") -> Figure:
     """
     if getattr(model, "weighting", None) is None:
         raise ValueError("the model has no weighting, so there is no mechanism to show; give one with a weighting")
-    seen, steps = probe(model, batch), stages(model, batch)
-    figure = plt.figure(figsize=(style.TWO_COLUMNS, 3.2))
-    boxes = [*_draw_softmax(figure, model, seen), *_draw_products(figure, model, seen)]
-    row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.075, "top": 0.205})
+    seen = probe(model, batch)
+    steps, figure = stages(seen), plt.figure(figsize=(style.TWO_COLUMNS, 2.9))
+    _draw_softmax(figure, seen)
+    letter, shape, goal = "S", tuple(seen.trace.tokens["text"].shape), f"mutual transformer {seen.inputs[MUTUAL[0]][0]}"
+    if seen.weighs_inputs:
+        letter, goal = "X", f"encoder {seen.inputs['encoder.0'][0]}, with label tokens"
+        shape = "; ".join(f"{seen.outputs[f'project.{m}']}" for m in MODALITIES)
+    weights = tuple(seen.trace.weights[:, 0].shape)
+    factors = rf"${letter}_m$ {shape} $\odot$ $A_m$ {weights}, m = {', '.join(MODALITIES)}"
+    product = figure.add_axes((0.02, 0.36, 0.96, 0.15))
+    draw_box(product, Stage(PLACEMENTS[model.config.placement], (factors, f"into the {goal}")), style.ACCENT)
+    row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.09, "top": 0.25})
     for ax, step in zip(row, steps, strict=True):
         colour = style.ACCENT if step.name == "weighting" else style.NEUTRAL
-        draw_box(ax, Stage(step.name.replace(" ", "\n"), (), step.parameters).text, colour)
+        draw_box(ax, Stage(step.name.replace(" ", "\n"), (), step.parameters), colour)
     for a, b in pairwise(row):
         draw_arrow(a, b)
-    weighting, total = count_parameters(model.weighting), count_parameters(model)
-    facts = f"{type(model.weighting).__name__}, {weighting:,} of {total:,} parameters"
-    return _finished(figure, [*boxes, *row], title, facts, "bottom row: where it sits")
+    facts = f"{type(model.weighting).__name__}, {count_parameters(model.weighting):,} of {count_parameters(model):,}"
+    title = f"{title}: {facts} parameters".removeprefix(": ")
+    return _finished(figure, [product, *row], title, "bottom row: where it sits")
 
 
-def _draw_softmax(figure: Figure, model: TMT, seen: Probe) -> list[Axes]:
-    """W and A as heat maps with an arrow between; returns the box that stands for W where there is none."""
-    place = {"left": 0.08, "right": 0.9, "bottom": 0.655, "top": 0.86, "wspace": 0.05}
+def _draw_softmax(figure: Figure, seen: Probe) -> None:
+    """W, where there is one, and A as heat maps with an arrow between."""
+    weighting, weights = seen.model.weighting, seen.trace.weights
     widths = {"W": 1.85, "W_bar": 0.07, "between": 1.77, "A": 1.75, "A_bar": 0.07}
+    place = {"left": 0.08, "right": 0.9, "bottom": 0.63, "top": 0.85, "wspace": 0.05}
     axes = figure.subplot_mosaic([list(widths)], width_ratios=list(widths.values()), gridspec_kw=place)
-    axes["between"].set_axis_off()
-    draw_arrow(axes["between"], axes["between"], (0.3, 0.5), (0.6, 0.5))
-
-    def draw_map(name: str, values: np.ndarray, norm: CenteredNorm, labels: Sequence[str], title: str) -> None:
-        ax = axes[name]
-        weight_colourbar(figure, heat_map(ax, values, norm, labels), cax=axes[f"{name}_bar"])
-        for label, colour in zip(ax.get_yticklabels(), style.MODALITY_COLOURS.values(), strict=True):
-            label.set_color(colour)
-        ax.set_xticks([])
-        ax.set_xlabel("feature", fontsize=SIZE, labelpad=1)
-        ax.set_title(title, fontsize=7)
-
-    weights = seen.trace.weights
-    a, which = weights.float().mean(0).numpy(force=True), "mean over the batch"
-    if len(weights) == 1:
-        which = "the same for every utterance"
-    draw_map("A", a, weight_norm([a]), mean_labels(a), f"A {tuple(weights.shape)}, {which}")
-    if not hasattr(model.weighting, "W"):
-        axes["W_bar"].set_axis_off()
-        first, *lines, _, _ = _weighting_stage(model, seen).lines
-        draw_box(axes["W"], (first, "no W", *lines), style.ACCENT, dashed=not count_parameters(model.weighting))
-        return [axes["W"]]
-    w, how = model.weighting.W.numpy(force=True), type(model.weighting).__name__
-    draw_map("W", w, CenteredNorm(0, max(1e-3, np.abs(w).max())), MODALITIES, f"W {w.shape}, learnable")
-    if isinstance(model.weighting, AMW):
-        how = f"softmax over\nM modalities,\ntemperature {model.weighting.temperature:g}"
+    a, how = weights.float().mean(0).numpy(force=True), type(weighting).__name__
+    which = "the same for every utterance" if len(weights) == 1 else "mean over the batch"
+    maps = {"A": (a, weight_norm([a]), mean_labels(a), f"A {tuple(weights.shape)}, {which}")}
+    if hasattr(weighting, "W"):
+        w = weighting.W.numpy(force=True)
+        maps["W"] = w, CenteredNorm(0, max(1e-3, np.abs(w).max())), MODALITIES, f"W {w.shape}, learnable"
+    else:
+        how = "\n".join([how, "no W", *_weighting_stage(seen).lines[1:-2]])
+    if isinstance(weighting, AMW):
+        how = f"softmax over\nM modalities,\ntemperature {weighting.temperature:g}"
     axes["between"].text(0.45, 0.58, how, ha="center", va="bottom", fontsize=SIZE)
-    return []
-
-
-def _draw_products(figure: Figure, model: TMT, seen: Probe) -> list[Axes]:
-    """What is weighted, by what, and the equation of the placement; returns the boxes."""
-    letter, shapes = "S", {m: tuple(seen.trace.tokens[m].shape) for m in MODALITIES}
-    goal = f"into the mutual transformer {seen.inputs[MUTUAL[0]][0]}"
-    if _weighs_inputs(model):
-        letter, shapes = "X", {m: seen.outputs[f"project.{m}"] for m in MODALITIES}
-        goal = f"into the encoder {seen.inputs['encoder.0'][0]}, with label tokens"
-    place = {"left": 0.02, "right": 0.98, "bottom": 0.29, "top": 0.55, "wspace": 0.08, "hspace": 0.8}
-    boxes = figure.subplot_mosaic([MODALITIES, ["sum"] * 3], height_ratios=(1.4, 1), gridspec_kw=place)
-    draw_box(boxes["sum"], (f"{PLACEMENTS[model.config.placement]},  {goal}",), style.NEUTRAL)
-    bar, weights = boxes["sum"].get_position(), tuple(seen.trace.weights[:, 0].shape)
-    for m, colour in style.MODALITY_COLOURS.items():
-        product = rf"{_symbol(letter, m)} $\odot$ {_symbol('A', m)}"
-        draw_box(boxes[m], (product, rf"{shapes[m]} $\odot$ {weights}"), colour)
-        x = (boxes[m].get_position().intervalx.mean() - bar.x0) / bar.width
-        draw_arrow(boxes[m], boxes["sum"], (0.5, 0), (x, 1), colour)
-    return list(boxes.values())
+    draw_arrow(axes["between"], axes["between"], (0.3, 0.5), (0.6, 0.5))
+    for name in ("between", *(() if "W" in maps else ("W", "W_bar"))):
+        axes[name].set_axis_off()
+    for name, (values, norm, labels, title) in maps.items():
+        weight_colourbar(figure, heat_map(axes[name], values, norm, labels), cax=axes[f"{name}_bar"])
+        for label, colour in zip(axes[name].get_yticklabels(), style.MODALITY_COLOURS.values(), strict=True):
+            label.set_color(colour)
+        axes[name].set_xticks([])
+        axes[name].set_xlabel("feature", fontsize=SIZE, labelpad=1)
+        axes[name].set_title(title, fontsize=7)

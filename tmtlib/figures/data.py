@@ -49,8 +49,8 @@ def _draw_labels(ax: Axes, data: Dataset) -> None:
     edges = np.arange(low, high + 1.5 * step, step) - step / 2
     for s in SPLITS:
         share = np.histogram(np.clip(data[s].labels, low, high), edges)[0] / len(data[s])
-        look = {"fill": True, "alpha": 0.6} if s == "train" else {"linestyle": "--" if s == "valid" else "-"}
-        ax.stairs(share, edges, color=SPLIT_COLOURS[s], label=s, linewidth=1, **look)
+        options = {"fill": True, "alpha": 0.6} if s == "train" else {"linestyle": "--" if s == "valid" else "-"}
+        ax.stairs(share, edges, color=SPLIT_COLOURS[s], label=s, linewidth=1, **options)
     ax.set(xlabel=f"label (bins of {step:g})", ylabel="share of split", ylim=(0, None))
 
 

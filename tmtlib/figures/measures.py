@@ -4,36 +4,28 @@ one utterance."""
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from tmtlib.common import MODALITIES
 from tmtlib.figures import style
 from tmtlib.figures.weights import EVEN, against_truth
 from tmtlib.models.tmt import GROUPS
 
-TITLES = {  # in the order they are shown
-    "weight": "weight A",
-    "weighted_size": "size |A S|",
-    "shapley_absent": "Shapley, absent",
-    "shapley_mean": "Shapley, mean",
-    "shapley_permuted": "Shapley, permuted",
-    "mae_absent": "of MAE, absent",
-    "mae_mean": "of MAE, mean",
-    "mae_permuted": "of MAE, permuted",
-    "occlusion": "occlusion",
-    "gradient_input": "gradient × input",
-    "integrated_gradients": "integrated gradients",
-    "rollout": "attention roll-out",
-    "random": "random order",
-    "truth": "true importance",
-}
+REMOVED = ("absent", "mean", "permuted")  # what stands in a removed modality's place
+TITLES = {"weight": "weight A", "weighted_size": "size |A S|"}  # in the order they are shown
+TITLES |= {f"shapley_{how}": f"Shapley, {how}" for how in REMOVED} | {f"mae_{how}": f"of MAE, {how}" for how in REMOVED}
+TITLES |= {"occlusion": "occlusion", "gradient_input": "gradient × input"}
+TITLES |= {"integrated_gradients": "integrated gradients", "rollout": "attention roll-out"}
+TITLES |= {"random": "random order", "truth": "true importance"}
 MEASURES = tuple(m for m in TITLES if m not in ("mae_mean", "mae_permuted", "truth"))  # of data sets, not of worlds
 LINES = {  # of curves, seaborn's dashes: Paul Tol's bright colours, by frames in solid lines
     "integrated_gradients": ("#4477AA", ""),
@@ -48,7 +40,6 @@ AGREES = {  # kinds of agreement: title, value by chance, least and greatest pos
     "auc": ("AUC of reliability", 0.5, 0, 1),
 }
 MANY = 26  # more words than that are labelled by every second
-COLOURS = list(style.MODALITY_COLOURS.values())
 
 
 @style.styled
@@ -80,18 +71,16 @@ def agreement(table: pd.DataFrame) -> Figure:
     """
     table = _named(table, MEASURES)
     kinds = [kind for kind in AGREES if kind in set(table["what"])]
+    font = {"va": "center", "ha": "right", "fontsize": 6}
     height = 0.24 * table["measure"].nunique() + 0.4
     grid = style.facets(_cases(table), "case", "what", height=height, row_order=kinds, sharex="row")
     for ax, rows in style.panel_rows(grid):
         title, chance, least, greatest = AGREES[rows["what"].iloc[0]]
         _draw_measures(ax, rows)
         ax.axvline(chance, color="black", linestyle="--", linewidth=0.7, zorder=1)
-        low, high = ax.get_xlim()
-        ax.set(xlabel=title, xlim=(max(low, least), min(high, greatest)))
-        most = rows.groupby("measure", observed=False)["n"].max()
-        look = {"transform": ax.get_yaxis_transform(), "va": "center", "ha": "right", "fontsize": 6}
-        for place in np.flatnonzero(most == 0):
-            ax.text(0.98, place, "constant", color="#666666", **look)
+        ax.set(xlabel=title, xlim=np.clip(ax.get_xlim(), least, greatest))
+        for place in np.flatnonzero(rows.groupby("measure", observed=False)["n"].max() == 0):
+            ax.text(0.98, place, "constant", transform=ax.get_yaxis_transform(), color="#666666", **font)
     note = style.whiskers_note(table.loc[table["n"] > 0, "n"], "95 % t intervals")
     note += "; correlation with the true importance, and chance that a reliable modality has the larger share"
     note += "; dashed: by chance; constant: equal in all utterances"
@@ -116,8 +105,7 @@ def faithfulness(curves: pd.DataFrame) -> Figure:
     style.label_axes(grid, "fraction", "|change| (label units)")
     for (order, _), ax in grid.axes_dict.items():
         ax.set_xlabel(f"fraction {ORDERS[order]}", visible=True)
-    keys = ["measure", "order"]
-    first = curves[(curves[keys] == curves[keys].iloc[0]).all(axis=1)]
+    first = curves[(curves[["measure", "order"]] == curves[["measure", "order"]].iloc[0]).all(axis=1)]
     note = f"{style.bands_note(first)}; of an utterance's valid frames, the mean over utterances"
     styles = {m: (0, dashes[m]) if dashes[m] else "-" for m in shown}
     handles = [style.entry(TITLES[m], palette[m], marker=None, linestyle=styles[m]) for m in shown]
@@ -138,22 +126,19 @@ def worlds(table: pd.DataFrame, agreement: pd.DataFrame | None = None) -> Figure
     grid = style.facets(table, "measure", height=1.75, col_wrap=min(count, 3 if count <= 9 else 4))
     for ax, rows in style.panel_rows(grid):
         against_truth(ax, rows, "mean", top, s=9, alpha=0.8)
-        if agreement is not None:
-            words = _correlation(_named(agreement), rows["measure"].iloc[0])
-            ax.text(0.04, 0.96, words, transform=ax.transAxes, va="top", fontsize=6)
     style.label_axes(grid, "synthetic share", "share by measure")
-    handles = [*style.modality_entries(), style.entry("share = truth", **style.DIAGONAL)]
     n, method = table["dataset"].nunique(), style.method_title(table["method"].iloc[0])
     note = f"{method}: one point a world and modality, n = {n} synthetic worlds"
-    brackets = "; ρ: rank correlation, 95 % bootstrap interval over worlds" if agreement is not None else ""
-    return style.legend(grid.figure, handles, note + brackets)
-
-
-def _correlation(agreement: pd.DataFrame, measure: str) -> str:
-    row = agreement[(agreement["measure"] == measure) & (agreement["statistic"] == "spearman")].iloc[0]
-    if np.isnan(row["value"]):
-        return "ρ undefined"
-    return f"ρ = {row['value']:.2f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]")
+    if agreement is not None:
+        note += "; ρ: rank correlation, 95 % bootstrap interval over worlds"
+        correlations = _named(agreement[agreement["statistic"] == "spearman"]).set_index("measure")
+        for measure, ax in grid.axes_dict.items():
+            rho, low, high = correlations.loc[measure, ["value", "low", "high"]]
+            words = "ρ undefined" if np.isnan(rho) else f"ρ = {rho:.2f}"
+            words += "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            ax.text(0.04, 0.96, words, transform=ax.transAxes, va="top", fontsize=6)
+    handles = [*style.modality_entries(), style.entry("share = truth", **style.DIAGONAL)]
+    return style.legend(grid.figure, handles, note)
 
 
 @style.styled
@@ -200,78 +185,55 @@ def _draw_measures(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 @style.styled
-def utterance(seen) -> Figure:
+def utterance(explanation) -> Figure:
     """One utterance, an `analysis.utterance.Explanation`: attention of the token groups to each frame (with the words
     on the text's axis), the contributions of the modalities to the prediction beside the synthetic ones, and the
     weights."""
     figure = plt.figure(figsize=(style.TWO_COLUMNS, 4.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
-    maps = top.subplots(1, 3, width_ratios=[max(3, seen.attention[m].shape[1]) ** 0.5 for m in MODALITIES])
-    most = max((float(a.max()) for a in seen.attention.values() if a.size), default=1.0)
-    for ax, m in zip(maps, MODALITIES, strict=True):
-        _draw_attention(ax, seen, m, most)
+    attention = {m: explanation.attention[m] for m in MODALITIES}  # (4, T) each
+    maps = top.subplots(1, 3, width_ratios=[max(3, a.shape[1]) ** 0.5 for a in attention.values()])
+    scale = Normalize(0, max((float(a.max()) for a in attention.values() if a.size), default=1.0))
+    for ax, (m, a) in zip(maps, attention.items(), strict=True):
+        _draw_attention(ax, a, scale, explanation.words if m == "text" else None)
+        ax.set_title(m, color=style.MODALITY_COLOURS[m])
     maps[0].set_yticks([0.5, 1.5, 2.5, 3.5], [f"{group} tokens" for group in GROUPS], rotation=0)
-    images = [image for ax in maps for image in ax.collections]
-    if images:
-        top.colorbar(images[0], ax=list(maps), label="attention", shrink=0.8)
-    left, right = bottom.subplots(1, 2)
-    _draw_contributions(left, seen)
-    right.set_title("weights A, mean over features")
-    if seen.weights is None:
-        _draw_nothing(right, "this model has none")
-    else:
-        right.bar(MODALITIES, [seen.weights[m] for m in MODALITIES], 0.5, color=COLOURS)
-        right.axhline(EVEN, **style.DASHED)
-        right.set(ylim=(0, max(0.5, *seen.weights.values())), ylabel="weight")
-    words = textwrap.shorten(f'{seen.name}: "{seen.transcript}"', 100, placeholder=" …")
-    title = f"{words}\nlabel {seen.label:+.2f}, prediction {seen.prediction:+.2f}"
+    top.colorbar(ScalarMappable(scale, "Greys"), ax=list(maps), label="attention", shrink=0.8)
+    bars = {"what each modality adds\n(Shapley values)": ("added (label units)", explanation.contribution)}
+    if explanation.truth is not None:
+        bars["what each modality adds\nto the synthetic label"] = "synthetic part (sd of y)", explanation.truth
+    bars["weights A,\nmean over features"] = "weight", explanation.weights
+    reliable = explanation.reliable or dict.fromkeys(MODALITIES, True)
+    names = [m if reliable[m] else f"{m}\n(unreliable)" for m in MODALITIES]
+    for ax, (title, (label, values)) in zip(bottom.subplots(1, len(bars)), bars.items(), strict=True):
+        ax.set_title(title)
+        if values is None:
+            _draw_nothing(ax, "this model has none")
+        else:
+            ax.bar(names, [values[m] for m in MODALITIES], 0.5, color=style.MODALITY_COLOURS.values())
+            ax.axhline(EVEN if label == "weight" else 0, **style.DASHED)
+            ax.set_ylabel(label)
+    words = textwrap.shorten(f'{explanation.name}: "{explanation.transcript}"', 100, placeholder=" …")
+    title = f"{words}\nlabel {explanation.label:+.2f}, prediction {explanation.prediction:+.2f}"
     figure.suptitle(title, fontsize=8, parse_math=False)
     return figure
+
+
+def _draw_attention(ax: Axes, attention: np.ndarray, scale: Normalize, words: Sequence[str] | None) -> None:
+    """(4, T) attention of one modality's frames; a frame has its word as label, or its number, from 1."""
+    frames = attention.shape[1]
+    if not frames:
+        return _draw_nothing(ax, "absent")
+    sns.heatmap(attention, norm=scale, cmap="Greys", cbar=False, xticklabels=False, yticklabels=False, ax=ax)
+    if words is None:
+        ax.set(xticks=np.arange(0.5, frames, -(-frames // 6)), xlabel="frame")
+        ax.set_xticklabels([f"{place + 0.5:g}" for place in ax.get_xticks()])
+    else:
+        places = range(0, min(len(words), frames), 1 if len(words) <= MANY else 2)
+        labels = [words[place] for place in places]
+        ax.set_xticks([place + 0.5 for place in places], labels, rotation=90, fontsize=6, parse_math=False)
 
 
 def _draw_nothing(ax: Axes, reason: str) -> None:
     ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])
-
-
-def _draw_attention(ax: Axes, seen, modality: str, most: float) -> None:
-    """(4, T) attention of one modality's frames; frames count from 1."""
-    a = seen.attention[modality]
-    ax.set_title(modality, color=style.MODALITY_COLOURS[modality])
-    if not a.size:
-        return _draw_nothing(ax, "absent")
-    sns.heatmap(a, vmin=0, vmax=most, cmap="Greys", cbar=False, xticklabels=False, yticklabels=False, ax=ax)
-    frames = a.shape[1]
-    if modality == "text":
-        places = range(0, min(len(seen.words), frames), 1 if len(seen.words) <= MANY else 2)
-        words = [seen.words[k] for k in places]
-        ax.set_xticks([k + 0.5 for k in places], words, rotation=90, fontsize=6, parse_math=False)
-    else:
-        numbers = range(1, frames + 1, -(-frames // 6))
-        ax.set_xticks([k - 0.5 for k in numbers], numbers)
-        ax.set_xlabel("frame")
-
-
-def _draw_contributions(ax: Axes, seen) -> None:
-    """Bars of Shapley values, hollow ones of the synthetic parts; names of unreliable modalities say so."""
-    ax.bar(range(3), [seen.contribution[m] for m in MODALITIES], 0.35, color=COLOURS)
-    _around_zero(ax, seen.contribution.values())
-    handles = [Patch(color=style.NEUTRAL, label="the model's (Shapley values)")]
-    if seen.truth is not None:  # of a latent variable: its unit is not the label's
-        other = ax.twinx()
-        other.bar([0.4, 1.4, 2.4], [seen.truth[m] for m in MODALITIES], 0.35, fill=False, edgecolor=COLOURS)
-        _around_zero(other, seen.truth.values())
-        other.set_ylabel("synthetic part (sd of y)")
-        other.grid(False)
-        handles.append(Patch(fill=False, edgecolor=style.NEUTRAL, label="synthetic"))
-    names = [m if seen.reliable is None or seen.reliable[m] else f"{m}\n(unreliable)" for m in MODALITIES]
-    ax.set_xticks([0, 1, 2] if seen.truth is None else [0.2, 1.2, 2.2], names)
-    ax.axhline(0, color="black", linewidth=0.6)
-    ax.set(ylabel="added (label units)", title="what each modality adds")
-    ax.legend(handles=handles, fontsize=6, loc="best")
-
-
-def _around_zero(ax: Axes, values) -> None:
-    """A y axis with zero in the middle, so that two of them share it."""
-    most = 1.25 * max(map(abs, values)) or 1.0
-    ax.set_ylim(-most, most)

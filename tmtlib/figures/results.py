@@ -41,8 +41,7 @@ def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "t
     grid.figure.align_ylabels()
     handles = style.method_entries(methods, marker="s", linestyle="")
     if table["paper"].notna().any():
-        diamond = {"marker": "D", "markeredgecolor": "black", "markeredgewidth": 0.7}
-        handles.append(style.entry("the paper's Table 1 (real data)", "white", **diamond))
+        handles.append(style.entry("the paper's Table 1 (real data)", "white", marker="D", markeredgecolor="black"))
     return style.legend(grid.figure, handles, style.whiskers_note(table["n"]))
 
 
@@ -66,8 +65,10 @@ def mae_against_accuracy(pairs: pd.DataFrame, line: pd.DataFrame) -> Figure:
         ax.scatter(printed["acc5"], printed["mae"], s=20, marker="D", c=[*map(style.method_colour, printed["method"])])
     style.label_axes(grid, style.metric_label("acc5"), style.metric_label("mae"))
     handles = [style.entry("published models"), style.entry("constant predictor", markerfacecolor="white")]
-    for m in line["method"].unique():
-        handles.append(style.entry(f"the paper's {style.method_title(m)}", style.method_colour(m), marker="D"))
+    methods = line["method"].unique()
+    handles += [
+        style.entry(f"the paper's {style.method_title(m)}", style.method_colour(m), marker="D") for m in methods
+    ]
     return style.legend(grid.figure, handles, "line: least squares through the published models; band: ± 2 residual sd")
 
 
@@ -86,9 +87,7 @@ def learning_curves(history: pd.DataFrame, metric: str = "valid_loss") -> Figure
 
 
 @style.styled
-def family_curves(
-    history: pd.DataFrame, metric: str = "valid_loss", reference: str = "tmt", columns: int = 4
-) -> Figure:
+def family_curves(history: pd.DataFrame, metric="valid_loss", reference="tmt", columns: int = 4) -> Figure:
     """A metric over epochs on one data set, a panel a method, each beside the reference: for more methods than one
     panel can hold. Columns and curves as for `learning_curves`. Raises ValueError for several data sets, for no method
     beside the reference, and for none of the reference."""

@@ -12,14 +12,9 @@ from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data import corruption
 from tmtlib.figures import style
 
-LEVEL_LABELS = {  # of x axes, by kind of corruption
-    "noise": "SNR (dB)",
-    "missing_frames": "rate of missing frames",
-    "missing_block": "share of frames in the block",
-    "shift": "delay (frames)",
-    "words_dropped": "rate of dropped words",
-    "words_substituted": "rate of substituted words",
-}
+LEVEL_LABELS = {"noise": "SNR (dB)", "missing_frames": "rate of missing frames"}  # of x axes, by kind of corruption
+LEVEL_LABELS |= {"missing_block": "share of frames in the block", "shift": "delay (frames)"}
+LEVEL_LABELS |= {f"words_{done}": f"rate of {done} words" for done in ("dropped", "substituted")}
 WHEN = {"test": "at test time", "training": "in training too"}
 ADAPTING = {"noise": "noise in {}", "missing_frames": "{} frames missing"}  # titles of `adaptation` by kind
 Y_LABELS = {"weight": "weight on it", "gain": "MAE − uniform's"}
@@ -35,11 +30,12 @@ def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
     """
     kind = rows["kind"].iloc[0]
     levels = sorted(rows["level"].unique(), reverse=kind == "noise")
-    place = {level: i if kind == "noise" else level for i, level in enumerate(levels)}
+    places = range(len(levels)) if kind == "noise" else levels
     columns = ["dataset", "source", "regime", "modality", "method", "seed", "level"]
     seeds = style.titled(rows.groupby(columns, sort=False)[metric].mean().reset_index())
-    names = map(_panel_title, seeds["title"], seeds["regime"], seeds["modality"], [kind] * len(seeds))
-    seeds = seeds.assign(x=seeds["level"].map(place), panel=[*names])
+    seeds = seeds.assign(x=seeds["level"].map(dict(zip(levels, places, strict=True))))
+    cases = zip(seeds["title"], seeds["regime"], seeds["modality"], strict=True)
+    seeds["panel"] = [f"{title}\n{_conditions(kind, regime, modality)}" for title, regime, modality in cases]
     across = min(4, seeds["panel"].nunique())
     grid = style.facets(seeds, "panel", height=1.6, extra=1.0, col_wrap=across, sharey=False)
     first: dict = {}  # panel of each data set: all its panels have one scale
@@ -48,17 +44,16 @@ def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
             ax.sharey(first[panel["title"].iloc[0]])
         style.draw_curves(ax, panel, "x", metric, marker="o")
         ax.set_title(ax.get_title(), fontsize=7)
-        ax.set_xticks(list(place.values()), map(style.number_label, levels))
+        ax.set_xticks(places, map(style.number_label, levels))
         ax.tick_params(axis="x", rotation=90 if len(levels) > 6 else 0)
     style.label_axes(grid, LEVEL_LABELS[kind], style.metric_label(metric))
     return style.legend(grid.figure, style.method_entries(seeds["method"].unique()), style.bands_note(seeds))
 
 
-def _panel_title(title: str, regime: str, modality: str, kind: str) -> str:
-    where = {"noise": "noise in {}", "shift": "{} late"}.get(kind, "{}").format(modality)
-    parts = [where] if kind in ("noise", "shift") or modality != "all" else []
-    parts += [f"trained {regime}"] if regime != "clean" or not parts else []
-    return f"{title}\n{', '.join(parts)}"
+def _conditions(kind: str, regime: str, modality: str) -> str:
+    where = {"noise": f"noise in {modality}", "shift": f"{modality} late"}.get(kind, modality.removeprefix("all"))
+    trained = f"trained {regime}" if regime != "clean" or not where else ""
+    return ", ".join(filter(None, (where, trained)))
 
 
 @style.styled
@@ -72,10 +67,10 @@ def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
     methods, names = list(frame["method"].unique()), set(frame["present"])
     subsets = [name for name in map("+".join, corruption.SUBSETS) if name in names]
     figure, axes = style.panels(2, frame["title"].nunique(), height=1.2, sharex="col", height_ratios=(1, 0.32))
-    look = {"palette": style.method_colours(methods), "saturation": 1, "err_kws": style.WHISKERS, "capsize": 0.1}
-    look |= {"order": subsets, "hue": "method", "hue_order": methods, "legend": False}
+    options = {"palette": style.method_colours(methods), "saturation": 1, "err_kws": style.WHISKERS, "capsize": 0.1}
+    options |= {"order": subsets, "hue": "method", "hue_order": methods, "legend": False}
     for (bars, dots), (title, rows) in zip(axes.T, frame.groupby("title", sort=False), strict=True):
-        sns.barplot(rows, x="present", y=metric, errorbar="sd", ax=bars, **look)
+        sns.barplot(rows, x="present", y=metric, errorbar="sd", ax=bars, **options)
         bars.set(title=title, ylabel=style.metric_label(metric) if bars is axes[0, 0] else "")
         bars.tick_params(bottom=False)
         for i, m in enumerate(MODALITIES):
@@ -112,11 +107,9 @@ def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
         ax.set_title(f"{title}\n{corruption.TITLES[rows['kind'].iloc[0]]}", fontsize=7)
         ax.set(visible=True, xlabel=f"mean {style.metric_label(metric)}", ylim=(len(methods[title]) - 0.3, -0.6))
         ax.set_yticks(range(len(methods[title])), map(style.method_title, methods[title]))
-    handles = [
-        style.entry("trained on clean data", linestyle="-"),
-        style.entry("trained with frames missing", linestyle="-", markerfacecolor="white"),
-        style.entry("clean test data", marker="|"),
-    ]
+    handles = [style.entry("trained on clean data", linestyle="-")]
+    handles.append(style.entry("trained with frames missing", linestyle="-", markerfacecolor="white"))
+    handles.append(style.entry("clean test data", marker="|"))
     return style.legend(grid.figure, handles, style.whiskers_note(table["n"], "95 % t intervals"))
 
 
@@ -141,12 +134,10 @@ def adaptation(frame: pd.DataFrame, kind: str = "noise") -> Figure:
     frame = frame.assign(gain=frame["mae"] - frame["uniform"], x=frame["level"].map(levels.index))
     long = frame.melt([c for c in frame if c not in Y_LABELS], list(Y_LABELS), "measure").dropna(subset="value")
     long["row"] = long["title"] + "\n" + long["measure"].map(Y_LABELS)
-    names = {(w, m): f"{ADAPTING[kind].format(m)}\n{text}" for w, text in WHEN.items() for m in MODALITIES}
-    long["column"] = [names[key] for key in zip(long["when"], long["modality"], strict=True)]
-    order = {
-        "col_order": [name for name in names.values() if name in set(long["column"])],
-        "row_order": [f"{title}\n{label}" for title in frame["title"].unique() for label in Y_LABELS.values()],
-    }
+    long["column"] = long["modality"].map(ADAPTING[kind].format) + "\n" + long["when"].map(WHEN)
+    names = [f"{ADAPTING[kind].format(m)}\n{when}" for when in WHEN.values() for m in MODALITIES]
+    order = {"col_order": [name for name in names if name in set(long["column"])]}
+    order["row_order"] = [f"{title}\n{label}" for title in frame["title"].unique() for label in Y_LABELS.values()]
     grid = style.facets(long, "column", "row", height=1.35, extra=0.9, sharex="col", sharey="row", **order)
     for ax, rows in style.panel_rows(grid):
         style.draw_curves(ax, rows, "x", "value", marker="o")
@@ -174,22 +165,20 @@ def reliability_weights(table: pd.DataFrame) -> Figure:
 
     table: `reliability.by_reliability`.
     """
-    methods = list(table["method"].unique())
-    table = style.titled(table)
-    table = table.assign(row=table["title"].str.replace(" (", "\n("))
+    table, methods = style.titled(table), list(table["method"].unique())
+    table["row"] = table["title"].str.replace(" (", "\n(")
     options = {"col_order": MODALITIES, "sharex": False, "titles": "weight on {}".format}
     grid = style.facets(table, "modality", "row", height=0.5 + 0.19 * len(methods), **options)
     for ax, rows in style.panel_rows(grid):
         y = rows["method"].map(methods.index)
         spread = [rows["high"] - rows["difference"], rows["difference"] - rows["low"]]
-        look = {"color": style.MODALITY_COLOURS[rows["modality"].iloc[0]], "fmt": "o", "markersize": 4}
-        ax.errorbar(rows["unreliable"], y + 0.16, xerr=spread, markerfacecolor="white", linewidth=0.8, **look)
-        ax.errorbar(rows["reliable"], y - 0.16, **look)
-        ax.set_xlim(_widened(*ax.get_xlim()))
+        dots = {"color": style.MODALITY_COLOURS[rows["modality"].iloc[0]], "fmt": "o", "markersize": 4}
+        ax.errorbar(rows["unreliable"], y + 0.16, xerr=spread, markerfacecolor="white", linewidth=0.8, **dots)
+        ax.errorbar(rows["reliable"], y - 0.16, **dots)
+        ax.set(xlim=_widened(*ax.get_xlim()), ylim=(len(methods) - 0.4, -0.6))
         ax.grid(True, axis="x")
         ax.grid(False, axis="y")
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.set(ylim=(len(methods) - 0.4, -0.6))
         ax.set_yticks(range(len(methods)), map(style.method_title, methods))
     style.label_axes(grid, "mean of A")
     handles = [style.entry("where it is reliable"), style.entry("where it is not", markerfacecolor="white")]
@@ -213,8 +202,7 @@ def reliability_diagram(rows: pd.DataFrame) -> Figure:
         ax.plot(ends, ends, **style.DIAGONAL)
         style.draw_curves(ax, panel, "x", "label", marker="o", err_style="bars", linewidth=0.9)
     style.label_axes(grid, "mean prediction", "mean label")
-    handles = style.method_entries(rows["method"].unique())
-    handles.append(style.entry("label = prediction", **style.DIAGONAL))
+    handles = [*style.method_entries(rows["method"].unique()), style.entry("label = prediction", **style.DIAGONAL)]
     seeds = style.counted(rows.groupby(["dataset", "source", "method"])["seed"].nunique())
     sizes = style.counted(rows["n"]).removeprefix("n = ")
     note = f"points: means over seeds, {seeds}, bins of {sizes} utterances, label units"

@@ -26,13 +26,9 @@ ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9  # inches
 MODALITY_COLOURS = {"text": "#0072B2", "audio": "#E69F00", "vision": "#009E73"}
 ACCENT, NEUTRAL = METHODS["tmt_amw"].colour, "#777777"
 DASHES = {"-": "", "--": (4, 1.5), "-.": (3, 1.25, 1.5, 1.25), ":": (1, 1)}  # seaborn's, by matplotlib's name
-LABELS = metrics.LABELS | {
-    "acc5": "Acc-5 (fraction)",
-    "f1_5class": "F1, 5-class (fraction)",
-    "train_loss": "training loss",
-    "wa_mean": "weighted accuracy, mean over emotions (fraction)",
-    "f1_mean": "F1, mean over emotions (fraction)",
-}
+LABELS = metrics.LABELS | {"acc5": "Acc-5 (fraction)", "f1_5class": "F1, 5-class (fraction)"}
+LABELS |= {"train_loss": "training loss", "wa_mean": "weighted accuracy, mean over emotions (fraction)"}
+LABELS |= {"f1_mean": "F1, mean over emotions (fraction)"}
 NO_SPREAD = "n = 1 seed: no spread is known"
 DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7, "marker": None}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.7, "marker": None}
@@ -135,8 +131,8 @@ def draw_curves(
         options = {"style": hue, "dashes": {method: DASHES[method_dash(method)] for method in palette}} | options
     shared = {"x": x, "y": y, "hue": hue, "palette": palette, "legend": False, "ax": ax} | options
     bars = options.get("err_style") == "bars"
-    look = {"elinewidth": 0.5, "capsize": 0} if bars else {"alpha": 0.16, "linewidth": 0}
-    sns.lineplot(rows[counts == most], errorbar="sd", markersize=2.5, markeredgewidth=0, err_kws=look, **shared)
+    spread = {"elinewidth": 0.5, "capsize": 0} if bars else {"alpha": 0.16, "linewidth": 0}
+    sns.lineplot(rows[counts == most], errorbar="sd", markersize=2.5, markeredgewidth=0, err_kws=spread, **shared)
     if len(farther):
         sns.lineplot(farther, units="seed", estimator=None, linewidth=0.4, alpha=0.6, **shared)
 
@@ -151,9 +147,9 @@ def interval_rows(frame: pd.DataFrame, value: str) -> pd.DataFrame:
 def draw_intervals(ax: Axes, frame: pd.DataFrame, value: str, y: str, hue: str, palette: Mapping, **options) -> None:
     """A dot a row at its `value` with a line from `low` to `high`: a line of the y axis a category, a colour a hue."""
     hues = [name for name in palette if name in set(frame[hue])]
-    look = {"markersize": 2.5, "err_kws": {"linewidth": 0.9}, "linestyle": "none", "legend": False}
-    look |= {"dodge": 0.2 * (len(hues) - 1) if len(hues) > 1 else False} | INTERVAL | options
-    sns.pointplot(interval_rows(frame, value), x=value, y=y, hue=hue, hue_order=hues, palette=palette, ax=ax, **look)
+    dots = {"markersize": 2.5, "err_kws": {"linewidth": 0.9}, "linestyle": "none", "legend": False, "palette": palette}
+    dots |= {"dodge": 0.2 * (len(hues) - 1) if len(hues) > 1 else False} | INTERVAL | options
+    sns.pointplot(interval_rows(frame, value), x=value, y=y, hue=hue, hue_order=hues, ax=ax, **dots)
     ax.set_ylabel("")
 
 
@@ -181,19 +177,19 @@ def bands_note(frame: pd.DataFrame) -> str:
     return f"lines: mean over seeds, {counted(numbers)}; bands: ± 1 sd{thin}"
 
 
-def entry(label: str, color=NEUTRAL, marker: str | None = "o", linestyle: str = "", **look) -> Line2D:
+def entry(label: str, color=NEUTRAL, marker: str | None = "o", linestyle: str = "", **options) -> Line2D:
     """A legend's entry; by default a grey dot."""
-    return Line2D([], [], label=label, color=color, marker=marker, linestyle=linestyle, **look)
+    return Line2D([], [], label=label, color=color, marker=marker, linestyle=linestyle, **options)
 
 
-def method_entries(methods: Iterable[str], **look) -> list[Line2D]:
-    """An entry a method: its line, or what `look` makes of it."""
-    own = {m: {"marker": None, "linestyle": method_dash(m)} | look for m in methods}
-    return [entry(method_title(m), method_colour(m), **line) for m, line in own.items()]
+def method_entries(methods: Iterable[str], **options) -> list[Line2D]:
+    """An entry a method: its line, or what `options` make of it."""
+    lines = {m: {"marker": None, "linestyle": method_dash(m)} | options for m in methods}
+    return [entry(method_title(m), method_colour(m), **line) for m, line in lines.items()]
 
 
-def modality_entries(**look) -> list[Line2D]:
-    return [entry(m, colour, **look) for m, colour in MODALITY_COLOURS.items()]
+def modality_entries(**options) -> list[Line2D]:
+    return [entry(m, colour, **options) for m, colour in MODALITY_COLOURS.items()]
 
 
 def marker_entries(titles: Iterable[str]) -> tuple[dict[str, str], list[Line2D]]:
@@ -207,11 +203,12 @@ def legend(figure: Figure, handles: Sequence, note: str) -> Figure:
 
     At the legend's 7 points a letter is about 0.052 inches wide, a handle with its spaces 0.45, a line 0.14 high.
     """
-    inches, labels, columns = figure.get_figwidth(), [h.get_label() for h in handles], 1
-    for columns in range(len(labels), 0, -1):
-        filled = np.array_split(labels, columns)  # as matplotlib fills them
-        if sum(0.45 + 0.052 * max(map(len, column)) for column in filled) < inches:
-            break
+    inches, labels = figure.get_figwidth(), [handle.get_label() for handle in handles]
+
+    def width(columns: int) -> float:
+        return sum(0.45 + 0.052 * max(map(len, column)) for column in np.array_split(labels, columns))
+
+    columns = next((n for n in range(len(labels), 0, -1) if width(n) < inches), 1)
     note = textwrap.fill(note, int(inches / 0.05))
     lines = ceil(len(labels) / columns) + note.count("\n")
     figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height

@@ -19,7 +19,7 @@ from tmtlib.figures import style
 
 EVEN = 1 / len(MODALITIES)  # the weight of each modality when all weigh the same
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])  # of the triangle: text, audio, vision
-STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # between lines of equal weight
+LABELS_AT = {"text": (0, 4), "audio": (0, -4), "vision": (2, 0)}  # points beyond the end of a line of equal weight
 UNRELIABLE = {"none": "#BBBBBB", **style.MODALITY_COLOURS, "several": "#000000"}
 
 
@@ -70,21 +70,19 @@ def weight_norm(arrays: Sequence[np.ndarray]) -> CenteredNorm:
 
 def weight_colourbar(figure: Figure, image: QuadMesh, **place) -> None:
     """A colour bar with both ends as numbers and the centre as 0 (of W) or 1/M (of A); `place` as of `colorbar`."""
-    bar, norm = figure.colorbar(image, **place), image.norm
-    low, high, centre = norm.vcenter - norm.halfrange, norm.vcenter + norm.halfrange, "0"
-    if norm.vcenter:
-        low, centre = max(0.0, low), f"1/{round(1 / norm.vcenter)}"
-        bar.set_label("weight A", labelpad=1)
-    bar.set_ticks([low, norm.vcenter, high], labels=[f"{low:.3f}".replace("-", "−"), centre, f"{high:.3f}"])
+    norm, is_a = image.norm, image.norm.vcenter > 0
+    ends = [max(norm.vmin, 0.0) if is_a else norm.vmin, norm.vmax]
+    low, high = (f"{end:.3f}".replace("-", "−") for end in ends)
+    bar = figure.colorbar(image, **place)
+    bar.set_ticks([ends[0], norm.vcenter, ends[1]], labels=[low, f"1/{len(MODALITIES)}" if is_a else "0", high])
+    bar.set_label("weight A" if is_a else "", labelpad=1)
     bar.outline.set_visible(False)
 
 
 def heat_map(ax: Axes, values: np.ndarray, norm: CenteredNorm, labels: Sequence[str]) -> QuadMesh:
     """(M, d) values as a heat map with a label a row; features count from 0."""
-    sns.heatmap(values, norm=norm, cmap="PuOr_r", cbar=False, xticklabels=False, yticklabels=labels, ax=ax)
-    places = MaxNLocator(8, integer=True).tick_values(0, values.shape[1] - 1)
-    places = places[(places >= 0) & (places < values.shape[1])].astype(int)
-    ax.set_xticks(places + 0.5, places)
+    every = -(-values.shape[1] // 8)
+    sns.heatmap(values, norm=norm, cmap="PuOr_r", cbar=False, xticklabels=every, yticklabels=labels, ax=ax)
     ax.tick_params(length=0, rotation=0)
     return ax.collections[0]
 
@@ -118,8 +116,8 @@ def weights_against_truth(frame: pd.DataFrame) -> Figure:
 def against_truth(ax: Axes, rows: pd.DataFrame, value: str, top: float, **options) -> None:
     """A point a row at its `truth` and a value, coloured by modality, with the diagonal; both axes from 0 to top."""
     ax.plot([0, top], [0, top], **style.DIAGONAL)
-    look = {"hue": "modality", "palette": style.MODALITY_COLOURS, "linewidth": 0, "legend": False} | options
-    sns.scatterplot(rows, x="truth", y=value, ax=ax, **look)
+    options = {"hue": "modality", "palette": style.MODALITY_COLOURS, "linewidth": 0, "legend": False} | options
+    sns.scatterplot(rows, x="truth", y=value, ax=ax, **options)
     ax.set(xlim=(0, top), ylim=(0, top))
 
 
@@ -133,8 +131,8 @@ def weight_reach(moved: pd.DataFrame) -> Figure:
     methods, (markers, titles) = moved["method"].unique(), style.marker_entries(moved["title"].unique())
     figure, axes = style.panels(1, 1, height=2.2)
     ax = axes[0, 0]
-    look = {"palette": style.method_colours(methods), "markers": markers, "s": 25, "alpha": 0.8, "linewidth": 0}
-    sns.scatterplot(moved, x="move_bound", y="w_max", hue="method", style="title", legend=False, ax=ax, **look)
+    dots = {"palette": style.method_colours(methods), "markers": markers, "s": 25, "alpha": 0.8, "linewidth": 0}
+    sns.scatterplot(moved, x="move_bound", y="w_max", hue="method", style="title", legend=False, ax=ax, **dots)
     span = np.array([moved["move_bound"].min() / 2, moved["move_bound"].max() * 2])
     ax.plot(span, span, color=style.NEUTRAL, linewidth=0.8)
     ax.set(xscale="log", yscale="log", xlabel="bound: learning rate × steps", ylabel="greatest |W| at the tested epoch")
@@ -147,62 +145,48 @@ def ternary(frame: pd.DataFrame) -> Figure:
     """Each utterance at its weights, zoomed to where they are: a column a method; coloured by its error above, and by
     which modality is unreliable below (synthetic data only).
 
-    frame: `weights.by_utterance` of one data set and one seed. Lines of equal weight are labelled in the modality's
-    colour; three of them meet at 1/3 each.
+    frame: `weights.by_utterance` of one data set and one seed. Lines of equal weight have the modality's colour; three
+    of them meet at 1/3 each.
     """
-    methods, places = list(frame["method"].unique()), (frame[list(MODALITIES)].to_numpy() @ CORNERS).T
-    frame = style.titled(frame).assign(x=places[0], y=places[1]).sort_values("error", kind="stable")
-    several = frame["unreliable"].str.contains("+", regex=False)
-    frame = frame.assign(unreliable=frame["unreliable"].mask(several, "several"))
-    with_truth = frame["unreliable"].iloc[0] != "unknown"
-    figure, axes = style.panels(2 if with_truth else 1, max(2, len(methods)), height=2.3, extra=0.5)
-    most = float(frame["error"].quantile(0.95))
-    look = {"x": "x", "y": "y", "s": 5, "linewidth": 0, "legend": False}
-    for column, method in zip(axes.T, methods, strict=False):
+    methods, (x, y) = frame["method"].unique(), (frame[list(MODALITIES)].to_numpy() @ CORNERS).T
+    unreliable = frame["unreliable"].mask(frame["unreliable"].str.contains("+", regex=False), "several")
+    frame = style.titled(frame).assign(x=x, y=y, unreliable=unreliable).sort_values("error", kind="stable")
+    scale = Normalize(0, float(frame["error"].quantile(0.95)))
+    options = {"error": {"palette": "viridis", "hue_norm": scale}}
+    options["unreliable"] = {"palette": UNRELIABLE, "hue_order": list(UNRELIABLE)}
+    labels = {name: f"{name} unreliable" for name in UNRELIABLE} | {"none": "all three reliable"}
+    handles = [style.entry(labels[name], colour) for name, colour in UNRELIABLE.items()]
+    if "unknown" in set(unreliable):
+        handles, options = [], {"error": options["error"]}
+    figure, axes = style.panels(len(options), len(methods), height=2.3, extra=0.5)
+    for column, method in zip(axes.T, methods, strict=True):
         rows = frame[frame["method"] == method]
-        sns.scatterplot(rows, hue="error", palette="viridis", hue_norm=(0, most), ax=column[0], **look)
-        column[0].set_title(f"{style.method_title(method)}\n{rows['title'].iloc[0]}", fontsize=7)
-        if with_truth:
-            order = {"hue": "unreliable", "palette": UNRELIABLE, "hue_order": list(UNRELIABLE)}
-            sns.scatterplot(rows, ax=column[1], **order, **look)
-        for ax in column:
+        for ax, (hue, colours) in zip(column, options.items(), strict=True):
+            sns.scatterplot(rows, x="x", y="y", hue=hue, s=5, linewidth=0, legend=False, ax=ax, **colours)
             _draw_triangle(ax, rows)
-    for ax in axes[:, len(methods) :].flat:
-        ax.set_visible(False)
-    scale = ScalarMappable(Normalize(0, most), "viridis")
-    figure.colorbar(scale, ax=axes[0, : len(methods)].tolist(), label="error (label units)", shrink=0.7)
-    labels = {"none": "all three reliable", "several": "several unreliable"}
-    handles = [style.entry(labels.get(name, f"{name} unreliable"), colour) for name, colour in UNRELIABLE.items()]
+        column[0].set_title(f"{style.method_title(method)}\n{rows['title'].iloc[0]}", fontsize=7, pad=10)
+    figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes[0].tolist(), label="error (label units)", shrink=0.7)
     note = f"one dot a test utterance, n = {frame['utterance'].nunique()}, one seed; lines: equal weights of a modality"
-    return style.legend(figure, handles if with_truth else [], note)
+    return style.legend(figure, handles, note)
 
 
 def _draw_triangle(ax: Axes, rows: pd.DataFrame) -> None:
-    """The view around the points, with lines of equal weight of each modality and a cross where all are equal."""
-    low, high = rows[["x", "y"]].min().to_numpy(), rows[["x", "y"]].max().to_numpy()
-    half = max(0.005, 0.55 * float((high - low).max()))
+    """The view around the points, with labelled lines of equal weight and a cross where all are equal."""
+    low, high = rows[["x", "y"]].min(), rows[["x", "y"]].max()
+    half = max(0.005, 0.55 * (high - low).max())
     (left, bottom), (right, top) = (low + high) / 2 - half, (low + high) / 2 + half
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[], xlabel="", ylabel="")
     ax.grid(False)
     x, y = np.meshgrid(np.linspace(left, right, 50), np.linspace(bottom, top, 50))
-    weights = _weights_at(x, y)
-    step = next((s for s in STEPS if 2 * half / s < 7), STEPS[-1])
-    levels = np.arange(0, 1 + step / 2, step)
-    for m, weight in zip(MODALITIES, weights, strict=True):
-        inside = np.where((weights > -1e-9).all(0), weight, np.nan)
-        look = {"colors": style.MODALITY_COLOURS[m], "linewidths": 0.4, "alpha": 0.7, "zorder": 0}
-        ax.contour(x, y, inside, levels=levels, **look)
-    edge, slope = 0.09 * half, 3**0.5  # text is labelled at the top, audio at the bottom, vision at the left
-    for level in levels:
-        top_x, bottom_x = 1 - level - (top - edge) / slope, level + (bottom + edge) / slope
-        places = ((top_x, top - edge), (bottom_x, bottom + edge), (left + 2 * edge, level * slope / 2))
-        for m, (x, y), spare in zip(MODALITIES, places, (0, 0, 2 * edge), strict=True):
-            within = left + edge < x < right - edge and bottom + spare < y < top - spare
-            if within and (_weights_at(x, y) > -1e-9).all():
-                ax.text(x, y, f"{level:.3g}", color=style.MODALITY_COLOURS[m], fontsize=5, ha="center", va="center")
+    weights = np.stack([1 - x - y / 3**0.5, x - y / 3**0.5, 2 * y / 3**0.5])  # of text, audio and vision
+    weights[:, (weights < 0).any(0)] = np.nan  # outside the triangle
+    step = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, 2 * half)[1]
+    options = {"levels": np.arange(0, 1 + step / 2, step), "linewidths": 0.4, "alpha": 0.7, "zorder": 0}
+    for weight, (m, colour) in zip(weights, style.MODALITY_COLOURS.items(), strict=True):
+        lines = ax.contour(x, y, weight, colors=colour, **options)
+        font = {"color": colour, "fontsize": 5, "ha": "left" if m == "vision" else "center", "va": "center"}
+        for level, segments in zip(lines.levels, lines.allsegs, strict=True):
+            ends = [line[np.argmax(line @ LABELS_AT[m])] for line in segments if len(line)]
+            for end in (end for end in ends if m == "vision" or left + step / 9 < end[0] < right):
+                ax.annotate(f"{level:.3g}", end, LABELS_AT[m], textcoords="offset points", **font)
     ax.plot(*np.full(3, EVEN) @ CORNERS, "+", color=style.NEUTRAL, markersize=7)
-
-
-def _weights_at(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
-    """(M, ...): the weights of text, audio and vision that stand at places of the triangle's plane."""
-    return np.stack([1 - x - y / 3**0.5, x - y / 3**0.5, 2 * y / 3**0.5])

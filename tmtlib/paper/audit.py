@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
 from itertools import product
 from math import ceil, exp, floor
@@ -28,10 +27,8 @@ class AdamBound(NamedTuple):
 def counts(printed: str, n: int, truncated: bool = False) -> tuple[int, int] | None:
     """Smallest and largest k whose k/n prints as `printed` (ties either way), or None: GRIM (Brown & Heathers 2017)."""
     value, unit = Fraction(printed), Fraction(1, 10 ** len(printed.partition(".")[2]))
-    if truncated:
-        low, high = ceil(value * n), ceil((value + unit) * n) - 1
-    else:
-        low, high = ceil((value - unit / 2) * n), floor((value + unit / 2) * n)
+    low = ceil((value if truncated else value - unit / 2) * n)
+    high = ceil((value + unit) * n) - 1 if truncated else floor((value + unit / 2) * n)
     return (low, high) if low <= high else None
 
 
@@ -50,16 +47,13 @@ def whole_utterances() -> pd.DataFrame:
     for cell in accuracy_cells():
         n = TEST_SIZES[cell.dataset]
         low, high = counts(cell.printed, n) or (None, None)
-        cut_low, cut_high = counts(cell.printed, n, truncated=True) or (None, None)
-        rows.append(
-            {
-                **{name: getattr(cell, name) for name in ("dataset", "method", "place", "printed")},
-                **{"n": n, "low": low, "high": high, "truncated_low": cut_low, "truncated_high": cut_high},
-                "runs": next(r for r in range(1, 1000) if counts(cell.printed, r * n)),
-                "grim": f"cannot be k/{n}" if low is None else "unique" if low == high else "possible",
-            }
-        )
-    return pd.DataFrame(rows).astype(dict.fromkeys(("low", "high", "truncated_low", "truncated_high"), "Int64"))
+        ends = low, high, *(counts(cell.printed, n, truncated=True) or (None, None))
+        runs = next(r for r in range(1, 1000) if counts(cell.printed, r * n))
+        grim = f"cannot be k/{n}" if low is None else "unique" if low == high else "possible"
+        rows.append((cell.dataset, cell.method, cell.place, cell.printed, n, *ends, runs, grim))
+    ends = ["low", "high", "truncated_low", "truncated_high"]
+    frame = pd.DataFrame(rows, columns=["dataset", "method", "place", "printed", "n", *ends, "runs", "grim"])
+    return frame.astype(dict.fromkeys(ends, "Int64"))
 
 
 def utterance_gains() -> pd.DataFrame:
@@ -69,19 +63,12 @@ def utterance_gains() -> pd.DataFrame:
     """
     ranges = {}
     for cell in accuracy_cells():
-        exact = Fraction(cell.printed) * TEST_SIZES[cell.dataset]
-        around = counts(cell.printed, TEST_SIZES[cell.dataset]) or (floor(exact), ceil(exact))
-        ranges.setdefault((cell.dataset, cell.place), []).append(around)
-    rows = [
-        (dataset, place, TEST_SIZES[dataset], after[0] - before[1], after[1] - before[0])
-        for (dataset, place), (before, after) in ranges.items()
-    ]
+        n = TEST_SIZES[cell.dataset]
+        exact = Fraction(cell.printed) * n
+        around = counts(cell.printed, n) or (floor(exact), ceil(exact))
+        ranges.setdefault((cell.dataset, cell.place, n), []).append(around)
+    rows = [(*key, after[0] - before[1], after[1] - before[0]) for key, (before, after) in ranges.items()]
     return pd.DataFrame(rows, columns=["dataset", "place", "n", "gain_low", "gain_high"])
-
-
-def smallest_p(gain: int) -> float:
-    """Two-sided exact McNemar p of a net gain of utterances if all discordant pairs favour it."""
-    return mcnemar_p(gain, 0) if gain > 0 else 1.0
 
 
 def most_discordant(gain: int, alpha: float = 0.05) -> int | None:
@@ -95,11 +82,12 @@ def most_discordant(gain: int, alpha: float = 0.05) -> int | None:
 def mcnemar_bound() -> pd.DataFrame:
     """Whether the printed gains could reach p < .05 in an exact McNemar test of two single runs.
 
-    Columns of `utterance_gains`, smallest_p (of gain_high), discordant_low and discordant_high (largest numbers of
-    discordant pairs at which gain_low and gain_high are significant), share (discordant_high / n).
+    Columns of `utterance_gains`, smallest_p (two-sided p of gain_high if all discordant pairs favour it; 1 for a loss),
+    discordant_low and discordant_high (largest numbers of discordant pairs at which gain_low and gain_high are
+    significant), share (discordant_high / n).
     """
     frame = utterance_gains()
-    frame["smallest_p"] = [smallest_p(gain) for gain in frame["gain_high"]]
+    frame["smallest_p"] = [mcnemar_p(max(gain, 0), 0) for gain in frame["gain_high"]]
     for end in ("low", "high"):
         frame[f"discordant_{end}"] = pd.array([most_discordant(g) for g in frame[f"gain_{end}"]], "Int64")
     return frame.assign(share=frame["discordant_high"].astype("Float64") / frame["n"])
@@ -120,9 +108,8 @@ def column_coincidence() -> pd.DataFrame:
 
 def sampling_noise() -> pd.DataFrame:
     """95 % half-width (normal approximation, percentage points) of TMT's printed Acc-5 on one test set."""
-    frame = pd.DataFrame({"dataset": DATASETS, "n": [TEST_SIZES[d] for d in DATASETS]})
-    frame["acc5"] = [table1_value(d, "tmt", "acc5") for d in DATASETS]
-    frame["gain_pp"] = [100 * improvement(d, "acc5") for d in DATASETS]
+    rows = [(d, TEST_SIZES[d], table1_value(d, "tmt", "acc5"), 100 * improvement(d, "acc5")) for d in DATASETS]
+    frame = pd.DataFrame(rows, columns=["dataset", "n", "acc5", "gain_pp"])
     error = np.sqrt(frame["acc5"] * (1 - frame["acc5"]) / frame["n"])
     return frame.assign(half_width_pp=100 * norm.ppf(0.975) * error)
 
@@ -133,22 +120,21 @@ def mae_line(drop_constant: bool = True) -> pd.DataFrame:
     residual_sd has n - 2 degrees of freedom; z = (mae - predicted) / residual_sd; z_prediction adds the line's
     uncertainty; `inside`: the Acc-5 lies within the published range. In label units; the paper names no unit of MAE.
     """
-    pairs, rows = published_pairs(), []
+    pairs, lines = published_pairs(), []
     for dataset in DATASETS:
         points = pairs[(pairs["dataset"] == dataset) & ~(pairs["constant"] & drop_constant)]
         x, y = points["acc5"].to_numpy(), points["mae"].to_numpy()
         slope, intercept = np.polyfit(x, y, 1)
         sd = np.sqrt(np.sum((y - intercept - slope * x) ** 2) / (len(x) - 2))
         line = {"models": len(x), "intercept": intercept, "slope": slope, "r": np.corrcoef(x, y)[0, 1]}
-        for method in METHODS:
-            acc5, mae = (table1_value(dataset, method, metric) for metric in ("acc5", "mae"))
-            widening = np.sqrt(1 + 1 / len(x) + (acc5 - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2))
-            predicted = intercept + slope * acc5
-            z = (mae - intercept - slope * acc5) / sd
-            row = {"dataset": dataset, "method": method} | line | {"residual_sd": sd, "acc5": acc5, "mae": mae}
-            inside = x.min() <= acc5 <= x.max()
-            rows.append(row | {"predicted": predicted, "z": z, "z_prediction": z / widening, "inside": inside})
-    return pd.DataFrame(rows)
+        frame = pd.DataFrame({"dataset": dataset, "method": METHODS, **line, "residual_sd": sd})
+        for metric in ("acc5", "mae"):
+            frame[metric] = [table1_value(dataset, method, metric) for method in METHODS]
+        widening = np.sqrt(1 + 1 / len(x) + (frame["acc5"] - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2))
+        frame["predicted"] = intercept + slope * frame["acc5"]
+        frame["z"] = (frame["mae"] - frame["predicted"]) / sd
+        lines.append(frame.assign(z_prediction=frame["z"] / widening, inside=frame["acc5"].between(x.min(), x.max())))
+    return pd.concat(lines, ignore_index=True)
 
 
 def f1_above_accuracy() -> pd.DataFrame:
@@ -166,21 +152,19 @@ def adam_bound(learning_rate: float, steps: int, modalities: int = 3) -> AdamBou
     """How far Adam moves a weight from 0 in `steps` steps, and the resulting softmax range over modalities.
 
     With gradients of one sign and size each step is the learning rate (Kingma & Ba 2015, section 2.1; their bound for
-    sparse gradients, (1 - beta1) / sqrt(1 - beta2), is 3.2 times as much). At the extremes one modality's weight is at
-    one end of [-move, move] and all others at the other.
+    sparse gradients is 3.2 times as much). At the extremes one weight is at one end of [-move, move], all others at the
+    other.
     """
     move = learning_rate * steps
-    return AdamBound(move, *(1 / (1 + (modalities - 1) * exp(sign * 2 * move)) for sign in (1, -1)))
+    return AdamBound(move, *(1 / (1 + (modalities - 1) * exp(gap)) for gap in (2 * move, -2 * move)))
 
 
-def weight_budget(
-    train_sizes: Mapping[str, int] | None = None, batch: int = 64, epochs: int = 30, lr: float = 1e-4
-) -> pd.DataFrame:
+def weight_budget() -> pd.DataFrame:
     """`adam_bound` for each data set at the paper's budget, all epochs and the last small batch included."""
-    sizes = train_sizes or {name: split[0] for name, split in facts.SPLIT_SIZES.items()}
-    steps = {name: ceil(size / batch) * epochs for name, size in sizes.items()}
-    rows = [(name, size, steps[name], *adam_bound(lr, steps[name])) for name, size in sizes.items()]
-    return pd.DataFrame(rows, columns=["dataset", "train_size", "steps", *AdamBound._fields])
+    batch, epochs, rate = 64, 30, 1e-4
+    frame = pd.DataFrame([(d, sizes[0]) for d, sizes in facts.SPLIT_SIZES.items()], columns=["dataset", "train_size"])
+    frame["steps"] = [ceil(size / batch) * epochs for size in frame["train_size"]]
+    return frame.join(pd.DataFrame([adam_bound(rate, steps) for steps in frame["steps"]]))
 
 
 def seeds_needed(sd: float, delta: float, power: float = 0.8, alpha: float = 0.05) -> int:
@@ -206,13 +190,9 @@ def text_checks() -> pd.DataFrame:
 def arithmetic_verdicts() -> pd.DataFrame:
     """Verdicts on claims that need no training. Columns: claim, quote, place, verdict, evidence."""
     read = {key: (v["verdict"], v["evidence"]) for key, v in facts.read_toml("readings.toml")["verdict"].items()}
-    read |= _computed()
     static = "impossible as written", "The weights are the softmax of a parameter: the same for every input."
-    rows = [
-        (c.key, c.quote, c.place, *(static if c.rule == "weights_static" else read[c.key]))
-        for c in facts.CLAIMS
-        if c.rule in ("arithmetic", "weights_static")
-    ]
+    judged = read | _computed() | {c.key: static for c in facts.CLAIMS if c.rule == "weights_static"}
+    rows = [(c.key, c.quote, c.place, *judged[c.key]) for c in facts.CLAIMS if c.key in judged]
     return pd.DataFrame(rows, columns=["claim", "quote", "place", "verdict", "evidence"])
 
 
@@ -226,33 +206,25 @@ def _computed() -> dict[str, tuple[str, str]]:
     p = ", ".join(f"{row.dataset} {row.smallest_p:.3f}" for row in beyond.itertuples()) or "none"
     same = column_coincidence().query("dataset == 'sims'")["coincide"].all()
     alike = f"CH-SIMS MAE and Acc-5 printed alike: {'yes' if same else 'no'}."
-    return {
-        "all_metrics": (_if(not worse), f"Printed as not improving: {', '.join(worse) or 'none'}."),
-        "significant": (_if(beyond.empty), f"No pairing reaches p < .05 (exact McNemar, one run, three digits): {p}."),
-        "largest_on_mosei": (_if(largest), "Printed changes of Acc-5, F1 and MAE, compared by data set."),
-        "sims_mae": ("cannot tell" if same else _if(better["sims", "mae"] < 0), alike),
-        "sims_mae_rise": ("cannot tell", alike),
+    reach = (f"{b.dataset} {b.lowest_weight:.2f} to {b.highest_weight:.2f}" for b in weight_budget().itertuples())
+    weights = "No learned weight is printed. From 1/3, at the rate stated for training, Adam reaches "
+    judged = {  # whether a claim is supported (None: cannot tell) and the evidence
+        "all_metrics": (not worse, f"Printed as not improving: {', '.join(worse) or 'none'}."),
+        "significant": (beyond.empty, f"No pairing reaches p < .05 (exact McNemar, one run, three digits): {p}."),
+        "largest_on_mosei": (largest, "Printed changes of Acc-5, F1 and MAE, compared by data set."),
+        "sims_mae": (None if same else better["sims", "mae"] < 0, alike),
+        "sims_mae_rise": (None, alike),
         "earlier_methods": _earlier_methods(),
-        "emphasis": _reach(),
+        "emphasis": (None, f"{weights}{', '.join(reach)}."),
     }
+    verdicts = {True: "supported", False: "not supported", None: "cannot tell"}
+    return {key: (verdicts[supported], evidence) for key, (supported, evidence) in judged.items()}
 
 
-def _if(supported: bool) -> str:
-    return "supported" if supported else "not supported"
-
-
-def _earlier_methods() -> tuple[str, str]:
+def _earlier_methods() -> tuple[bool, str]:
     """TMT's printed Acc-5 against published means of other models, whose text features differ."""
     pairs = published_pairs()
     higher = pairs["acc5"] > [table1_value(d, "tmt", "acc5") for d in pairs["dataset"]]
     tally = higher.groupby(pairs["dataset"]).agg(["sum", "size"])
     counted = ", ".join(f"{d} {tally.at[d, 'sum']} of {tally.at[d, 'size']}" for d in DATASETS)
-    return _if(not higher.any()), f"Models in MMSA's list with a higher Acc-5: {counted}."
-
-
-def _reach() -> tuple[str, str]:
-    """Range of the weights at the paper's learning rate; no evidence for or against an order."""
-    rows = weight_budget().itertuples()
-    reach = ", ".join(f"{row.dataset} {row.lowest_weight:.2f} to {row.highest_weight:.2f}" for row in rows)
-    evidence = f"No learned weight is printed. From 1/3, at the rate stated for training, Adam reaches {reach}."
-    return "cannot tell", evidence
+    return not higher.any(), f"Models in MMSA's list with a higher Acc-5: {counted}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,6 @@ import pandas as pd
 from tmtlib.stats.metrics import LOWER_IS_BETTER
 
 FOLDER = Path(__file__).parent
-COMPARISON = "Performance Comparison with Baseline TMT"
 ANALYSIS = "Detailed Analysis on Each Dataset"
 TRAINING = "Implementation Details and Training Protocols"
 
@@ -25,8 +25,7 @@ METRICS = ("acc5", "f1", "mae")
 BETTER = {m: -1 if m in LOWER_IS_BETTER else 1 for m in METRICS}  # the sign of an improvement
 VERDICTS = ("supported", "not supported", "cannot tell", "impossible as written")
 
-# The paper's names of our methods and metrics. Its F1 is not defined; by its size it is one of the two 5-class F1
-PAPER_METHODS = {"tmt": "tmt", "tmt_amw": "tmt_amw", "tmt_5class": "tmt", "tmt_amw_5class": "tmt_amw"}
+# The paper's names of our metrics. Its F1 is not defined; by its size it is one of the two 5-class F1
 PAPER_METRICS = {"acc5": "acc5", "f1_5class": "f1", "f1_5class_swapped": "f1", "mae": "mae"}
 
 # Train, valid, test utterances in the MMSA feature files (thuiar/MMSA README); the paper's text states none.
@@ -73,38 +72,26 @@ def read_toml(name: str) -> dict:
     return tomllib.loads((FOLDER / name).read_text(encoding="utf-8"))
 
 
-def _cells() -> tuple[Cell, ...]:
-    rows = pd.read_csv(FOLDER / "table1.csv", dtype=str).itertuples()
-    return tuple(Cell(r.dataset, r.method, r.metric, float(r.printed), r.printed, r.place) for r in rows)
+_ROWS = pd.read_csv(FOLDER / "table1.csv", dtype=str).to_dict("records")
+_CELLS = [Cell(value=float(row["printed"]), **row) for row in _ROWS]
+TABLE1 = tuple(c for c in _CELLS if c.place == "Table 1")
+REPRINTED = tuple(c for c in _CELLS if c.place != "Table 1")  # the same accuracies, in the text, with other digits
+_VALUES = {(c.dataset, c.method, c.metric): c.value for c in TABLE1}
 
-
-def _claims() -> tuple[Claim, ...]:
-    content = read_toml("claims.toml")
-    criteria = content["criteria"]  # by rule, for claims that do not state their own
-    return tuple(Claim(**criteria.get(c["rule"].split(":")[0], {}) | c) for c in content["claim"])
-
-
-def _settings() -> tuple[Setting, ...]:
-    content = read_toml("settings.toml")
-    return tuple(Setting(**s) for s in content["setting"]) + tuple(Setting(n, None) for n in content["not_stated"])
-
-
-TABLE1 = tuple(c for c in _cells() if c.place == "Table 1")
-REPRINTED = tuple(c for c in _cells() if c.place != "Table 1")  # the same accuracies, in the text, with other digits
-CLAIMS = _claims()
-SETTINGS = _settings()
+_CRITERIA = read_toml("claims.toml")["criteria"]  # by rule, for claims that do not state their own
+CLAIMS = tuple(Claim(**_CRITERIA.get(c["rule"].split(":")[0], {}) | c) for c in read_toml("claims.toml")["claim"])
+SETTINGS = tuple(Setting(**s) for s in read_toml("settings.toml")["setting"])
+SETTINGS += tuple(Setting(name, None) for name in read_toml("settings.toml")["not_stated"])
 
 
 def table1_value(dataset: str, method: str, metric: str) -> float | None:
     """Table 1's value (fraction; mae as printed), or None."""
-    wanted = (dataset, method, metric)
-    return next((c.value for c in TABLE1 if (c.dataset, c.method, c.metric) == wanted), None)
+    return _VALUES.get((dataset, method, metric))
 
 
 def printed(dataset: str, method: str, metric: str) -> float:
-    """Table 1's value for our method and metric, or NaN."""
-    value = table1_value(dataset, PAPER_METHODS.get(method, ""), PAPER_METRICS.get(metric, ""))
-    return float("nan") if value is None else value
+    """Table 1's value for our method (its five-class twin, "..._5class", counts as the method) and metric, or NaN."""
+    return _VALUES.get((dataset, method.removesuffix("_5class"), PAPER_METRICS.get(metric, "")), float("nan"))
 
 
 def gain_cells(rule: str) -> tuple[tuple[str, str], ...]:
@@ -112,11 +99,8 @@ def gain_cells(rule: str) -> tuple[tuple[str, str], ...]:
     kind, _, cells = rule.partition(":")
     if kind not in ("amw_gain", "learned_gain"):
         return ()
-    datasets, metrics = (
-        every if part == "all" else tuple(part.split(","))
-        for part, every in zip(cells.split(":"), (DATASETS, METRICS), strict=True)
-    )
-    return tuple((d, m) for d in datasets for m in metrics)
+    parts = zip(cells.split(":"), (DATASETS, METRICS), strict=True)
+    return tuple(product(*(every if part == "all" else part.split(",") for part, every in parts)))
 
 
 def published_pairs() -> pd.DataFrame:

@@ -7,7 +7,7 @@ Rules are fixed before the runs they judge: whoever changes a rule or threshold 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from tmtlib.data.schema import dataset_title
 from tmtlib.paper import audit, facts
 from tmtlib.stats import statistics
 from tmtlib.stats.metrics import LABELS
-from tmtlib.stats.statistics import UNDEFINED, Interval, paired_interval
+from tmtlib.stats.statistics import UNDEFINED, Interval, t_interval
 
 RULES_VERSION = 1
 RULES_DATE = "2026-11-25"  # of the last change of a rule or threshold
@@ -32,18 +32,6 @@ COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source", "rules"]
 GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict".split()
 OUR_METRICS = {"acc5": "acc5", "f1": "f1_5class", "mae": "mae"}  # by the paper's name
 MUTUAL_BLOCKS = ("specific_from_shared", "shared_from_specific")  # the attention that the paper calls sharper
-
-
-class PairedTest(NamedTuple):
-    """A paired comparison over seeds: mean difference, 95 % interval, p, effect size, smallest detectable effect."""
-
-    difference: float
-    low: float
-    high: float
-    n: int
-    p: float = math.nan
-    d_z: float = math.nan
-    mde: float = math.nan
 
 
 def margin(dataset: str, metric: str) -> float:
@@ -62,18 +50,20 @@ def interval_verdict(
     equal differences, as counts of test utterances can be, do not show their spread).
     """
     low, high = sorted((better * low, better * high))
-    if math.isnan(low) or math.isnan(high) or math.isclose(low, high, rel_tol=1e-9):
-        return "cannot tell"
     if within_margin(low, high, equivalence):
         return "not supported"
-    if low <= 0 <= high or not p_adjusted < ALPHA:
+    if not _has_width(low, high) or low <= 0 <= high or not p_adjusted < ALPHA:
         return "cannot tell"
     return "supported" if low > 0 else "not supported"
 
 
 def within_margin(low: float, high: float, equivalence: float) -> bool:
     """Whether an interval has a width and lies within +- `equivalence`; False for NaN."""
-    return -equivalence < low < high < equivalence and not math.isclose(low, high, rel_tol=1e-9)
+    return _has_width(low, high) and -equivalence < low < high < equivalence
+
+
+def _has_width(low: float, high: float) -> bool:
+    return low < high and not math.isclose(low, high, rel_tol=1e-9)
 
 
 def combined_verdict(verdicts: Iterable[str]) -> str:
@@ -99,18 +89,13 @@ def claims(
         extra_parameters, extra_time: of TMT+AMW beyond TMT, see `analysis.costs`.
         attention: attention entropy of the same runs, see `analysis.attention.table`; None: cannot tell.
     """
-    read = audit.arithmetic_verdicts().set_index("claim")
     by_rule = {"sharpness": sharpness_verdict(attention), "parameters": _overhead(extra_parameters, extra_time)}
-    from_runs = gain_verdicts(rows) | noise_verdicts(areas)
-    judgements = []
-    for claim in facts.CLAIMS:
-        if claim.key in read.index:
-            verdict, evidence, source = *read.loc[claim.key, ["verdict", "evidence"]], "paper"
-        else:
-            verdict, evidence = by_rule.get(claim.rule) or from_runs[claim.key]
-            source = rows["source"].iloc[0]
-        judgements.append((claim.key, claim.quote, claim.place, verdict, evidence, source, RULES))
-    return pd.DataFrame(judgements, columns=COLUMNS)
+    from_runs = {c.key: by_rule[c.rule] for c in facts.CLAIMS if c.rule in by_rule}
+    from_runs |= gain_verdicts(rows) | noise_verdicts(areas)
+    judgements = {key: (*judgement, rows["source"].iloc[0]) for key, judgement in from_runs.items()}
+    judgements |= {c.claim: (c.verdict, c.evidence, "paper") for c in audit.arithmetic_verdicts().itertuples()}
+    table = [(c.key, c.quote, c.place, *judgements[c.key], RULES) for c in facts.CLAIMS]
+    return pd.DataFrame(table, columns=COLUMNS)
 
 
 def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -122,11 +107,9 @@ def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
 def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
     """The cells of `gains` of each such claim, by key and by the method that TMT+AMW is compared with."""
     compared = {before: gains(rows, before=before) for before in ("tmt", *CONTROLS)}
-    return {
-        claim.key: {before: _within(frame, claim.rule) for before, frame in compared.items()}
-        for claim in facts.CLAIMS
-        if facts.gain_cells(claim.rule)
-    }
+    rules = {claim.rule for claim in facts.CLAIMS if facts.gain_cells(claim.rule)}
+    by_rule = {rule: {before: _within(frame, rule) for before, frame in compared.items()} for rule in rules}
+    return {claim.key: by_rule[claim.rule] for claim in facts.CLAIMS if claim.rule in rules}
 
 
 def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -145,19 +128,16 @@ def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
         return "cannot tell", "No attention distribution, entropy or map is printed, and none was measured here."
     in_mutual = attention["block"].isin(MUTUAL_BLOCKS) & (attention["regime"] == "clean")
     measured = attention[in_mutual & attention["difference"].notna()]
-    cells, uniform, random = (measured[measured["method"] == m] for m in ("tmt_amw", "tmt_uniform", "tmt_random"))
+    cells = measured[measured["method"] == "tmt_amw"]
     if cells.empty:
         return "cannot tell", "Attention was measured, but not both with and without AMW."
-    parts = []
-    for (dataset, source), of_data in cells.groupby(["dataset", "source"], sort=False):
-        halves = (f"{c.block.replace('_', ' ')} {_with_interval(c)}" for c in of_data.itertuples())
-        parts.append(f"{dataset_title(dataset, source)} {', '.join(halves)}")
-    evidence = f"Normalised attention entropy, AMW minus TMT, n = {cells['n'].min()} seeds: {'; '.join(parts)}."
-    verdicts = list(cells["verdict"])
-    for title, control in (("Uniform", uniform), ("Random", random)):
+    seeds, verdicts = cells["n"].min(), list(cells["verdict"])
+    evidence = f"Normalised attention entropy, AMW minus TMT, n = {seeds} seeds: {_by_data_set(cells, _half)}."
+    for method, title in CONTROLS.items():
+        control = measured[measured["method"] == method]
         sharper = (control["verdict"] == "supported").sum()
         if len(control):
-            evidence += f" {title} weights: sharper than TMT in {sharper} of {len(control)}."
+            evidence += f" {title.capitalize()}: sharper than TMT in {sharper} of {len(control)}."
         if sharper or control.empty:  # an effect of unlearned weights is not AMW's
             verdicts.append("cannot tell")
     if cells["dataset"].nunique() < 2:
@@ -165,9 +145,9 @@ def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
     return combined_verdict(verdicts), evidence
 
 
-def _with_interval(cell) -> str:
+def _half(cell: NamedTuple) -> str:
     interval = "" if math.isnan(cell.low) else f" [{cell.low:+.3f}, {cell.high:+.3f}]"
-    return f"{cell.difference:+.3f}{interval}"
+    return f"{cell.block.replace('_', ' ')} {cell.difference:+.3f}{interval}"
 
 
 def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
@@ -185,13 +165,12 @@ def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
 def gains(
     rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt", after: str = "tmt_amw"
 ) -> pd.DataFrame:
-    """Paired differences `after` minus `before` over seeds for the cells that a rule names.
+    """Paired differences `after` minus `before` over seeds for the cells that a rule names ("all": of every data set).
 
-    "all" data sets are those in `rows`; a data set without runs of both methods has no cells. Columns: dataset, source,
-    metric, difference, low, high (95 % t interval over seeds), n, p (paired t test), p_adjusted (Benjamini-Hochberg
-    over all data sets of `rows` and the paper's metrics, whatever the rule names), d_z (difference over the sd of
-    differences), mde (smallest difference that n such seeds find with power .8), margin (see `margin`) and verdict (of
-    "better").
+    A data set without runs of both methods has no cells. Columns: dataset, source, metric, difference, low, high (95 %
+    t interval over seeds), n, p (paired t test), p_adjusted (Benjamini-Hochberg over all data sets of `rows` and the
+    paper's metrics, whatever the rule names), d_z (difference over the sd of differences), mde (smallest difference
+    that n such seeds find with power .8), margin (see `margin`) and verdict (of "better").
     """
     return _within(_compared(rows, OUR_METRICS, before, after), rule)
 
@@ -204,15 +183,19 @@ def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw"
 
 def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after: str) -> pd.DataFrame:
     """All cells of one comparison; metrics: columns of `rows` by the paper's name."""
-    cells = []
-    both = rows[rows["method"].isin((before, after))]
-    for (dataset, source), of_data in both.groupby(["dataset", "source"], sort=False):
-        if set(of_data["method"]) == {before, after}:
-            by_seed = of_data.pivot(index="seed", columns="method", values=list(metrics.values()))
+    cells, keys = [], ["dataset", "source", "method"]
+    both = rows.loc[rows["method"].isin((before, after)), [*keys, "seed", *metrics.values()]]
+    if both.duplicated([*keys, "seed"]).any():
+        raise ValueError(f"two runs of one {', '.join(keys)} and seed; wanted one, to pair {after} with {before}")
+    runs = {names: of_method.set_index("seed") for names, of_method in both.groupby(keys, sort=False)}
+    for dataset, source in dict.fromkeys(names[:2] for names in runs):
+        pair = [runs.get((dataset, source, method)) for method in (after, before)]
+        if all(of_method is not None for of_method in pair):
+            pair = pair[0].align(pair[1], axis=0)  # NaN where only one of the two has run
             for name, column in metrics.items():
-                test = _paired(*(by_seed[column, method].to_numpy(np.float64) for method in (after, before)))
+                test = _paired(*(of_method[column].to_numpy(np.float64) for of_method in pair))
                 names = {"dataset": dataset, "source": source, "metric": column, "margin": margin(dataset, name)}
-                cells.append(names | test._asdict())
+                cells.append(names | test)
     frame = pd.DataFrame(cells, columns=GAIN_COLUMNS)
     frame["p_adjusted"] = statistics.adjusted_p(frame["p"])
     better = {column: facts.BETTER[name] for name, column in metrics.items()}
@@ -222,26 +205,23 @@ def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after
     return frame
 
 
-def _paired(after: np.ndarray, before: np.ndarray) -> PairedTest:
-    """The comparison over seeds (n,); NaN where a seed is missing or has failed."""
-    change = pd.Series(after - before)
+def _paired(after: np.ndarray, before: np.ndarray) -> dict[str, float]:
+    """The columns of `gains` that follow from values by seed (n,); NaN where a seed is missing or has failed."""
+    change, names = pd.Series(after - before), ("difference", "low", "high", "n", "p", "d_z", "mde")
     if change.isna().any():
-        return PairedTest(*UNDEFINED._replace(n=len(change)))
-    return PairedTest(
-        *paired_interval(after, before, CONFIDENCE),
-        p=statistics.paired_p(after, before),
-        d_z=statistics.cohen_dz(after, before),
-        mde=statistics.minimum_detectable_effect(len(change), change.std(), alpha=ALPHA),
-    )
+        return dict(zip(names, UNDEFINED._replace(n=len(change)), strict=False))
+    tests = statistics.paired_p(after, before), statistics.cohen_dz(after, before)
+    mde = statistics.minimum_detectable_effect(len(change), change.std(), alpha=ALPHA)
+    return dict(zip(names, (*t_interval(change, CONFIDENCE), *tests, mde), strict=True))
 
 
 def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
     """The cells that a rule names; "all": its metrics on whatever data sets there are."""
-    cells = {(dataset, OUR_METRICS[metric]) for dataset, metric in facts.gain_cells(rule)}
-    metrics, everywhere = {metric for _, metric in cells}, rule.split(":")[1] == "all"
-    pairs = zip(frame["dataset"], frame["metric"], strict=True)
-    kept = [m in metrics if everywhere else (d, m) in cells for d, m in pairs]
-    return frame.loc[np.array(kept, dtype=bool)].reset_index(drop=True)
+    named = {(dataset, OUR_METRICS[metric]) for dataset, metric in facts.gain_cells(rule)}
+    if rule.split(":")[1] == "all":
+        named = {(dataset, metric) for dataset in frame["dataset"] for _, metric in named}
+    kept = [cell in named for cell in zip(frame["dataset"], frame["metric"], strict=True)]
+    return frame[np.array(kept, dtype=bool)].reset_index(drop=True)
 
 
 def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
@@ -251,7 +231,7 @@ def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
         return "The data at hand do not include this data set."
     source, real = cells["source"].iloc[0], set(cells["dataset"]) <= set(facts.DATASETS)
     whose = "Synthetic data. " if source == "synthetic" else "" if real else "Other data than the paper's. "
-    parts = [f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {_in_words(cells)}."]
+    parts = [f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {_by_data_set(cells, _change)}."]
     small = [c for c in cells.itertuples() if within_margin(c.low, c.high, c.margin)]
     if small:
         names = ", ".join(f"{dataset_title(c.dataset, c.source)} {_label(c.metric)}" for c in small)
@@ -260,24 +240,22 @@ def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
     return " ".join([*parts, f"AMW against {', against '.join(tallies)}."])
 
 
-def _in_words(cells: pd.DataFrame) -> str:
-    """Differences with interval and adjusted p, by data set."""
-    parts = []
-    for (dataset, source), of_data in cells.groupby(["dataset", "source"], sort=False):
-        changes = [
-            f"{_label(c.metric)} {c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
-            f"{'' if math.isnan(c.p_adjusted) else f' p {c.p_adjusted:.2g}'}"
-            for c in of_data.itertuples()
-        ]
-        parts.append(f"{dataset_title(dataset, source)} {', '.join(changes)}")
-    return "; ".join(parts)
+def _by_data_set(cells: pd.DataFrame, words: Callable[[NamedTuple], str]) -> str:
+    """`words` of each cell, by data set."""
+    groups = cells.groupby(["dataset", "source"], sort=False)
+    return "; ".join(f"{dataset_title(*names)} {', '.join(map(words, of.itertuples()))}" for names, of in groups)
+
+
+def _change(cell: NamedTuple) -> str:
+    p = "" if math.isnan(cell.p_adjusted) else f" p {cell.p_adjusted:.2g}"
+    return f"{_label(cell.metric)} {cell.difference:+.3f} [{cell.low:+.3f}, {cell.high:+.3f}]{p}"
 
 
 def _tally(title: str, cells: pd.DataFrame) -> str:
     if cells.empty:
         return f"{title}: not run"
     counts = cells["verdict"].value_counts()
-    better, not_better = counts.get("supported", 0), counts.get("not supported", 0)
+    better, not_better = (counts.get(verdict, 0) for verdict in ("supported", "not supported"))
     return f"{title}: a gain is supported in {better} of {len(cells)}, not supported in {not_better}"
 
 

@@ -3,8 +3,8 @@
     mosi   CMU-MOSI and CMU-MOSEI, labels in [-3, 3]: classes by rounding the clipped value
     sims   CH-SIMS, labels in [-1, 1]: classes by right-closed bins; every metric is of the clipped value
 
-As in MMSA, values are compared as float32, in which a value of 0.7 equals the bin edge 0.7. A NaN prediction has class
--1: wrong in every accuracy and F1; MAE and Corr are NaN. (MMSA's comparisons make it negative for mosi.)
+As in MMSA, values are compared as float32, in which 0.7 equals the bin edge 0.7. A NaN prediction has class -1: wrong
+in every accuracy and F1 (MMSA's comparisons make it negative for mosi); MAE and Corr are NaN.
 """
 
 from __future__ import annotations
@@ -26,21 +26,11 @@ METRICS = {
     "mosi": ("acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc3", "acc5", "acc7", "mae", "corr"),
     "sims": ("acc2", "acc3", "acc5", "f1", "mae", "corr"),
 }
-LABELS = {
-    "acc2": "Acc-2",
-    "acc2_has0": "Acc-2 (has-0)",
-    "acc2_non0": "Acc-2 (non-0)",
-    "acc3": "Acc-3",
-    "acc5": "Acc-5",
-    "acc7": "Acc-7",
-    "f1": "F1, 2-class, weighted",
-    "f1_has0": "F1 (has-0)",
-    "f1_non0": "F1 (non-0)",
-    "f1_5class": "F1, 5-class, weighted",
-    "f1_5class_swapped": "F1, 5-class, swapped arguments (legacy)",
-    "mae": "MAE (label units)",
-    "corr": "Corr",
-}
+LABELS = {"acc2": "Acc-2", "acc2_has0": "Acc-2 (has-0)", "acc2_non0": "Acc-2 (non-0)"}
+LABELS |= {"acc3": "Acc-3", "acc5": "Acc-5", "acc7": "Acc-7"}
+LABELS |= {"f1": "F1, 2-class, weighted", "f1_has0": "F1 (has-0)", "f1_non0": "F1 (non-0)"}
+LABELS |= {"f1_5class": "F1, 5-class, weighted", "f1_5class_swapped": "F1, 5-class, swapped arguments (legacy)"}
+LABELS |= {"mae": "MAE (label units)", "corr": "Corr"}
 LOWER_IS_BETTER = ("mae",)
 # Value of each predicted class of Acc-5; it falls into the same class
 CLASS_CENTRES5 = {"mosi": (-2.0, -1.0, 0.0, 1.0, 2.0), "sims": (-0.9, -0.4, 0.0, 0.4, 0.9)}
@@ -78,38 +68,34 @@ def score(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> d
     if family == "sims":
         p, t = np.clip(p, -1, 1), np.clip(t, -1, 1)
     two, three, five = ((_classes(p, family, k), _classes(t, family, k)) for k in (2, 3, 5))
-    scores = {"acc3": _accuracy(*three), "acc5": _accuracy(*five), "mae": _mae(p, t), "corr": _corr(p, t)}
+    scores = {"acc3": float(np.mean(np.equal(*three))), "acc5": float(np.mean(np.equal(*five)))}
+    scores |= {"mae": float(np.abs(p - t).mean(dtype=np.float64)), "corr": _corr(p, t)}
     if family == "sims":
-        scores |= {"acc2": _accuracy(*two), "f1": _weighted_f1(*two)}
+        scores["acc2"], scores["f1"] = _agreement(*two)
     else:
-        seven = _classes(p, family, 7), _classes(t, family, 7)
+        scores["acc7"] = float(np.mean(_classes(p, family, 7) == _classes(t, family, 7)))
+        scores["acc2_has0"], scores["f1_has0"] = _agreement(*two)
         p, t = p[t != 0], t[t != 0]
-        non0 = _mark_nan(p > 0, p), _mark_nan(t > 0, t)
-        scores |= {"acc2_has0": _accuracy(*two), "f1_has0": _weighted_f1(*two), "acc7": _accuracy(*seven)}
-        scores |= {"acc2_non0": _accuracy(*non0), "f1_non0": _weighted_f1(*non0)}
+        scores["acc2_non0"], scores["f1_non0"] = _agreement(_mark_nan(p > 0, p), _mark_nan(t > 0, t))
     return {name: scores[name] for name in METRICS[family]}
 
 
 def f1(
-    prediction: ArrayLike,
-    label: ArrayLike,
-    family: Family = "mosi",
-    classes: Literal[2, 5] = 2,
-    convention: Literal["true", "pred"] = "true",
+    prediction: ArrayLike, label: ArrayLike, family: Family = "mosi", classes: int = 2, convention: str = "true"
 ) -> float:
     """F1 averaged over 2 classes (mosi: has-0) or 5.
 
     convention "true": weighted by true support, the definition. "pred": weighted by predicted support, as in early code
-    (MMSA before 2021-05-06, see its issue 17; MulT, MISA, TMT), which swapped the arguments of scikit-learn's f1_score.
-    "pred" rewards collapse: a constant prediction of accuracy a scores 2a / (1 + a).
+    (MMSA before 2021-05-06, see its issue 17; MulT, MISA, TMT), which swapped the arguments of scikit-learn's f1_score;
+    a constant prediction of accuracy a scores 2a / (1 + a). F1(true) + F1(pred) = 2 * accuracy: class c adds 2 TP_c /
+    (n_c + p_c) * (n_c + p_c) / N, with n_c its true and p_c its predicted support.
 
-    F1(true) + F1(pred) = 2 * accuracy, as class c adds 2 TP_c / (n_c + p_c) * (n_c + p_c) / N, with n_c its true and
-    p_c its predicted support. Arguments and errors as `score`; also ValueError for other `classes` or `convention`.
+    Arguments and errors as `score`; also ValueError for other `classes` or `convention`.
     """
     check_choice("classes", classes, (2, 5))
     check_choice("convention", convention, ("true", "pred"))
     p, t = (_classes(value, family, classes) for value in _pair(prediction, label, family))
-    return _weighted_f1(p, t) if convention == "true" else _weighted_f1(t, p)
+    return _agreement(p, t)[1] if convention == "true" else _agreement(t, p)[1]
 
 
 def classes5(value: ArrayLike, family: Family) -> Classes:
@@ -138,20 +124,13 @@ def _mark_nan(classes: np.ndarray, value: Values) -> Classes:
     return np.where(np.isnan(value), -1, classes).astype(np.int64)
 
 
-def _accuracy(p: Classes, t: Classes) -> float:
-    return float(np.mean(p == t)) if len(t) else float("nan")
-
-
-def _weighted_f1(p: Classes, t: Classes) -> float:
-    if not len(t):
-        return float("nan")
+def _agreement(p: Classes, t: Classes) -> tuple[float, float]:
+    """Accuracy, and F1 weighted by the support of `t`; NaN without values."""
     from sklearn.metrics import f1_score  # slow to import
 
-    return float(f1_score(t, p, average="weighted", zero_division=0))
-
-
-def _mae(p: Values, t: Values) -> float:
-    return float(np.abs(p - t).mean(dtype=np.float64))
+    if not len(t):
+        return np.nan, np.nan
+    return float(np.mean(p == t)), float(f1_score(t, p, average="weighted", zero_division=0))
 
 
 def _corr(p: Values, t: Values) -> float:
@@ -168,12 +147,9 @@ def _pair(prediction: ArrayLike, label: ArrayLike, family: Family) -> tuple[Valu
         raise ValueError(f"{len(p)} predictions but {len(t)} labels; give one prediction for each label")
     if not len(t):
         raise ValueError("no predictions and no labels; metrics need at least one utterance")
-    bad = np.flatnonzero(~np.isfinite(t))
-    if len(bad):
-        raise ValueError(
-            f"{len(bad)} of {len(t)} labels are NaN or infinite (the first at index {bad[0]}); "
-            "drop those utterances or repair their labels"
-        )
+    if len(bad := np.flatnonzero(~np.isfinite(t))):
+        where = f"{len(bad)} of {len(t)} labels are NaN or infinite (the first at index {bad[0]})"
+        raise ValueError(f"{where}; drop those utterances or repair their labels")
     return p, t
 
 

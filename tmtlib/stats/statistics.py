@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
-from math import factorial
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from tmtlib.common import MODALITIES
 
@@ -46,13 +46,8 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     mean, n = float(x.mean()), len(x)
     if n == 1:
         return UNDEFINED._replace(mean=mean, n=1)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * stats.sem(x))
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2) * (x.std(ddof=1) / np.sqrt(n)))
     return Interval(mean, mean - half, mean + half, n)
-
-
-def paired_interval(after: ArrayLike, before: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The t interval of the mean of after - before. Raises ValueError as `differences`."""
-    return t_interval(differences(after, before), confidence)
 
 
 def differences(after: ArrayLike, before: ArrayLike) -> np.ndarray:
@@ -80,11 +75,7 @@ def interval_or_nan(values: ArrayLike, skipna: bool = True) -> Interval:
 
 
 def over_seeds(
-    frame: pd.DataFrame,
-    keys: Sequence[str],
-    value: str,
-    against: str | Mapping[str, str] | None = None,
-    skipna: bool = True,
+    frame: pd.DataFrame, keys: Sequence[str], value: str, against: str | Mapping | None = None, skipna: bool = True
 ) -> pd.DataFrame:
     """Mean of a column over seeds with its 95 % t interval: one row for each combination of `keys`, in their order.
 
@@ -98,9 +89,8 @@ def over_seeds(
     difference (paired, `value` - against), difference_low, difference_high (its t interval) and pairs; NaN and 0
     without pairs. Raises ValueError where a seed occurs twice in the rows compared with.
     """
-    columns = [*keys, *Interval._fields]
-    if against is not None:
-        columns += ["against", "difference", "difference_low", "difference_high", "pairs"]
+    compared = ["against", "difference", "difference_low", "difference_high", "pairs"]
+    columns = [*keys, *Interval._fields, *(compared if against is not None else ())]
     if frame.empty:
         return pd.DataFrame(columns=columns)
     if isinstance(against, Mapping):
@@ -119,34 +109,26 @@ def over_seeds(
     return pd.DataFrame(rows, columns=columns)
 
 
-def hierarchical_bootstrap(
-    after: ArrayLike, before: ArrayLike, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """Percentile interval of a paired difference, after - before, over seeds and utterances at once; n is S.
+def hierarchical_bootstrap(after: ArrayLike, before: ArrayLike, resamples: int = 2000, seed: int = 0) -> Interval:
+    """95 % percentile interval of a paired difference, after - before, over seeds and utterances at once; n is S.
 
     Args: after, before: (S, N), losses or scores by seed and utterance.
 
-    Each resample draws S seeds and N utterances with replacement, the same for both methods; the two are crossed (Owen
-    2007). Where seeds vary much more than utterances, the interval is too narrow for S below ten; with S = 1 only
-    utterances vary. Raises ValueError for other shapes or a NaN.
+    Each resample draws S seeds and N utterances with replacement, the same for both methods: crossed (Owen 2007). Too
+    narrow for S below ten where seeds vary much more than utterances. Raises ValueError for other shapes or a NaN.
     """
     a, b = np.asarray(after, np.float64), np.asarray(before, np.float64)
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(f"shapes {a.shape} after and {b.shape} before; wanted the same (seeds, utterances)")
     if np.isnan(a).any() or np.isnan(b).any():
         raise ValueError(f"{np.isnan(a).sum()} values after and {np.isnan(b).sum()} before are NaN; wanted none")
-    return _percentiles(a - b, confidence, resamples, seed)
+    return _percentiles(a - b, resamples, seed)
 
 
 def probability_of_improvement(
-    after: ArrayLike,
-    before: ArrayLike,
-    better: int = 1,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    after: ArrayLike, before: ArrayLike, better: int = 1, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """P(a run after is better than a run before), ties half, with a percentile bootstrap interval over runs.
+    """P(a run after is better than a run before), ties half, with a 95 % percentile bootstrap interval over runs.
 
     Mann-Whitney's U / (n m) over all pairs of runs (Agarwal et al. 2021); each method's runs are resampled separately.
     `better`: +1 where more is better, -1 where less is. n: runs after. Raises ValueError for no values or a NaN.
@@ -155,11 +137,11 @@ def probability_of_improvement(
     wins = 0.5 + 0.5 * np.sign(better * (a[:, None] - b[None, :]))
     if wins.size == 1:
         return UNDEFINED._replace(mean=float(wins.mean()), n=1)
-    return _percentiles(wins, confidence, resamples, seed)
+    return _percentiles(wins, resamples, seed)
 
 
-def _percentiles(values: np.ndarray, confidence: float, resamples: int, seed: int) -> Interval:
-    """Mean of `values` (S, N), and percentiles of means with rows and columns drawn with replacement."""
+def _percentiles(values: np.ndarray, resamples: int, seed: int) -> Interval:
+    """Mean of `values` (S, N), and percentiles .025 and .975 of means of rows and columns drawn with replacement."""
     rng, (n_rows, n_columns) = np.random.default_rng(seed), values.shape
     step = max(1, CHUNK // n_columns)
     means = []  # of a resample given as counts of rows and columns: two products, without copying `values`
@@ -168,20 +150,14 @@ def _percentiles(values: np.ndarray, confidence: float, resamples: int, seed: in
         rows = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size) / n_rows
         columns = rng.multinomial(n_columns, np.full(n_columns, 1 / n_columns), size) / n_columns
         means.append(np.einsum("rn,rn->r", rows @ values, columns))
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high), n_rows)
 
 
 def paired_p(after: ArrayLike, before: ArrayLike) -> float:
     """p of the paired t test; NaN for one pair and for equal differences. Raises ValueError as `differences`."""
-    d = differences(after, before)
-    return float(stats.ttest_1samp(d, 0).pvalue) if has_spread(d) else float("nan")
-
-
-def has_spread(values: ArrayLike) -> bool:
-    """Whether at least two values differ by more than rounding."""
-    x = np.asarray(values, np.float64)
-    return x.size > 1 and bool(x.std(ddof=1) > NO_SPREAD * abs(x.mean()))
+    effect, n = cohen_dz(after, before), np.size(after)
+    return float(2 * special.stdtr(n - 1, -abs(effect) * np.sqrt(n)))
 
 
 def permutation_p(after: ArrayLike, before: ArrayLike, resamples: int = 9999, seed: int = 0) -> float:
@@ -190,16 +166,10 @@ def permutation_p(after: ArrayLike, before: ArrayLike, resamples: int = 9999, se
     Exact, over all 2^n signs, for n <= 12; else `resamples` random ones and the one observed. The smallest possible p
     is 2 / 2^n, .0625 for five pairs. Raises ValueError for unequal numbers, fewer than two pairs, or a NaN.
     """
-    d = differences(after, before)
-    test = stats.permutation_test(
-        (d,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=np.inf if len(d) <= EXACT_PAIRS else resamples,
-        rng=np.random.default_rng(seed),
-    )
-    return float(test.pvalue)
+    d, rng = differences(after, before), np.random.default_rng(seed)
+    tries = np.inf if len(d) <= EXACT_PAIRS else resamples
+    signs = {"permutation_type": "samples", "vectorized": True, "n_resamples": tries, "rng": rng}
+    return float(stats.permutation_test((d,), np.mean, **signs).pvalue)
 
 
 def mcnemar(after: ArrayLike, before: ArrayLike) -> McNemar:
@@ -234,7 +204,8 @@ def adjusted_p(p: ArrayLike) -> np.ndarray:
 def cohen_dz(after: ArrayLike, before: ArrayLike) -> float:
     """Paired effect size: mean over sd (ddof 1) of the differences; NaN where they have no spread."""
     d = differences(after, before)
-    return float(d.mean() / d.std(ddof=1)) if has_spread(d) else float("nan")
+    spread = d.std(ddof=1) if len(d) > 1 else 0.0
+    return float(d.mean() / spread) if spread > NO_SPREAD * abs(d.mean()) else float("nan")
 
 
 def paired_power(effect: float, n: int, sd: float = 1.0, alpha: float = 0.05) -> float:
@@ -259,19 +230,16 @@ def minimum_detectable_effect(n: int, sd: float, power: float = 0.8, alpha: floa
 
 @lru_cache
 def _detectable(n: int, power: float, alpha: float) -> float:
-    """The minimum detectable effect in units of sd."""
-    # The root is between 0 and twice the central-t approximation
+    """The minimum detectable effect in units of sd, a root between 0 and twice the central-t approximation."""
     rough = (stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1)) / np.sqrt(n)
     return float(optimize.brentq(lambda d: paired_power(d, n, alpha=alpha) - power, 0, 2 * rough))
 
 
 def shapley(value: Callable[[tuple[str, ...]], float | np.ndarray]) -> dict[str, float | np.ndarray]:
     """Shapley value of each modality for a set function `value(tuple of modalities)`."""
-    total = len(MODALITIES)
-    weights = [factorial(k) * factorial(total - k - 1) / factorial(total) for k in range(total)]
-    values = {}
+    values, total = {}, len(MODALITIES)
     for m in MODALITIES:
         others = [x for x in MODALITIES if x != m]
         subsets = (s for k in range(total) for s in combinations(others, k))
-        values[m] = sum(weights[len(s)] * (value((*s, m)) - value(s)) for s in subsets)
+        values[m] = sum(1 / (total * comb(total - 1, len(s))) * (value((*s, m)) - value(s)) for s in subsets)
     return values

@@ -1,0 +1,61 @@
+"""The verdict rules belong to their version: whoever changes a rule raises `RULES_VERSION` and its date."""
+
+import ast
+import inspect
+
+import pytest
+
+from tmtlib.common import digest
+from tmtlib.paper import audit, facts, verdicts
+from tmtlib.stats import statistics
+from tmtlib.study.provenance import _plain
+
+# By version and date, `rules_digest()`. A new version gets a line of its own; a published one is never overwritten
+DIGESTS = {(1, "2026-11-25"): "f338e24ed9ed5db202116fee7fcdc5bffdcc0350aa9d060ffafbf9ce5cdc7dd7"}
+DATA = ("CONFIDENCE", "ALPHA", "EQUIVALENCE", "CONTROLS", "OUR_METRICS", "MUTUAL_BLOCKS")
+JUDGING = {
+    verdicts: "margin interval_verdict within_margin _has_width combined_verdict claims gain_verdicts gain_cells "
+    "noise_verdicts sharpness_verdict judged gains noise_gains _compared _paired _within _overhead",
+    audit: "counts utterance_gains mcnemar_bound improvement column_coincidence arithmetic_verdicts _computed "
+    "_earlier_methods",
+    facts: "gain_cells table1_value",
+    statistics: "t_interval differences paired_p cohen_dz adjusted_p mcnemar_p",
+}
+
+
+def sources() -> dict[str, str]:
+    """The text of each judging function."""
+    functions = [getattr(module, name) for module, names in JUDGING.items() for name in names.split()]
+    return {f"{f.__module__}.{f.__name__}": inspect.getsource(f) for f in functions}
+
+
+def rules_digest(texts: dict[str, str] | None = None) -> str:
+    """SHA-256 of the rules as data and of the judging functions' syntax trees, without docstrings and comments."""
+    trees = {name: _plain(ast.parse(text)) for name, text in (texts or sources()).items()}
+    rules = {claim.key: claim.rule for claim in facts.CLAIMS}
+    margins = {d: {m: verdicts.margin(d, m) for m in facts.METRICS} for d in facts.DATASETS}
+    data = {name: getattr(verdicts, name) for name in DATA}
+    return digest({"data": data, "rules": rules, "margins": margins, "better": facts.BETTER, "trees": trees})
+
+
+def test_the_rules_change_only_with_their_version():
+    version, now = (verdicts.RULES_VERSION, verdicts.RULES_DATE), rules_digest()
+    assert version in DIGESTS, f"new rules: write {{{version}: '{now}'}} into DIGESTS"
+    assert DIGESTS[version] == now, f"the rules changed: raise RULES_VERSION and its date (now {now})"
+    assert max(DIGESTS) == version and sorted(date for _, date in DIGESTS) == [date for _, date in sorted(DIGESTS)]
+
+
+def test_prose_is_no_rule():
+    name = "tmtlib.paper.verdicts.margin"
+    text = sources()[name]
+    assert rules_digest(sources() | {name: text.replace('"""', '"""Other words. ', 1) + "    # a comment\n"}) == (
+        rules_digest()
+    )
+    assert rules_digest(sources() | {name: text.replace("min(", "max(")}) != rules_digest()
+
+
+@pytest.mark.parametrize(("name", "value"), [("ALPHA", 0.1), ("CONTROLS", {"tmt_uniform": "uniform weights"})])
+def test_a_threshold_is_a_rule(monkeypatch, name, value):
+    before = rules_digest()
+    monkeypatch.setattr(verdicts, name, value)
+    assert rules_digest() != before

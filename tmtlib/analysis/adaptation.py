@@ -16,13 +16,12 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 
 from tmtlib.analysis.robustness import measured
-from tmtlib.analysis.rules import LEAST, with_rules
 from tmtlib.common import MODALITIES, one_thread, pick_device
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
-from tmtlib.paper.verdicts import combined_verdict
+from tmtlib.paper.verdicts import LEAST, RULES, combined_verdict
 from tmtlib.stats.statistics import Interval, interval_or_nan
 from tmtlib.study import cache, runs
 from tmtlib.study.methods import method_config
@@ -149,7 +148,7 @@ def verdict(frame: pd.DataFrame) -> pd.DataFrame:
         uniform = _by_level(cell[cell["method"] == UNIFORM], "mae")
         for method, subset in cell.groupby("method", sort=False):
             rows.append(dict(zip(CELL, key, strict=True)) | {"method": method} | _judged(subset, uniform))
-    return with_rules(pd.DataFrame(rows, columns=VERDICT_COLUMNS))
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS).assign(rules=RULES)
 
 
 def combined(judged: pd.DataFrame) -> pd.DataFrame:
@@ -162,7 +161,7 @@ def combined(judged: pd.DataFrame) -> pd.DataFrame:
         still = (cells["verdict"] == "impossible as written").all()
         verdict = "impossible as written" if still else combined_verdict(cells["verdict"])
         rows.append((*key, verdict, len(cells), *cells.loc[cells["change"].fillna(math.inf).idxmin(), shown]))
-    return with_rules(pd.DataFrame(rows, columns=[*keys, "verdict", "cells", *shown]))
+    return pd.DataFrame(rows, columns=[*keys, "verdict", "cells", *shown]).assign(rules=RULES)
 
 
 def _judged(rows: pd.DataFrame, uniform: pd.DataFrame) -> dict:

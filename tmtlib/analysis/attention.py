@@ -15,11 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tmtlib.analysis.rules import LEAST, with_rules
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.schema import Dataset
 from tmtlib.models.tmt import TMT, TMTConfig
-from tmtlib.paper.verdicts import interval_verdict
+from tmtlib.paper.verdicts import LEAST, RULES, interval_verdict
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
@@ -37,7 +36,7 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
     `COLUMNS`: block (one of `BLOCKS`; in "specific_from_shared" specific tokens query shared ones), entropy (mean over
     layers, heads, queries, utterances and seeds), difference (to `before` with the same seeds, none for itself;
     negative is sharper), low, high (its 95 % t interval), verdict on "sharper" (within +- `LEAST`: not supported),
-    rules (`with_rules`).
+    rules (`verdicts.RULES`).
     """
     tasks = [(run,) for run in todo if isinstance(run.model, TMTConfig)]
     rows = cache.map_runs(_computed, tasks, device, jobs, "attention entropy")
@@ -49,7 +48,7 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
     judged = [interval_verdict(low, high, -1, equivalence=LEAST) for _, low, high in interval.to_numpy()]
     means = means.assign(**interval, verdict=np.where(compared, judged, ""))
     in_cells = means.groupby(CELL, sort=False).ngroup().argsort(kind="stable")  # block by block, not method by method
-    return with_rules(means).iloc[in_cells][COLUMNS].reset_index(drop=True)
+    return means.assign(rules=RULES).iloc[in_cells][COLUMNS].reset_index(drop=True)
 
 
 @cache.per_run("attention entropy")

@@ -16,12 +16,12 @@ import pandas as pd
 from scipy.stats import mannwhitneyu
 
 from tmtlib.analysis.adaptation import seen, weighted
-from tmtlib.analysis.rules import LEAST, with_rules
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.corrupt import corrupt, drop_frames, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
+from tmtlib.paper.verdicts import LEAST, RULES
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
@@ -39,7 +39,7 @@ def by_reliability(todo: Sequence[Run], device: str = "auto", jobs: int | None =
 
     Columns: METHOD, modality, reliable, unreliable (mean weights), difference, low, high (its 95 % t interval), auc
     (P(a reliable utterance has a greater weight than an unreliable one), ties half), auc_low, auc_high, utterances
-    (unreliable ones), n (seeds), verdict (`follows`), rules (`with_rules`).
+    (unreliable ones), n (seeds), verdict (`follows`), rules (`verdicts.RULES`).
     """
     rows, keys = cache.map_runs(_compared, _tasks(todo), device, jobs, "weights by reliability"), [*METHOD, "modality"]
     table, auc = over_seeds(rows, keys, "reliable", against="unreliable"), over_seeds(rows, keys, "auc")
@@ -48,19 +48,19 @@ def by_reliability(todo: Sequence[Run], device: str = "auto", jobs: int | None =
     table["auc"], table["auc_low"], table["auc_high"] = auc["mean"], auc["low"].clip(lower=0), auc["high"].clip(upper=1)
     table["utterances"] = over_seeds(rows, keys, "utterances")["mean"].astype(int)
     columns = "reliable unreliable difference low high auc auc_low auc_high utterances n verdict rules".split()
-    return with_rules(_judged(table, rows, keys))[[*keys, *columns]]
+    return _judged(table, rows, keys).assign(rules=RULES)[[*keys, *columns]]
 
 
 def example(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """The change of each weight in the paper's two scenes (`staged`): METHOD, scene, modality, change (mean over
     utterances, then seeds), low, high (95 % t interval), n, claimed (the paper says it rises), verdict (where claimed),
-    rules (`with_rules`)."""
+    rules (`verdicts.RULES`)."""
     rows = cache.map_runs(_changed, _tasks(todo), device, jobs, "the paper's scenes")
     keys = [*METHOD, "scene", "modality"]
     table = over_seeds(rows, keys, "change").rename(columns={"mean": "change"})
     table["claimed"] = [m in SCENES[scene] for scene, m in zip(table["scene"], table["modality"], strict=True)]
     table = _judged(table, rows, keys)
-    return with_rules(table.assign(verdict=np.where(table["claimed"], table["verdict"], "")))
+    return table.assign(verdict=np.where(table["claimed"], table["verdict"], ""), rules=RULES)
 
 
 def follows(low: float, high: float, still: bool = False) -> str:

@@ -17,11 +17,11 @@ from jaxtyping import Float, Int64
 from scipy import stats
 
 from tmtlib.analysis.importance import Measure, removal_measures, removal_values, true_shares, weight_values
-from tmtlib.analysis.rules import with_rules
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.loading import load, synthetic_ref
 from tmtlib.data.schema import DataError, Dataset, Split
 from tmtlib.models.base import Model
+from tmtlib.paper.verdicts import RULES
 from tmtlib.stats.statistics import hierarchical_bootstrap
 from tmtlib.study import cache
 from tmtlib.study.methods import method_config
@@ -149,14 +149,14 @@ def readable(agreement: pd.DataFrame, least: float = 0.25) -> pd.DataFrame:
 
     Columns: method, measure, spearman, slope and top (values), chance (of top), n (worlds) and readable: "size" where
     the intervals of the rank correlation and of the slope lie above 0 and `least`; "order" where the first does; "not"
-    else, and where either is undefined; rules (`with_rules`).
+    else, and where either is undefined; rules (`verdicts.RULES`).
     """
     wide = agreement.pivot(index=["method", "measure"], columns="statistic", values=["value", "low", "chance", "n"])
     rows = wide["value"][["spearman", "slope", "top"]]
     rows = rows.assign(chance=wide["chance", "top"], n=wide["n", "top"].astype(int))
     follows = wide["low", "spearman"] > 0
     rows["readable"] = np.select([follows & (wide["low", "slope"] > least), follows], ["size", "order"], "not")
-    return with_rules(rows.reset_index().rename_axis(columns=None))
+    return rows.reset_index().rename_axis(columns=None).assign(rules=RULES)
 
 
 def carriers(split: Split) -> Int64[np.ndarray, " N"]:

@@ -25,11 +25,12 @@ RULES = f"v{RULES_VERSION}, {RULES_DATE}"  # as verdict tables state it
 
 CONFIDENCE = 0.95  # of the t interval of paired seed differences
 ALPHA = 0.05  # for the Benjamini-Hochberg adjusted p over all (data set, metric) cells
+LEAST = 0.01  # of a weight, or of a normalised entropy: a smaller change counts as none
 EQUIVALENCE = 0.5  # an interval within +- this share of the printed change counts as no gain
 CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random weights"}  # weights that are not learned
 
 COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source", "rules"]
-GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict".split()
+GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict rules".split()
 OUR_METRICS = {"acc5": "acc5", "f1": "f1_5class", "mae": "mae"}  # by the paper's name
 MUTUAL_BLOCKS = ("specific_from_shared", "shared_from_specific")  # the attention that the paper calls sharper
 
@@ -170,7 +171,7 @@ def gains(
     A data set without runs of both methods has no cells. Columns: dataset, source, metric, difference, low, high (95 %
     t interval over seeds), n, p (paired t test), p_adjusted (Benjamini-Hochberg over all data sets of `rows` and the
     paper's metrics, whatever the rule names), d_z (difference over the sd of differences), mde (smallest difference
-    that n such seeds find with power .8), margin (see `margin`) and verdict (of "better").
+    that n such seeds find with power .8), margin (see `margin`), verdict (of "better") and rules (`RULES`).
     """
     return _within(_compared(rows, OUR_METRICS, before, after), rule)
 
@@ -202,7 +203,7 @@ def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after
     frame["verdict"] = [
         interval_verdict(c.low, c.high, better[c.metric], c.p_adjusted, c.margin) for c in frame.itertuples()
     ]
-    return frame
+    return frame.assign(rules=RULES)
 
 
 def _paired(after: np.ndarray, before: np.ndarray) -> dict[str, float]:

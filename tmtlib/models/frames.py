@@ -1,4 +1,4 @@
-"""Operations over time before the encoder. Axes: B utterances, T frames, M modalities, d width."""
+"""Operations over time. Axes: B utterances, T frames, M modalities, D features, d width, e LSTM states."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tmtlib.common import MODALITIES
 from tmtlib.models.amw import Weighting
@@ -55,6 +56,24 @@ def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[
     """Mean over valid frames; zero where there are none."""
     weight = valid.to(x.dtype)[..., None]
     return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def without_padding(batch: Batch) -> Batch:
+    """Zeros beyond every length, and absent modalities as one frame of zeros, so no mean is over nothing."""
+    features = {m: x.masked_fill(~batch.valid(m)[..., None], 0.0) for m, x in batch.features.items()}
+    return replace(batch, features=features, lengths={m: n.clamp_min(1) for m, n in batch.lengths.items()})
+
+
+def lstm_states(
+    lstm: nn.LSTM, x: Float[Tensor, "B T D"], lengths: Int64[Tensor, " B"]
+) -> tuple[Float[Tensor, "B T e"], Float[Tensor, "B e"]]:
+    """States (e = h times directions) of all frames and of the end, without padding; float32 even under autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.to(lstm.weight_ih_l0.dtype)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, (final, _) = lstm(packed)
+        states, _ = pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
+    return states, final.transpose(0, 1).flatten(1)
 
 
 def windowed(batch: Batch, window: int | None) -> Batch:

@@ -9,6 +9,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tmtlib.models.dropout import Dropout
 
+Target, Source = Float[Tensor, "B Q d"], Float[Tensor, "B K d"]  # what attends, and what it attends to
+Valid = Bool[Tensor, "B K"]  # False where a key gets no attention, as in padding
+Heads, Map = Float[Tensor, "B h K e"], Float[Tensor, "B h Q K"]
+
 
 class Attention(nn.Module):
     """Multi-head attention with heads of any width: softmax(Q K^T / sqrt(head_width)) V, then an output projection.
@@ -29,12 +33,12 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "B Q d"],
-        key: Float[Tensor, "B K d"],
-        value: Float[Tensor, "B K d"],
-        valid: Bool[Tensor, "B K"] | None = None,
+        query: Target,
+        key: Source,
+        value: Source,
+        valid: Valid | None = None,
         want_map: bool = False,
-    ) -> tuple[Float[Tensor, "B Q d"], Float[Tensor, "B h Q K"] | None]:
+    ) -> tuple[Target, Map | None]:
         """Attended values, and the map on request (else None). Keys where `valid` is False get no attention."""
         q, k, v = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q or K, head_width)
@@ -46,22 +50,23 @@ class Attention(nn.Module):
             map_ = (score if mask is None else score.masked_fill(~mask, -torch.inf)).softmax(-1)
             mixed = self.map_dropout(map_) @ v
         else:
-            map_ = None
-            mixed = fused_attention(q, k, v, mask)
+            map_, mixed = None, fused_attention(q, k, v, mask)
         return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), map_ if want_map else None
 
 
 def fused_attention(
-    q: Float[Tensor, "B h Q e"],
-    k: Float[Tensor, "B h K e"],
-    v: Float[Tensor, "B h K e"],
-    mask: Bool[Tensor, "B 1 1 K"] | None,
+    q: Float[Tensor, "B h Q e"], k: Heads, v: Heads, mask: Bool[Tensor, "B 1 1 K"] | None
 ) -> Float[Tensor, "B h Q e"]:
     """PyTorch's fused attention; on a CPU in float32, as its bfloat16 kernel is slow for narrow heads (e = 16)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
             return scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def feed_forward(width: int, hidden: int, activation: nn.Module, inner: float, outer: float) -> list[nn.Module]:
+    """Two linear maps with an activation in between; `inner` and `outer`: dropout after it and at the end."""
+    return [nn.Linear(width, hidden), activation, Dropout(inner), nn.Linear(hidden, width), Dropout(outer)]
 
 
 class Block(nn.Module):
@@ -72,21 +77,12 @@ class Block(nn.Module):
         self.norm_query, self.norm_key, self.norm_value = (nn.LayerNorm(width) for _ in range(3))
         self.attention = Attention(width, heads, head_width, dropout)
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, hidden),
-            nn.GELU(),
-            Dropout(dropout),
-            nn.Linear(hidden, width),
-            Dropout(dropout),
+            nn.LayerNorm(width), *feed_forward(width, hidden, nn.GELU(), dropout, dropout)
         )
 
     def forward(
-        self,
-        target: Float[Tensor, "B Q d"],
-        source: Float[Tensor, "B K d"],
-        valid: Bool[Tensor, "B K"] | None = None,
-        want_map: bool = False,
-    ) -> tuple[Float[Tensor, "B Q d"], Float[Tensor, "B h Q K"] | None]:
+        self, target: Target, source: Source, valid: Valid | None = None, want_map: bool = False
+    ) -> tuple[Target, Map | None]:
         query, key, value = self.norm_query(target), self.norm_key(source), self.norm_value(source)
         mixed, map_ = self.attention(query, key, value, valid, want_map)
         target = target + mixed

@@ -18,21 +18,11 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from tmtlib.common import MODALITIES, check_choice
-from tmtlib.models.base import (
-    Batch,
-    Model,
-    ModelConfig,
-    Trace,
-    check_sizes,
-    check_widths,
-    lstm_states,
-    read_out,
-    without_padding,
-)
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
 from tmtlib.models.bert import build_bert, text_encoded
 from tmtlib.models.dropout import Dropout
-from tmtlib.models.frames import masked_mean
-from tmtlib.models.layers import Attention
+from tmtlib.models.frames import lstm_states, masked_mean, without_padding
+from tmtlib.models.layers import Attention, feed_forward
 from tmtlib.models.losses import cmd, orthogonality
 
 
@@ -59,13 +49,8 @@ class MISAConfig(ModelConfig):
         check_choice("task_loss", self.task_loss, ("mse", "l1"))
         check_choice("compat", self.compat, ("none", "mmsa"))
 
-    @property
-    def model_class(self) -> type[Model]:
-        return MISA
-
-    @property
-    def masked(self) -> bool:
-        return self.compat == "none"
+    masked = property(lambda self: self.compat == "none")
+    model_class = property(lambda self: MISA)
 
 
 PAIRS = tuple(combinations(MODALITIES, 2))
@@ -93,9 +78,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.attention = Attention(width, heads, width // heads, dropout, dropout)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, width), Dropout(dropout)
-        )
+        self.feed_forward = nn.Sequential(*feed_forward(width, hidden, nn.ReLU(), dropout, dropout))
 
     def forward(
         self, x: Float[Tensor, "B 6 d"], want_map: bool
@@ -116,10 +99,7 @@ class MISA(Model):
         c, d = config, config.width
         if d % c.heads:
             raise ValueError(f"width is {d} with {c.heads} heads; wanted a multiple of the heads")
-        self.bert = build_bert(c)
-        self.widths = {m: shapes[m][1] for m in MODALITIES}
-        if self.bert is not None:
-            self.widths["text"] = self.bert.width
+        self.bert, self.widths = build_bert(c, shapes)
         lstms = {m: (self.widths[m], c.lstm_width or self.widths[m]) for m in ("audio", "vision")}
         self.lstms = nn.ModuleDict({m: BiLSTMs(*sizes) for m, sizes in lstms.items()})
         inputs = {"text": self.widths["text"]} | {m: 4 * width for m, (_, width) in lstms.items()}
@@ -169,21 +149,13 @@ class MISA(Model):
         Difference: sum over (shared, private) of each modality and over pairs of private. The other two are means.
         """
         c = self.config
-        private = {m: trace.tokens[m].squeeze(1).float() for m in MODALITIES}
-        shared = dict(zip(MODALITIES, trace.tokens["shared"].float().unbind(1), strict=True))
+        private = {m: trace.tokens[m].squeeze(1) for m in MODALITIES}
+        shared = dict(zip(MODALITIES, trace.tokens["shared"].unbind(1), strict=True))
+        decoded = {m: net((shared[m] + private[m]).to(net.weight.dtype)) for m, net in self.decode.items()}
+        reconstruction = sum(mse_loss(x, trace.projected[m].to(x.dtype)) for m, x in decoded.items())
+        shared, private = ({m: x.float() for m, x in part.items()} for part in (shared, private))
         difference = sum(orthogonality(shared[m], private[m]) for m in MODALITIES)
         difference = difference + sum(orthogonality(private[a], private[b]) for a, b in PAIRS)
         similarity = sum(cmd(shared[a], shared[b]) for a, b in PAIRS) / len(PAIRS)
         total = self.task_loss(prediction, target) + c.difference * difference + c.similarity * similarity
-        return total + c.reconstruction * self._reconstruction(trace)
-
-    def _reconstruction(self, trace: Trace) -> Float[Tensor, ""]:
-        """Mean squared error of u_m decoded from h_m^c + h_m^p, averaged over modalities."""
-        error = 0
-        for m, common in zip(MODALITIES, trace.tokens["shared"].unbind(1), strict=True):
-            decoded = self.decode[m]((common + trace.tokens[m].squeeze(1)).to(self.decode[m].weight.dtype))
-            error = error + mse_loss(decoded, trace.projected[m].to(decoded.dtype))
-        return error / len(MODALITIES)
-
-    def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        return [] if self.bert is None else [(self.bert, self.config.bert_lr)]
+        return total + c.reconstruction * reconstruction / len(MODALITIES)

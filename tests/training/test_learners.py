@@ -144,11 +144,11 @@ def test_a_stack_too_large_for_the_memory_is_halved(monkeypatch):
     """As a GPU out of memory would have it: three models do not fit, one or two do; nothing is trained twice."""
     actual, tried, saved = fit_module._fit_group, [], []
 
-    def small_memory(config, training, train, held_out, labels, shape, seeds, stacked):
+    def small_memory(config, training, data, shape, seeds, stacked):
         tried.append(tuple(seeds))
         if len(seeds) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return actual(config, training, train, held_out, labels, shape, seeds, stacked)
+        return actual(config, training, data, shape, seeds, stacked)
 
     monkeypatch.setattr("tmtlib.training.fit._fit_group", small_memory)
     done = train(AMW, seeds=(5, 6, 7, 8, 9), on_fit=lambda one: saved.append(one.seed), epochs=1)

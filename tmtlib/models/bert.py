@@ -53,7 +53,7 @@ class BertText(nn.Module):
         return last_hidden(self.bert, text_bert)
 
 
-def build_bert(config: ModelConfig, shapes: dict[str, tuple[int, int]]) -> tuple[BertText | None, dict[str, int]]:
+def build_bert(config: ModelConfig, shapes: dict[str, tuple[int, int]]) -> tuple[nn.Module | None, dict[str, int]]:
     """The BERT of a config, or None, and the features' widths. Raises ValueError with mix-up: ids cannot be mixed."""
     widths = {m: shapes[m][1] for m in MODALITIES}
     if config.bert is None:

@@ -65,11 +65,11 @@ _SOURCE: ContextVar[Bits | None] = ContextVar("random bits for dropout", default
 
 
 @contextmanager
-def bits_from(source: Bits) -> Iterator[None]:
+def bits_from(source: Bits) -> Iterator[Bits]:
     """Dropout takes its random bits from `source` instead of PyTorch's generator."""
     token = _SOURCE.set(source)
     try:
-        yield
+        yield source
     finally:
         _SOURCE.reset(token)
 

@@ -97,20 +97,13 @@ class Stacked:
         """Random bits for every dropout of one step, each seed's from its own generator."""
         if not self.one.training:  # nothing is dropped; drawing would change the training that follows
             return torch.zeros(len(self.generators), 1, dtype=torch.int16, device=self.device)
-        count = self._count(function, data, index, rest)
-        return torch.stack([random_bits(count, self.device, g) for g in self.generators])
-
-    @torch.no_grad()
-    def _count(self, function: Callable, data: OnDevice, index: Tensor, rest: Sequence[Tensor]) -> int:
-        """Number of bits of a step with this many utterances, by running it once."""
         size = index.shape[1]
-        if size not in self.counts:
-            counter = Counter(self.device)
-            with bits_from(counter):
+        if size not in self.counts:  # the number of bits is that of one step with as many utterances
+            with torch.no_grad(), bits_from(Counter(self.device)) as counter:
                 batch = Batch(*data.gather(index[0], trim=False))
                 function(self.one.model, batch, data.target(index[0]), *(x[0] for x in rest))
             self.counts[size] = counter.taken
-        return self.counts[size]
+        return torch.stack([random_bits(self.counts[size], self.device, g) for g in self.generators])
 
     def state(self, i: int) -> dict[str, Tensor]:
         """A copy of one seed's parameters on the CPU."""

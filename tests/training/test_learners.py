@@ -8,7 +8,7 @@ import torch
 from model_helpers import SMALL, assert_alike, batch_of, make, protocol, synthetic
 
 import tmtlib.training.fit as fit_module
-from tmtlib.models.dropout import Bits, Counter, Dropout, bits_from, random_bits
+from tmtlib.models.layers import Bits, Counter, Dropout, bits_from, random_bits
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.training.batches import FRAMES, OnDevice
 from tmtlib.training.fit import fit, new_learner, predict

@@ -17,7 +17,7 @@ from tmtlib.common import EMOTIONS, MODALITIES, check_choice
 from tmtlib.stats.metrics import CLASS_CENTRES5
 
 PUBLISHED_SIZES = Path(__file__).with_name("published_sizes.toml")
-TASKS = ("regression", "classification", "emotions")
+OUTPUTS = {"regression": 1, "classification": 5, "emotions": len(EMOTIONS)}  # of a model, by task
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class ModelConfig:
     mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
     modalities: tuple[str, ...] = MODALITIES  # those the model is given; the others are absent, in training too
 
-    # Not fields; a config may have a field or a property of the same name instead
+    # Not fields: allowed values, by field
+    choices = {"task": tuple(OUTPUTS), "schedule": ("constant", "warmup_cosine")}
+    choices |= {"mixup": ("off", "original", "correct")}
+    # Defaults; a config may have a field or a property of the same name instead
     masked = True  # whether padding is hidden from the model; then batches may be cut to their longest utterance
     window = None  # number of frames a modality that the model keeps; None for all
     weighting = "none"  # name of the modality weighting; "none" without one
@@ -39,9 +42,8 @@ class ModelConfig:
     def __post_init__(self):
         if not self.modalities or not set(self.modalities) <= set(MODALITIES):
             raise ValueError(f"modalities is {self.modalities!r}; wanted one or more of {MODALITIES}")
-        check_choice("task", self.task, TASKS)
-        check_choice("schedule", self.schedule, ("constant", "warmup_cosine"))
-        check_choice("mixup", self.mixup, ("off", "original", "correct"))
+        for name, allowed in self.choices.items():
+            check_choice(name, getattr(self, name), allowed)
 
     @property
     def model_class(self) -> type[Model]:
@@ -77,6 +79,11 @@ class Batch:
     lengths: Mapping[str, Int64[Tensor, " B"]]
     text_bert: Int64[Tensor, "B 3 W"] | None = None  # W word pieces, padding included
     groups: int = 1  # number of parts made by `split`; above 1, utterances are sorted by length
+
+    @property
+    def present(self) -> Bool[Tensor, "B M"]:
+        """False for the modalities that an utterance lacks."""
+        return torch.stack([self.lengths[m] > 0 for m in MODALITIES], dim=1)
 
     def valid(self, modality: str) -> Bool[Tensor, "B T"]:
         """True within the utterance's length."""
@@ -114,13 +121,9 @@ class Model(nn.Module):
 
     def __init__(self, config: ModelConfig, family: str):
         super().__init__()
-        self.config, self.family = config, family
+        self.config, self.family, self.outputs = config, family, OUTPUTS[config.task]
         centres = torch.tensor(CLASS_CENTRES5[family], dtype=torch.float32)
         self.register_buffer("class_centres", centres, persistent=False)
-
-    @property
-    def outputs(self) -> int:
-        return {"regression": 1, "classification": 5, "emotions": len(EMOTIONS)}[self.config.task]
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
         """The training loss; models add auxiliary losses."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tmtlib.common import MODALITIES, check_choice
+from tmtlib.common import MODALITIES
 from tmtlib.data.text import last_hidden, load_bert
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, read_out
-from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import masked_mean
+from tmtlib.models.layers import Dropout
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,7 @@ class BertTextConfig(ModelConfig):
     pooling: str = "cls"  # "cls": the first token's hidden state; "mean": that of all tokens
     dropout: float = 0.1
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("pooling", self.pooling, ("cls", "mean"))
-
+    choices = ModelConfig.choices | {"pooling": ("cls", "mean")}
     model_class = property(lambda self: BertTextOnly)
 
     @classmethod

@@ -24,11 +24,10 @@ def weighted_frames(weighting: Weighting, frames: Frames, batch: Batch) -> tuple
     The paper's future work 1, "temporal-adaptive weighting ... at the token level". The mean is over the valid frames
     of all modalities (over padding if there are none), so it sums to 1.
     """
-    present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
     weighted, weights = {}, []
     for i, m in enumerate(MODALITIES):
         moments = at_frames_of(m, frames, batch.lengths)
-        weights.append(weighting(moments, present).expand_as(moments))
+        weights.append(weighting(moments, batch.present).expand_as(moments))
         weighted[m] = weights[-1][:, i] * frames[m]
     valid = torch.cat([batch.valid(m) for m in MODALITIES], dim=1)
     valid = valid | ~valid.any(1, keepdim=True)
@@ -52,8 +51,10 @@ def at_frames_of(clock: str, frames: Frames, lengths: Mapping[str, Int64[Tensor,
     return torch.stack(shown, dim=1)
 
 
-def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B d"]:
-    """Mean over valid frames; zero where there are none."""
+def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B d"]:
+    """Mean over valid frames, zero where there are none; for None over all frames."""
+    if valid is None:
+        return x.mean(1)
     weight = valid.to(x.dtype)[..., None]
     return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
 

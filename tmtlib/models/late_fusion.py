@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tmtlib.common import MODALITIES
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
-from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import lstm_states, masked_mean, without_padding
+from tmtlib.models.layers import Dropout
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from tmtlib.common import MODALITIES, check_choice
+from tmtlib.common import MODALITIES
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
 from tmtlib.models.bert import build_bert, text_encoded
-from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import lstm_states, masked_mean, without_padding
-from tmtlib.models.layers import Attention, feed_forward
+from tmtlib.models.layers import Attention, Dropout, feed_forward
 from tmtlib.models.losses import cmd, orthogonality
 
 
@@ -44,11 +43,7 @@ class MISAConfig(ModelConfig):
     bert_lr: float = 5e-5
     compat: str = "none"  # "mmsa": the LSTMs read as many frames of audio and vision as the text has
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("task_loss", self.task_loss, ("mse", "l1"))
-        check_choice("compat", self.compat, ("none", "mmsa"))
-
+    choices = ModelConfig.choices | {"task_loss": ("mse", "l1"), "compat": ("none", "mmsa")}
     masked = property(lambda self: self.compat == "none")
     model_class = property(lambda self: MISA)
 
@@ -110,24 +105,13 @@ class MISA(Model):
         self.private = nn.ModuleDict({m: nn.Sequential(nn.Linear(d, d), nn.Sigmoid()) for m in MODALITIES})
         self.decode = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
         self.fusion = Fusion(d, c.heads, c.fusion_hidden, c.fusion_dropout)
-        self.head = nn.Sequential(
-            nn.Linear(6 * d, 3 * d), Dropout(c.dropout), nn.ReLU(), nn.Linear(3 * d, self.outputs)
-        )
+        first, last = nn.Linear(6 * d, 3 * d), nn.Linear(3 * d, self.outputs)
+        self.head = nn.Sequential(first, Dropout(c.dropout), nn.ReLU(), last)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
         """Prediction and trace: u_m as `projected`; tokens: the three h^c as "shared", and h_m^p by modality."""
         batch = text_encoded(self.bert, batch)
         check_widths(batch, self.widths)
-        trace = Trace(projected={m: self.project[m](u) for m, u in self._utterances(batch).items()})
-        trace.tokens["shared"] = self.shared(torch.stack(list(trace.projected.values()), dim=1))
-        trace.tokens |= {m: self.private[m](u)[:, None] for m, u in trace.projected.items()}
-        fused, map_ = self.fusion(torch.cat(list(trace.tokens.values()), dim=1), attention)
-        if attention:
-            trace.attention["fusion"] = map_
-        return read_out(self.head, fused.flatten(1), self.config.task), trace
-
-    def _utterances(self, batch: Batch) -> dict[str, Float[Tensor, "B e"]]:
-        """One vector an utterance and modality (sec. 3, "Utterance-level Representations")."""
         clean = without_padding(batch)
         vectors = {"text": masked_mean(clean.features["text"], clean.valid("text"))}
         for m, lstms in self.lstms.items():
@@ -135,7 +119,13 @@ class MISA(Model):
             if self.config.compat == "mmsa":
                 x, lengths = batch.features[m], clean.lengths["text"].clamp_max(x.shape[1])
             vectors[m] = lstms(x, lengths)
-        return vectors
+        trace = Trace(projected={m: self.project[m](u) for m, u in vectors.items()})
+        trace.tokens["shared"] = self.shared(torch.stack(list(trace.projected.values()), dim=1))
+        trace.tokens |= {m: self.private[m](u)[:, None] for m, u in trace.projected.items()}
+        fused, map_ = self.fusion(torch.cat(list(trace.tokens.values()), dim=1), attention)
+        if attention:
+            trace.attention["fusion"] = map_
+        return read_out(self.head, fused.flatten(1), self.config.task), trace
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """As the base; for regression, mean squared error unless the config says "l1"."""

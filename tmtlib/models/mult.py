@@ -18,11 +18,10 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from tmtlib.common import MODALITIES, check_choice
+from tmtlib.common import MODALITIES
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
-from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import masked_mean, without_padding
-from tmtlib.models.layers import Attention, Map, Source, Target, Valid, feed_forward
+from tmtlib.models.layers import Attention, Dropout, Map, Source, Target, Valid, feed_forward
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,7 @@ class MulTConfig(ModelConfig):
     output_dropout: float = 0.1
     compat: str = "none"  # "mmsa": no positions, no padding mask, reads the last frame even where it is padding
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("compat", self.compat, ("none", "mmsa"))
-
+    choices = ModelConfig.choices | {"compat": ("none", "mmsa")}
     masked = property(lambda self: self.compat == "none")
     model_class = property(lambda self: MulT)
 
@@ -123,10 +119,9 @@ class MulT(Model):
             {f"{s}_to_{m}": Transformer(d, c.layers, rate[s], c) for m in MODALITIES for s in SOURCES[m]}
         )
         self.memory = nn.ModuleDict({m: Transformer(2 * d, c.memory_layers, rate["text"], c) for m in MODALITIES})
-        self.residual = nn.Sequential(
-            nn.Linear(6 * d, 6 * d), nn.ReLU(), Dropout(c.output_dropout), nn.Linear(6 * d, 6 * d)
-        )
-        self.head = nn.Linear(6 * d, self.outputs)
+        e = 6 * d
+        self.residual = nn.Sequential(nn.Linear(e, e), nn.ReLU(), Dropout(c.output_dropout), nn.Linear(e, e))
+        self.head = nn.Linear(e, self.outputs)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
         """Prediction and trace; attention maps on request."""
@@ -148,7 +143,7 @@ class MulT(Model):
         features = {**batch.features, "text": self.text_dropout(batch.features["text"])}
         frames = {m: convolve(features[m].mT).mT for m, convolve in self.convolve.items()}
         last = torch.cat([self._last(m, frames, valid, batch, maps) for m in MODALITIES], dim=-1)
-        return last, {m: x.mean(1) if valid[m] is None else masked_mean(x, valid[m]) for m, x in frames.items()}
+        return last, {m: masked_mean(x, valid[m]) for m, x in frames.items()}
 
     def _last(
         self, target: str, frames: dict, valid: dict, batch: Batch, maps: dict | None

@@ -18,13 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tmtlib.common import MODALITIES, check_choice
+from tmtlib.common import MODALITIES
 from tmtlib.models.amw import Weighting, build_weighting
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, read_out
 from tmtlib.models.bert import build_bert, text_encoded
-from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import masked_mean, weighted_frames, windowed
-from tmtlib.models.layers import Block, Source, Target
+from tmtlib.models.layers import Block, Dropout, Source, Target
 from tmtlib.models.losses import mmd, orthogonality
 
 
@@ -65,10 +64,8 @@ class TMTConfig(ModelConfig):
     bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
     bert_lr: float = 5e-5
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("placement", self.placement, ("R1", "R1M", "R2", "R3"))
-        check_choice("head_activation", self.head_activation, ("gelu", "none"))
+    choices = ModelConfig.choices | {"placement": ("R1", "R1M", "R2", "R3"), "head_activation": ("gelu", "none")}
+    model_class = property(lambda self: TMT)
 
     @classmethod
     def original(cls, **changes) -> TMTConfig:
@@ -79,8 +76,6 @@ class TMTConfig(ModelConfig):
         training = dict(mixup="original", schedule="warmup_cosine")
         losses = dict(orthogonality=0.01, similarity=1.0, task_weight=10.0)
         return cls(**sizes | ways | training | losses | changes)
-
-    model_class = property(lambda self: TMT)
 
 
 GROUPS = ("shared", *MODALITIES)  # token groups, in their order
@@ -179,8 +174,7 @@ class TMT(Model):
         """A of some tokens. Raises ValueError for weights of another shape, which would broadcast."""
         b, m, k, d = tokens.shape
         if isinstance(self.weighting, Weighting):
-            present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
-            weights = self.weighting(tokens, present).expand(-1, -1, -1, d)
+            weights = self.weighting(tokens, batch.present).expand(-1, -1, -1, d)
             allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
         else:  # another module, with weights by modality and feature
             weights = self.weighting(tokens)
@@ -198,10 +192,8 @@ class TMT(Model):
 
     def _means(self, frames: list[dict], groups: list[Batch]) -> dict[str, Float[Tensor, "B d"]]:
         """Means of X_m over time: over valid frames, or over all where padding is not hidden."""
-        pairs = list(zip(frames, groups, strict=True))
-        if self.config.masked:
-            return {m: torch.cat([masked_mean(x[m], g.valid(m)) for x, g in pairs]) for m in MODALITIES}
-        return {m: torch.cat([x[m].mean(1) for x, _ in pairs]) for m in MODALITIES}
+        pairs, masked = list(zip(frames, groups, strict=True)), self.config.masked
+        return {m: torch.cat([masked_mean(x[m], g.valid(m) if masked else None) for x, g in pairs]) for m in MODALITIES}
 
     def _weighted_frames(
         self, frames: list[dict], groups: list[Batch], batch: Batch, means: dict[str, Float[Tensor, "B d"]]

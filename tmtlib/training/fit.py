@@ -84,13 +84,10 @@ def fit(
         config, training = tmtlib.TMTConfig(weighting="static"), tmtlib.Training(epochs=10)
         fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
 
-    Args:
-        train, held_out: training split, and the split that selects the epoch (validation): by Acc-5 (of emotions: mean
-            F1; ties: lower loss) or by loss, see `Training`.
-        shape: sizes of the whole data set (`Dataset.shape`).
-        on_fit: called with each `Fit` as soon as it is finished.
-        stacked: all seeds as one program (default: on a GPU), as many at a time as its memory holds. Models with an
-            LSTM or a BERT are always trained alone.
+    `held_out` (validation) selects the epoch by Acc-5 (of emotions: mean F1; ties: lower loss) or by loss, see
+    `Training`; `shape` is `Dataset.shape`; `on_fit` is called with each `Fit` as soon as it is finished. `stacked`
+    (default: on a GPU) trains all seeds as one program, as many at a time as the memory holds, but never models with
+    an LSTM or a BERT.
 
     On a CPU it uses one thread, whatever `torch.set_num_threads` says, and restores the number afterwards. A seed's
     result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds. Raises DataError

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from tmtlib.models.base import Batch, Model
-from tmtlib.models.dropout import Bits, Counter, bits_from, random_bits
+from tmtlib.models.layers import Bits, Counter, bits_from, random_bits
 from tmtlib.training.batches import OnDevice
 
 
@@ -66,7 +66,6 @@ class Stacked:
         self.count, self.config = len(models), models[0].config
         self.one = _Call(models[0])
         self.parameters, self.buffers = stack_module_state([_Call(m) for m in models])
-        self.kept = ["model." + name for name in models[0].state_dict()]
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         self.device = device
         self.counts: dict[int, int] = {}
@@ -108,7 +107,8 @@ class Stacked:
     def state(self, i: int) -> dict[str, Tensor]:
         """A copy of one seed's parameters on the CPU."""
         stacks = self.parameters | self.buffers
-        return {name.removeprefix("model."): stacks[name][i].detach().to("cpu", copy=True) for name in self.kept}
+        names = self.one.model.state_dict()
+        return {name: stacks[f"model.{name}"][i].detach().to("cpu", copy=True) for name in names}
 
 
 Learner = Alone | Stacked

@@ -105,21 +105,24 @@ class Attention(nn.Module):
         key: Source,
         value: Source,
         valid: Valid | None = None,
-        want_map: bool = False,
-    ) -> tuple[Target, Map | None]:
-        """Attended values, and the map on request (else None). Keys where `valid` is False get no attention."""
+        maps: dict[str, Map] | None = None,
+        name: str = "",
+    ) -> Target:
+        """Attended values; the map goes into `maps`, if given. Keys where `valid` is False get no attention."""
         q, k, v = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q or K, head_width)
             for project, x in ((self.query, query), (self.key, key), (self.value, value))
         )
         mask = None if valid is None else valid[:, None, None, :]
-        if want_map or (self.training and self.map_dropout.rate > 0):
+        if maps is not None or (self.training and self.map_dropout.rate > 0):
             score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
             map_ = (score if mask is None else score.masked_fill(~mask, -torch.inf)).softmax(-1)
             mixed = self.map_dropout(map_) @ v
         else:
-            map_, mixed = None, fused_attention(q, k, v, mask)
-        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2))), map_ if want_map else None
+            mixed = fused_attention(q, k, v, mask)
+        if maps is not None:
+            maps[name] = map_
+        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
 
 
 def fused_attention(
@@ -149,9 +152,8 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, target: Target, source: Source, valid: Valid | None = None, want_map: bool = False
-    ) -> tuple[Target, Map | None]:
+        self, target: Target, source: Source, valid: Valid | None = None, maps: dict | None = None, name: str = ""
+    ) -> Target:
         query, key, value = self.norm_query(target), self.norm_key(source), self.norm_value(source)
-        mixed, map_ = self.attention(query, key, value, valid, want_map)
-        target = target + mixed
-        return target + self.feed_forward(target), map_
+        target = target + self.attention(query, key, value, valid, maps, name)
+        return target + self.feed_forward(target)

@@ -75,12 +75,9 @@ class Fusion(nn.Module):
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(*feed_forward(width, hidden, nn.ReLU(), dropout, dropout))
 
-    def forward(
-        self, x: Float[Tensor, "B 6 d"], want_map: bool
-    ) -> tuple[Float[Tensor, "B 6 d"], Float[Tensor, "B h 6 6"] | None]:
-        mixed, map_ = self.attention(x, x, x, want_map=want_map)
-        x = self.norm_attention(x + mixed)
-        return self.norm_feed_forward(x + self.feed_forward(x)), map_
+    def forward(self, x: Float[Tensor, "B 6 d"], maps: dict | None) -> Float[Tensor, "B 6 d"]:
+        x = self.norm_attention(x + self.attention(x, x, x, maps=maps, name="fusion"))
+        return self.norm_feed_forward(x + self.feed_forward(x))
 
 
 class MISA(Model):
@@ -122,9 +119,7 @@ class MISA(Model):
         trace = Trace(projected={m: self.project[m](u) for m, u in vectors.items()})
         trace.tokens["shared"] = self.shared(torch.stack(list(trace.projected.values()), dim=1))
         trace.tokens |= {m: self.private[m](u)[:, None] for m, u in trace.projected.items()}
-        fused, map_ = self.fusion(torch.cat(list(trace.tokens.values()), dim=1), attention)
-        if attention:
-            trace.attention["fusion"] = map_
+        fused = self.fusion(torch.cat(list(trace.tokens.values()), dim=1), trace.attention if attention else None)
         return read_out(self.head, fused.flatten(1), self.config.task), trace
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:

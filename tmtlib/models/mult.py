@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tmtlib.common import MODALITIES
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
 from tmtlib.models.frames import masked_mean, without_padding
-from tmtlib.models.layers import Attention, Dropout, Map, Source, Target, Valid, feed_forward
+from tmtlib.models.layers import Attention, Dropout, Source, Target, Valid, feed_forward
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,10 @@ class Layer(nn.Module):
         hidden = feed_forward(width, 4 * width, nn.ReLU(), c.relu_dropout, c.residual_dropout)
         self.feed_forward = nn.Sequential(nn.LayerNorm(width), *hidden)
 
-    def forward(self, target: Target, source: Source, valid: Valid | None, want_map: bool) -> tuple[Target, Map | None]:
+    def forward(self, target: Target, source: Source, valid: Valid | None, maps: dict | None, name: str) -> Target:
         source = self.norm(source)
-        mixed, map_ = self.attention(self.norm(target), source, source, valid, want_map)
-        target = target + mixed
-        return target + self.feed_forward(target), map_
+        target = target + self.attention(self.norm(target), source, source, valid, maps, name)
+        return target + self.feed_forward(target)
 
 
 class Transformer(nn.Module):
@@ -90,9 +89,7 @@ class Transformer(nn.Module):
         target = self._placed(target)
         source = None if source is None else self._placed(source)
         for i, layer in enumerate(self.layers):
-            target, map_ = layer(target, target if source is None else source, valid, maps is not None)
-            if maps is not None:
-                maps[f"{name}.{i}"] = map_
+            target = layer(target, target if source is None else source, valid, maps, f"{name}.{i}")
         return self.norm(target)
 
     def _placed(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:

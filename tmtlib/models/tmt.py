@@ -99,9 +99,7 @@ class Mutual(nn.Module):
         target = self.dropout(target + self.target_positions)
         source = self.dropout(source + self.source_positions)
         for i, layer in enumerate(self.layers):
-            target, map_ = layer(target, source, want_map=maps is not None)
-            if maps is not None:
-                maps[f"{name}.{i}"] = map_
+            target = layer(target, source, None, maps, f"{name}.{i}")
         return target
 
 
@@ -222,9 +220,7 @@ class TMT(Model):
             valid = torch.cat([label_tokens, *(batch.valid(m) for m in MODALITIES)], dim=1)
         for i, layer in enumerate(self.encoder):
             last = i == len(self.encoder) - 1
-            x, map_ = layer(x[:, :k] if last else x, x, valid, want_map=maps is not None)
-            if maps is not None:
-                maps[f"encoder.{i}"] = map_
+            x = layer(x[:, :k] if last else x, x, valid, maps, f"encoder.{i}")
         return x
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:

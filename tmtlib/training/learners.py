@@ -21,6 +21,8 @@ from tmtlib.models.base import Batch, Model
 from tmtlib.models.layers import Bits, Counter, bits_from, random_bits
 from tmtlib.training.batches import OnDevice
 
+Results = dict[str, Tensor]
+
 
 class Alone:
     """One model, with batches from short to long; dropout uses PyTorch's generator."""
@@ -36,9 +38,7 @@ class Alone:
     def train(self, mode: bool) -> None:
         self.model.train(mode)
 
-    def __call__(
-        self, function: Callable, data: OnDevice, index: Int64[Tensor, "1 B"], *rest: Tensor
-    ) -> dict[str, Tensor]:
+    def __call__(self, function: Callable, data: OnDevice, index: Int64[Tensor, "1 B"], *rest: Tensor) -> Results:
         order = index[0] if rest else data.by_length(index[0])  # mix-up partners are positions in the batch
         results = function(self.model, data.batch(order), data.target(order), *(x[0] for x in rest))
         return {name: x[None] for name, x in results.items()}
@@ -79,9 +79,7 @@ class Stacked:
     def train(self, mode: bool) -> None:
         self.one.train(mode)
 
-    def __call__(
-        self, function: Callable, data: OnDevice, index: Int64[Tensor, "S B"], *rest: Tensor
-    ) -> dict[str, Tensor]:
+    def __call__(self, function: Callable, data: OnDevice, index: Int64[Tensor, "S B"], *rest: Tensor) -> Results:
         features, lengths = data.gather(index, trim=False)
         each = (self.parameters, self.buffers, features, lengths, data.target(index))
 

@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 LEVELS = 2**16  # a dropout rate is rounded to a multiple of 1 / LEVELS
 Target, Source = Float[Tensor, "B Q d"], Float[Tensor, "B K d"]  # what attends, and what it attends to
 Valid = Bool[Tensor, "B K"]  # False where a key gets no attention, as in padding
-Heads, Map = Float[Tensor, "B h K e"], Float[Tensor, "B h Q K"]
+Heads = Float[Tensor, "B h K e"]
 
 
 class Dropout(nn.Module):
@@ -105,10 +105,10 @@ class Attention(nn.Module):
         key: Source,
         value: Source,
         valid: Valid | None = None,
-        maps: dict[str, Map] | None = None,
+        maps: dict | None = None,
         name: str = "",
     ) -> Target:
-        """Attended values; the map goes into `maps`, if given. Keys where `valid` is False get no attention."""
+        """Attended values; the map (B, h, Q, K) goes into `maps`, if any. `valid` is False where a key is hidden."""
         q, k, v = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q or K, head_width)
             for project, x in ((self.query, query), (self.key, key), (self.value, value))

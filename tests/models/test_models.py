@@ -49,12 +49,10 @@ def test_attention_is_torchs_multihead_attention(width, heads, masked):
     valid = torch.arange(7) < torch.tensor([7, 1, 4, 6, 2])[:, None] if masked else None
     padding = None if valid is None else ~valid
     expected, map_ = multihead(ours)(query, key, value, padding, average_attn_weights=False)
-    found, none = ours(query, key, value, valid)
-    torch.testing.assert_close(found, expected, **CLOSE)
-    assert none is None, "no map is formed unless asked for"
-    found, found_map = ours(query, key, value, valid, want_map=True)
-    torch.testing.assert_close(found, expected, **CLOSE)
-    torch.testing.assert_close(found_map, map_, **CLOSE)
+    torch.testing.assert_close(ours(query, key, value, valid), expected, **CLOSE)
+    maps = {}
+    torch.testing.assert_close(ours(query, key, value, valid, maps, "of all"), expected, **CLOSE)
+    torch.testing.assert_close(maps, {"of all": map_}, **CLOSE)
 
 
 def test_block_is_torchs_pre_norm_encoder_layer():
@@ -70,7 +68,7 @@ def test_block_is_torchs_pre_norm_encoder_layer():
     theirs.linear2.load_state_dict(ours.feed_forward[4].state_dict())
     theirs.self_attn.load_state_dict(multihead(ours.attention).state_dict())
     x = torch.randn(3, 6, 32, dtype=torch.float64)
-    torch.testing.assert_close(ours(x, x)[0], theirs(x), **CLOSE)
+    torch.testing.assert_close(ours(x, x), theirs(x), **CLOSE)
 
 
 @pytest.mark.parametrize("part", ["norm_query", "norm_key", "norm_value"])
@@ -78,9 +76,9 @@ def test_queries_keys_and_values_have_a_norm_each(part):
     torch.manual_seed(0)
     block = Block(16, 2, 8, hidden=16, dropout=0.0)
     target, source = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
-    before = block(target, source)[0]
+    before = block(target, source)
     nn.init.normal_(getattr(block, part).weight)
-    assert not torch.allclose(block(target, source)[0], before)
+    assert not torch.allclose(block(target, source), before)
 
 
 # --- The whole model -------------------------------------------------------------------------------------------------

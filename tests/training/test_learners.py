@@ -8,7 +8,7 @@ import torch
 from model_helpers import SMALL, assert_alike, batch_of, make, protocol, synthetic
 
 import tmtlib.training.fit as fit_module
-from tmtlib.models.dropout import Bits, Counter, Dropout, bits_from, random_bits
+from tmtlib.models.layers import Bits, Counter, Dropout, bits_from, random_bits
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.training.batches import FRAMES, OnDevice
 from tmtlib.training.fit import fit, new_learner, predict
@@ -144,11 +144,11 @@ def test_a_stack_too_large_for_the_memory_is_halved(monkeypatch):
     """As a GPU out of memory would have it: three models do not fit, one or two do; nothing is trained twice."""
     actual, tried, saved = fit_module._fit_group, [], []
 
-    def small_memory(config, training, train, held_out, labels, shape, seeds, stacked):
+    def small_memory(config, training, data, shape, seeds, stacked):
         tried.append(tuple(seeds))
         if len(seeds) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return actual(config, training, train, held_out, labels, shape, seeds, stacked)
+        return actual(config, training, data, shape, seeds, stacked)
 
     monkeypatch.setattr("tmtlib.training.fit._fit_group", small_memory)
     done = train(AMW, seeds=(5, 6, 7, 8, 9), on_fit=lambda one: saved.append(one.seed), epochs=1)

@@ -84,14 +84,6 @@ class AMW(Weighting):
         return self.W[None, :, None]
 
 
-@register("uniform")
-class UniformWeighting(Weighting):
-    """Control C1: A = 1/M, not learned."""
-
-    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 1"]:
-        return tokens.new_zeros(1, tokens.shape[1], 1, 1)
-
-
 @register("random")
 class RandomWeighting(Weighting):
     """Control C2: W frozen at a draw from N(0, 1)."""
@@ -104,20 +96,20 @@ class RandomWeighting(Weighting):
         return self.W[None, :, None]
 
 
-class MostlyWeighting(Weighting):
-    """Control C3: fixed weights, .8 for one modality and .1 for each other, in all features."""
+class FixedWeighting(Weighting):
+    """Controls: A in proportion to `shares` by modality, the same in all features. C1: equal; C3: mostly one."""
 
-    def __init__(self, config: ModelConfig, most: str):
+    def __init__(self, config: ModelConfig, shares: tuple[float, ...]):
         super().__init__(config)
-        self.most = most
+        self.shares = shares
 
     def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "1 M 1 1"]:
-        share = [0.8 if m == self.most else 0.1 for m in MODALITIES]
-        return self.temperature * tokens.new_tensor(share).log()[None, :, None, None]
+        return self.temperature * tokens.new_tensor(self.shares).log()[None, :, None, None]
 
 
-for _modality in MODALITIES:
-    register(f"mostly_{_modality}")(partial(MostlyWeighting, most=_modality))
+register("uniform")(partial(FixedWeighting, shares=(1.0, 1.0, 1.0)))
+for _most in MODALITIES:
+    register(f"mostly_{_most}")(partial(FixedWeighting, shares=tuple(0.8 if m == _most else 0.1 for m in MODALITIES)))
 
 
 @register("scalar")
@@ -145,36 +137,34 @@ class LowRankWeighting(Weighting):
         return torch.outer(self.u, self.v)[None, :, None]
 
 
-class _Scorer(nn.Sequential):
-    """Scores of tokens by one small network for all modalities; 0 at initialisation."""
+class Gate(Weighting):
+    """Adds to another weighting's logits the tokens' scores by one small network for all modalities, 0 at the start."""
 
-    def __init__(self, width: int, outputs: int):
-        super().__init__(nn.Linear(width, RANK), nn.Tanh(), nn.Linear(RANK, outputs, bias=False))
-        nn.init.zeros_(self[2].weight)
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        outputs = 1 if isinstance(self, ScalarWeighting) else config.width
+        self.scorer = nn.Sequential(nn.Linear(config.width, RANK), nn.Tanh(), nn.Linear(RANK, outputs, bias=False))
+        nn.init.zeros_(self.scorer[2].weight)
+
+    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M #k #d"]:
+        return super().logits(tokens) + self.scorer(tokens if self.by_token else tokens.mean(2, keepdim=True))
 
 
 @register("gated")
-class GatedWeighting(AMW):
+class GatedWeighting(Gate, AMW):
     """Input-dependent weights, as in the paper's prose: Z = W + scorer(mean over k of S_m), (B, M, d)."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.scorer = _Scorer(config.width, config.width)
-
-    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M 1 d"]:
-        return super().logits(tokens) + self.scorer(tokens.mean(2, keepdim=True))
 
 
 @register("gated_scalar")
-class ScalarGatedWeighting(ScalarWeighting):
+class ScalarGatedWeighting(Gate, ScalarWeighting):
     """One logit a modality and utterance: Z = w + scorer(mean over k of S_m), (B, M)."""
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.scorer = _Scorer(config.width, 1)
 
-    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M 1 1"]:
-        return super().logits(tokens) + self.scorer(tokens.mean(2, keepdim=True))
+@register("token")
+class TokenWeighting(Gate, AMW):
+    """For each token (the paper's future work 1), in placement R3 each frame: Z = W + scorer(S_mk), (B, M, k, d)."""
+
+    by_token = True
 
 
 @register("attention")
@@ -190,20 +180,6 @@ class AttentionWeighting(Weighting):
         s = tokens.mean(2)
         score = (self.query(s.mean(1, keepdim=True)) * self.key(s)).sum(-1) / RANK**0.5
         return score[:, :, None, None]
-
-
-@register("token")
-class TokenWeighting(AMW):
-    """For each token (the paper's future work 1), in placement R3 each frame: Z = W + scorer(S_mk), (B, M, k, d)."""
-
-    by_token = True
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config)
-        self.scorer = _Scorer(config.width, config.width)
-
-    def logits(self, tokens: Float[Tensor, "B M k d"]) -> Float[Tensor, "B M k d"]:
-        return super().logits(tokens) + self.scorer(tokens)
 
 
 BUILT_IN = frozenset(WEIGHTINGS)  # worker processes must be told of all others

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tmtlib.common import EMOTIONS, MODALITIES, check_choice
 from tmtlib.stats.metrics import CLASS_CENTRES5
 
 PUBLISHED_SIZES = Path(__file__).with_name("published_sizes.toml")
-TASKS = ("regression", "classification", "emotions")
+OUTPUTS = {"regression": 1, "classification": 5, "emotions": len(EMOTIONS)}  # of a model, by task
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,20 @@ class ModelConfig:
     mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
     modalities: tuple[str, ...] = MODALITIES  # those the model is given; the others are absent, in training too
 
+    # Not fields: allowed values, by field
+    choices = {"task": tuple(OUTPUTS), "schedule": ("constant", "warmup_cosine")}
+    choices |= {"mixup": ("off", "original", "correct")}
+    # Defaults; a config may have a field or a property of the same name instead
+    masked = True  # whether padding is hidden from the model; then batches may be cut to their longest utterance
+    window = None  # number of frames a modality that the model keeps; None for all
+    weighting = "none"  # name of the modality weighting; "none" without one
+    bert = None  # folder of a BERT to fine-tune
+
     def __post_init__(self):
         if not self.modalities or not set(self.modalities) <= set(MODALITIES):
             raise ValueError(f"modalities is {self.modalities!r}; wanted one or more of {MODALITIES}")
-        check_choice("task", self.task, TASKS)
-        check_choice("schedule", self.schedule, ("constant", "warmup_cosine"))
-        check_choice("mixup", self.mixup, ("off", "original", "correct"))
+        for name, allowed in self.choices.items():
+            check_choice(name, getattr(self, name), allowed)
 
     @property
     def model_class(self) -> type[Model]:
@@ -58,27 +65,10 @@ class ModelConfig:
         fields_ = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes[dataset].items()}
         return cls(**fields_ | changes)
 
-    # Defaults; a config may have a field of the same name instead
-
-    @property
-    def masked(self) -> bool:
-        """Whether padding is hidden from the model; then batches may be cut to their longest utterance."""
-        return True
-
-    @property
-    def window(self) -> int | None:
-        """Number of frames a modality that the model keeps; None for all."""
-        return None
-
-    @property
-    def weighting(self) -> str:
-        """Name of the modality weighting; "none" without one."""
-        return "none"
-
     @property
     def reads_token_ids(self) -> bool:
         """Whether the model has a BERT; it then ignores precomputed text features."""
-        return getattr(self, "bert", None) is not None
+        return self.bert is not None
 
 
 @dataclass
@@ -90,6 +80,11 @@ class Batch:
     text_bert: Int64[Tensor, "B 3 W"] | None = None  # W word pieces, padding included
     groups: int = 1  # number of parts made by `split`; above 1, utterances are sorted by length
 
+    @property
+    def present(self) -> Bool[Tensor, "B M"]:
+        """False for the modalities that an utterance lacks."""
+        return torch.stack([self.lengths[m] > 0 for m in MODALITIES], dim=1)
+
     def valid(self, modality: str) -> Bool[Tensor, "B T"]:
         """True within the utterance's length."""
         length = self.lengths[modality]
@@ -99,16 +94,14 @@ class Batch:
         """Features and lengths in `groups` parts, each cut to its longest utterance to save work on padding."""
         if self.groups == 1:
             return [self]
-        size = math.ceil(len(self.lengths["text"]) / self.groups)
-        lengths = {m: n.split(size) for m, n in self.lengths.items()}
-        features = {m: x.split(size) for m, x in self.features.items()}
-        return [
-            Batch(
-                {m: x[i][:, : max(1, int(lengths[m][i].max()))] for m, x in features.items()},
-                {m: n[i] for m, n in lengths.items()},
-            )
-            for i in range(len(lengths["text"]))
-        ]
+        count, parts = len(self.lengths["text"]), []
+        size = math.ceil(count / self.groups)
+        for start in range(0, count, size):
+            lengths = {m: n[start : start + size] for m, n in self.lengths.items()}
+            longest = {m: max(1, int(n.max())) for m, n in lengths.items()}
+            features = {m: x[start : start + size, : longest[m]] for m, x in self.features.items()}
+            parts.append(Batch(features, lengths))
+        return parts
 
 
 @dataclass
@@ -128,13 +121,9 @@ class Model(nn.Module):
 
     def __init__(self, config: ModelConfig, family: str):
         super().__init__()
-        self.config, self.family = config, family
+        self.config, self.family, self.outputs = config, family, OUTPUTS[config.task]
         centres = torch.tensor(CLASS_CENTRES5[family], dtype=torch.float32)
         self.register_buffer("class_centres", centres, persistent=False)
-
-    @property
-    def outputs(self) -> int:
-        return {"regression": 1, "classification": 5, "emotions": len(EMOTIONS)}[self.config.task]
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
         """The training loss; models add auxiliary losses."""
@@ -166,26 +155,20 @@ class Model(nn.Module):
         return [group for group in (rest, *groups) if group["params"]]
 
     def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        """Modules with a learning rate other than the training's."""
-        return []
+        """Modules with a learning rate other than the training's: by default a BERT."""
+        bert = getattr(self, "bert", None)
+        return [] if bert is None else [(bert, self.config.bert_lr)]
 
 
 def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def without_padding(batch: Batch) -> Batch:
-    """Zeros beyond every length, and absent modalities as one frame of zeros, so no mean is over nothing."""
-    features = {m: x.masked_fill(~batch.valid(m)[..., None], 0.0) for m, x in batch.features.items()}
-    return replace(batch, features=features, lengths={m: n.clamp_min(1) for m, n in batch.lengths.items()})
-
-
 def check_widths(batch: Batch, widths: dict[str, int]) -> None:
     """Raises ValueError unless the features have these widths."""
-    for m in MODALITIES:
-        width = batch.features[m].shape[-1]
-        if width != widths[m]:
-            raise ValueError(f"{m} has {width} features a frame; wanted {widths[m]}")
+    for m, width in widths.items():
+        if batch.features[m].shape[-1] != width:
+            raise ValueError(f"{m} has {batch.features[m].shape[-1]} features a frame; wanted {width}")
 
 
 def check_sizes(config: ModelConfig, *names: str) -> None:
@@ -194,18 +177,6 @@ def check_sizes(config: ModelConfig, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
             raise ValueError(f"{name} is {value}; wanted at least 1")
-
-
-def lstm_states(
-    lstm: nn.LSTM, x: Float[Tensor, "B T D"], lengths: Int64[Tensor, " B"]
-) -> tuple[Float[Tensor, "B T e"], Float[Tensor, "B e"]]:
-    """States (e = h times directions) of all frames and of the end, without padding; float32 even under autocast."""
-    with torch.autocast(x.device.type, enabled=False):
-        x = x.to(lstm.weight_ih_l0.dtype)
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, (final, _) = lstm(packed)
-        states, _ = pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
-    return states, final.transpose(0, 1).flatten(1)
 
 
 def read_out(head: nn.Module, hidden: Float[Tensor, "B e"], task: str) -> Tensor:

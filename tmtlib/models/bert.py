@@ -12,11 +12,11 @@ from pathlib import Path
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tmtlib.common import check_choice
+from tmtlib.common import MODALITIES
 from tmtlib.data.text import last_hidden, load_bert
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, read_out
-from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import masked_mean
+from tmtlib.models.layers import Dropout
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,8 @@ class BertTextConfig(ModelConfig):
     pooling: str = "cls"  # "cls": the first token's hidden state; "mean": that of all tokens
     dropout: float = 0.1
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("pooling", self.pooling, ("cls", "mean"))
-
-    @property
-    def model_class(self) -> type[Model]:
-        return BertTextOnly
+    choices = ModelConfig.choices | {"pooling": ("cls", "mean")}
+    model_class = property(lambda self: BertTextOnly)
 
     @classmethod
     def beside(cls, tmt: ModelConfig, **changes) -> BertTextConfig:
@@ -55,11 +50,15 @@ class BertText(nn.Module):
         return last_hidden(self.bert, text_bert)
 
 
-def build_bert(config: ModelConfig) -> nn.Module | None:
-    """The BERT of a config, or None. Raises ValueError with mix-up: token ids cannot be mixed."""
-    if config.bert is not None and config.mixup != "off":
+def build_bert(config: ModelConfig, shapes: dict[str, tuple[int, int]]) -> tuple[nn.Module | None, dict[str, int]]:
+    """The BERT of a config, or None, and the features' widths. Raises ValueError with mix-up: ids cannot be mixed."""
+    widths = {m: shapes[m][1] for m in MODALITIES}
+    if config.bert is None:
+        return None, widths
+    if config.mixup != "off":
         raise ValueError(f"mixup is {config.mixup!r} with a BERT; wanted 'off', as token ids cannot be mixed")
-    return None if config.bert is None else BertText(config.bert)
+    bert = BertText(config.bert)
+    return bert, widths | {"text": bert.width}
 
 
 def text_encoded(bert: nn.Module | None, batch: Batch) -> Batch:
@@ -80,7 +79,7 @@ class BertTextOnly(Model):
         super().__init__(config, family)
         if config.bert is None:
             raise ValueError("bert is None; wanted the folder of a saved BERT to fine-tune")
-        self.bert = build_bert(config)
+        self.bert, _ = build_bert(config, shapes)
         self.head = nn.Sequential(Dropout(config.dropout), nn.Linear(self.bert.width, self.outputs))
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
@@ -91,6 +90,3 @@ class BertTextOnly(Model):
             hidden, valid = hidden[:, :1], valid[:, :1]
         pooled = masked_mean(hidden, valid)
         return read_out(self.head, pooled, self.config.task), Trace(projected={"text": pooled})
-
-    def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        return [(self.bert, self.config.bert_lr)]

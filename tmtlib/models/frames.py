@@ -1,4 +1,4 @@
-"""Operations over time before the encoder. Axes: B utterances, T frames, M modalities, d width."""
+"""Operations over time. Axes: B utterances, T frames, M modalities, D features, d width, e LSTM states."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tmtlib.common import MODALITIES
 from tmtlib.models.amw import Weighting
@@ -23,11 +24,10 @@ def weighted_frames(weighting: Weighting, frames: Frames, batch: Batch) -> tuple
     The paper's future work 1, "temporal-adaptive weighting ... at the token level". The mean is over the valid frames
     of all modalities (over padding if there are none), so it sums to 1.
     """
-    present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
     weighted, weights = {}, []
     for i, m in enumerate(MODALITIES):
         moments = at_frames_of(m, frames, batch.lengths)
-        weights.append(weighting(moments, present).expand_as(moments))
+        weights.append(weighting(moments, batch.present).expand_as(moments))
         weighted[m] = weights[-1][:, i] * frames[m]
     valid = torch.cat([batch.valid(m) for m in MODALITIES], dim=1)
     valid = valid | ~valid.any(1, keepdim=True)
@@ -51,10 +51,30 @@ def at_frames_of(clock: str, frames: Frames, lengths: Mapping[str, Int64[Tensor,
     return torch.stack(shown, dim=1)
 
 
-def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"]) -> Float[Tensor, "B d"]:
-    """Mean over valid frames; zero where there are none."""
+def masked_mean(x: Float[Tensor, "B T d"], valid: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B d"]:
+    """Mean over valid frames, zero where there are none; for None over all frames."""
+    if valid is None:
+        return x.mean(1)
     weight = valid.to(x.dtype)[..., None]
     return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def without_padding(batch: Batch) -> Batch:
+    """Zeros beyond every length, and absent modalities as one frame of zeros, so no mean is over nothing."""
+    features = {m: x.masked_fill(~batch.valid(m)[..., None], 0.0) for m, x in batch.features.items()}
+    return replace(batch, features=features, lengths={m: n.clamp_min(1) for m, n in batch.lengths.items()})
+
+
+def lstm_states(
+    lstm: nn.LSTM, x: Float[Tensor, "B T D"], lengths: Int64[Tensor, " B"]
+) -> tuple[Float[Tensor, "B T e"], Float[Tensor, "B e"]]:
+    """States (e = h times directions) of all frames and of the end, without padding; float32 even under autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.to(lstm.weight_ih_l0.dtype)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, (final, _) = lstm(packed)
+        states, _ = pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
+    return states, final.transpose(0, 1).flatten(1)
 
 
 def windowed(batch: Batch, window: int | None) -> Batch:

@@ -6,25 +6,16 @@ Axes: B batch, T frames, D features, d_m width of a modality.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tmtlib.common import MODALITIES
-from tmtlib.models.base import (
-    Batch,
-    Model,
-    ModelConfig,
-    Trace,
-    check_sizes,
-    check_widths,
-    lstm_states,
-    read_out,
-    without_padding,
-)
-from tmtlib.models.dropout import Dropout
-from tmtlib.models.frames import masked_mean
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
+from tmtlib.models.frames import lstm_states, masked_mean, without_padding
+from tmtlib.models.layers import Dropout
 
 
 @dataclass(frozen=True)
@@ -35,17 +26,13 @@ class LateFusionConfig(ModelConfig):
     fusion_width: int = 64
     dropout: float = 0.2
 
-    @property
-    def model_class(self) -> type[Model]:
-        return LateFusion
+    model_class = property(lambda self: LateFusion)
 
 
 def perceptron(dropout: float, *widths: int) -> nn.Sequential:
     """Dropout, then linear maps between consecutive widths, each followed by a ReLU."""
-    layers = [Dropout(dropout)]
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
-        layers += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*layers)
+    maps = [(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
+    return nn.Sequential(Dropout(dropout), *chain(*maps))
 
 
 class LateFusion(Model):
@@ -58,16 +45,13 @@ class LateFusion(Model):
         check_sizes(config, "widths", "fusion_width")
         c = config
         self.widths = {m: shapes[m][1] for m in MODALITIES}
-        width = dict(zip(MODALITIES, c.widths, strict=True))
-        self.lstm = nn.LSTM(self.widths["text"], width["text"], batch_first=True)
-        self.text = perceptron(c.dropout, width["text"], width["text"])
-        self.means = nn.ModuleDict(
-            {m: perceptron(c.dropout, self.widths[m], width[m], width[m]) for m in ("audio", "vision")}
-        )
-        self.head = nn.Sequential(
-            *perceptron(c.dropout, sum(c.widths), c.fusion_width, c.fusion_width),
-            nn.Linear(c.fusion_width, self.outputs),
-        )
+        text, audio, vision = c.widths
+        self.lstm = nn.LSTM(self.widths["text"], text, batch_first=True)
+        self.text = perceptron(c.dropout, text, text)
+        means = {"audio": audio, "vision": vision}
+        self.means = nn.ModuleDict({m: perceptron(c.dropout, self.widths[m], d, d) for m, d in means.items()})
+        fusion = perceptron(c.dropout, sum(c.widths), c.fusion_width, c.fusion_width)
+        self.head = nn.Sequential(*fusion, nn.Linear(c.fusion_width, self.outputs))
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
         """Prediction and trace, with each modality's encoding as `projected`; no attention maps."""
@@ -76,6 +60,5 @@ class LateFusion(Model):
         _, text = lstm_states(self.lstm, batch.features["text"], batch.lengths["text"])
         projected: dict[str, Float[Tensor, "B d_m"]] = {"text": self.text(text)}
         projected |= {m: net(masked_mean(batch.features[m], batch.valid(m))) for m, net in self.means.items()}
-        trace = Trace(projected=projected)
         hidden = torch.cat([projected[m] for m in MODALITIES], dim=-1)
-        return read_out(self.head, hidden, self.config.task), trace
+        return read_out(self.head, hidden, self.config.task), Trace(projected=projected)

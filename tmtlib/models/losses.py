@@ -12,12 +12,9 @@ def orthogonality(u: Float[Tensor, "B d"], v: Float[Tensor, "B d"]) -> Float[Ten
 
     U and V are centred over the batch and each row is divided by its norm, through which no gradient flows.
     """
-    u, v = (_unit_rows(x - x.mean(0)) for x in (u, v))
+    u, v = (x - x.mean(0) for x in (u, v))
+    u, v = (x / (x.norm(dim=1, keepdim=True).detach() + 1e-6) for x in (u, v))
     return (u.T @ v).square().mean()
-
-
-def _unit_rows(x: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
-    return x / (x.norm(dim=1, keepdim=True).detach() + 1e-6)
 
 
 def mmd(x: Float[Tensor, "B d"], y: Float[Tensor, "B d"]) -> Float[Tensor, ""]:

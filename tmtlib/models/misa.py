@@ -17,22 +17,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from tmtlib.common import MODALITIES, check_choice
-from tmtlib.models.base import (
-    Batch,
-    Model,
-    ModelConfig,
-    Trace,
-    check_sizes,
-    check_widths,
-    lstm_states,
-    read_out,
-    without_padding,
-)
+from tmtlib.common import MODALITIES
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
 from tmtlib.models.bert import build_bert, text_encoded
-from tmtlib.models.dropout import Dropout
-from tmtlib.models.frames import masked_mean
-from tmtlib.models.layers import Attention
+from tmtlib.models.frames import lstm_states, masked_mean, without_padding
+from tmtlib.models.layers import Attention, Dropout, feed_forward
 from tmtlib.models.losses import cmd, orthogonality
 
 
@@ -54,18 +43,9 @@ class MISAConfig(ModelConfig):
     bert_lr: float = 5e-5
     compat: str = "none"  # "mmsa": the LSTMs read as many frames of audio and vision as the text has
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("task_loss", self.task_loss, ("mse", "l1"))
-        check_choice("compat", self.compat, ("none", "mmsa"))
-
-    @property
-    def model_class(self) -> type[Model]:
-        return MISA
-
-    @property
-    def masked(self) -> bool:
-        return self.compat == "none"
+    choices = ModelConfig.choices | {"task_loss": ("mse", "l1"), "compat": ("none", "mmsa")}
+    masked = property(lambda self: self.compat == "none")
+    model_class = property(lambda self: MISA)
 
 
 PAIRS = tuple(combinations(MODALITIES, 2))
@@ -93,16 +73,11 @@ class Fusion(nn.Module):
         super().__init__()
         self.attention = Attention(width, heads, width // heads, dropout, dropout)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, width), Dropout(dropout)
-        )
+        self.feed_forward = nn.Sequential(*feed_forward(width, hidden, nn.ReLU(), dropout, dropout))
 
-    def forward(
-        self, x: Float[Tensor, "B 6 d"], want_map: bool
-    ) -> tuple[Float[Tensor, "B 6 d"], Float[Tensor, "B h 6 6"] | None]:
-        mixed, map_ = self.attention(x, x, x, want_map=want_map)
-        x = self.norm_attention(x + mixed)
-        return self.norm_feed_forward(x + self.feed_forward(x)), map_
+    def forward(self, x: Float[Tensor, "B 6 d"], maps: dict | None) -> Float[Tensor, "B 6 d"]:
+        x = self.norm_attention(x + self.attention(x, x, x, maps=maps, name="fusion"))
+        return self.norm_feed_forward(x + self.feed_forward(x))
 
 
 class MISA(Model):
@@ -116,10 +91,7 @@ class MISA(Model):
         c, d = config, config.width
         if d % c.heads:
             raise ValueError(f"width is {d} with {c.heads} heads; wanted a multiple of the heads")
-        self.bert = build_bert(c)
-        self.widths = {m: shapes[m][1] for m in MODALITIES}
-        if self.bert is not None:
-            self.widths["text"] = self.bert.width
+        self.bert, self.widths = build_bert(c, shapes)
         lstms = {m: (self.widths[m], c.lstm_width or self.widths[m]) for m in ("audio", "vision")}
         self.lstms = nn.ModuleDict({m: BiLSTMs(*sizes) for m, sizes in lstms.items()})
         inputs = {"text": self.widths["text"]} | {m: 4 * width for m, (_, width) in lstms.items()}
@@ -130,24 +102,13 @@ class MISA(Model):
         self.private = nn.ModuleDict({m: nn.Sequential(nn.Linear(d, d), nn.Sigmoid()) for m in MODALITIES})
         self.decode = nn.ModuleDict({m: nn.Linear(d, d) for m in MODALITIES})
         self.fusion = Fusion(d, c.heads, c.fusion_hidden, c.fusion_dropout)
-        self.head = nn.Sequential(
-            nn.Linear(6 * d, 3 * d), Dropout(c.dropout), nn.ReLU(), nn.Linear(3 * d, self.outputs)
-        )
+        first, last = nn.Linear(6 * d, 3 * d), nn.Linear(3 * d, self.outputs)
+        self.head = nn.Sequential(first, Dropout(c.dropout), nn.ReLU(), last)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
         """Prediction and trace: u_m as `projected`; tokens: the three h^c as "shared", and h_m^p by modality."""
         batch = text_encoded(self.bert, batch)
         check_widths(batch, self.widths)
-        trace = Trace(projected={m: self.project[m](u) for m, u in self._utterances(batch).items()})
-        trace.tokens["shared"] = self.shared(torch.stack(list(trace.projected.values()), dim=1))
-        trace.tokens |= {m: self.private[m](u)[:, None] for m, u in trace.projected.items()}
-        fused, map_ = self.fusion(torch.cat(list(trace.tokens.values()), dim=1), attention)
-        if attention:
-            trace.attention["fusion"] = map_
-        return read_out(self.head, fused.flatten(1), self.config.task), trace
-
-    def _utterances(self, batch: Batch) -> dict[str, Float[Tensor, "B e"]]:
-        """One vector an utterance and modality (sec. 3, "Utterance-level Representations")."""
         clean = without_padding(batch)
         vectors = {"text": masked_mean(clean.features["text"], clean.valid("text"))}
         for m, lstms in self.lstms.items():
@@ -155,7 +116,11 @@ class MISA(Model):
             if self.config.compat == "mmsa":
                 x, lengths = batch.features[m], clean.lengths["text"].clamp_max(x.shape[1])
             vectors[m] = lstms(x, lengths)
-        return vectors
+        trace = Trace(projected={m: self.project[m](u) for m, u in vectors.items()})
+        trace.tokens["shared"] = self.shared(torch.stack(list(trace.projected.values()), dim=1))
+        trace.tokens |= {m: self.private[m](u)[:, None] for m, u in trace.projected.items()}
+        fused = self.fusion(torch.cat(list(trace.tokens.values()), dim=1), trace.attention if attention else None)
+        return read_out(self.head, fused.flatten(1), self.config.task), trace
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """As the base; for regression, mean squared error unless the config says "l1"."""
@@ -169,21 +134,13 @@ class MISA(Model):
         Difference: sum over (shared, private) of each modality and over pairs of private. The other two are means.
         """
         c = self.config
-        private = {m: trace.tokens[m].squeeze(1).float() for m in MODALITIES}
-        shared = dict(zip(MODALITIES, trace.tokens["shared"].float().unbind(1), strict=True))
+        private = {m: trace.tokens[m].squeeze(1) for m in MODALITIES}
+        shared = dict(zip(MODALITIES, trace.tokens["shared"].unbind(1), strict=True))
+        decoded = {m: net((shared[m] + private[m]).to(net.weight.dtype)) for m, net in self.decode.items()}
+        reconstruction = sum(mse_loss(x, trace.projected[m].to(x.dtype)) for m, x in decoded.items())
+        shared, private = ({m: x.float() for m, x in part.items()} for part in (shared, private))
         difference = sum(orthogonality(shared[m], private[m]) for m in MODALITIES)
         difference = difference + sum(orthogonality(private[a], private[b]) for a, b in PAIRS)
         similarity = sum(cmd(shared[a], shared[b]) for a, b in PAIRS) / len(PAIRS)
         total = self.task_loss(prediction, target) + c.difference * difference + c.similarity * similarity
-        return total + c.reconstruction * self._reconstruction(trace)
-
-    def _reconstruction(self, trace: Trace) -> Float[Tensor, ""]:
-        """Mean squared error of u_m decoded from h_m^c + h_m^p, averaged over modalities."""
-        error = 0
-        for m, common in zip(MODALITIES, trace.tokens["shared"].unbind(1), strict=True):
-            decoded = self.decode[m]((common + trace.tokens[m].squeeze(1)).to(self.decode[m].weight.dtype))
-            error = error + mse_loss(decoded, trace.projected[m].to(decoded.dtype))
-        return error / len(MODALITIES)
-
-    def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        return [] if self.bert is None else [(self.bert, self.config.bert_lr)]
+        return total + c.reconstruction * reconstruction / len(MODALITIES)

@@ -15,14 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from tmtlib.common import MODALITIES, check_choice
-from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out, without_padding
-from tmtlib.models.dropout import Dropout
-from tmtlib.models.frames import masked_mean
-from tmtlib.models.layers import Attention
+from tmtlib.common import MODALITIES
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
+from tmtlib.models.frames import masked_mean, without_padding
+from tmtlib.models.layers import Attention, Dropout, Source, Target, Valid, feed_forward
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,9 @@ class MulTConfig(ModelConfig):
     output_dropout: float = 0.1
     compat: str = "none"  # "mmsa": no positions, no padding mask, reads the last frame even where it is padding
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("compat", self.compat, ("none", "mmsa"))
-
-    @property
-    def model_class(self) -> type[Model]:
-        return MulT
-
-    @property
-    def masked(self) -> bool:
-        return self.compat == "none"
+    choices = ModelConfig.choices | {"compat": ("none", "mmsa")}
+    masked = property(lambda self: self.compat == "none")
+    model_class = property(lambda self: MulT)
 
     @classmethod
     def beside(cls, tmt: ModelConfig, **changes) -> MulTConfig:
@@ -73,26 +64,13 @@ class Layer(nn.Module):
         c = config
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, c.heads, width // c.heads, c.residual_dropout, attention_dropout)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width),
-            nn.ReLU(),
-            Dropout(c.relu_dropout),
-            nn.Linear(4 * width, width),
-            Dropout(c.residual_dropout),
-        )
+        hidden = feed_forward(width, 4 * width, nn.ReLU(), c.relu_dropout, c.residual_dropout)
+        self.feed_forward = nn.Sequential(nn.LayerNorm(width), *hidden)
 
-    def forward(
-        self,
-        target: Float[Tensor, "B Q d"],
-        source: Float[Tensor, "B K d"],
-        valid: Bool[Tensor, "B K"] | None,
-        want_map: bool,
-    ) -> tuple[Float[Tensor, "B Q d"], Float[Tensor, "B h Q K"] | None]:
+    def forward(self, target: Target, source: Source, valid: Valid | None, maps: dict | None, name: str) -> Target:
         source = self.norm(source)
-        mixed, map_ = self.attention(self.norm(target), source, source, valid, want_map)
-        target = target + mixed
-        return target + self.feed_forward(target), map_
+        target = target + self.attention(self.norm(target), source, source, valid, maps, name)
+        return target + self.feed_forward(target)
 
 
 class Transformer(nn.Module):
@@ -106,19 +84,12 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self,
-        target: Float[Tensor, "B Q d"],
-        source: Float[Tensor, "B K d"] | None,
-        valid: Bool[Tensor, "B K"] | None,
-        maps: dict | None,
-        name: str,
-    ) -> Float[Tensor, "B Q d"]:
+        self, target: Target, source: Source | None, valid: Valid | None, maps: dict | None, name: str
+    ) -> Target:
         target = self._placed(target)
         source = None if source is None else self._placed(source)
         for i, layer in enumerate(self.layers):
-            target, map_ = layer(target, target if source is None else source, valid, maps is not None)
-            if maps is not None:
-                maps[f"{name}.{i}"] = map_
+            target = layer(target, target if source is None else source, valid, maps, f"{name}.{i}")
         return self.norm(target)
 
     def _placed(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
@@ -136,21 +107,18 @@ class MulT(Model):
             raise ValueError(f"width is {d} with {c.heads} heads; wanted a multiple of the heads")
         self.widths = {m: shapes[m][1] for m in MODALITIES}
         self.text_dropout = Dropout(c.text_dropout)
+        kernel = dict(zip(MODALITIES, c.kernels, strict=True))
         self.convolve = nn.ModuleDict(  # no bias: padding stays zero
-            {
-                m: nn.Conv1d(self.widths[m], d, k, padding="same", bias=False)
-                for m, k in zip(MODALITIES, c.kernels, strict=True)
-            }
+            {m: nn.Conv1d(self.widths[m], d, kernel[m], padding="same", bias=False) for m in MODALITIES}
         )
         rate = dict(zip(MODALITIES, c.attention_dropout, strict=True))
         self.cross = nn.ModuleDict(
             {f"{s}_to_{m}": Transformer(d, c.layers, rate[s], c) for m in MODALITIES for s in SOURCES[m]}
         )
         self.memory = nn.ModuleDict({m: Transformer(2 * d, c.memory_layers, rate["text"], c) for m in MODALITIES})
-        self.residual = nn.Sequential(
-            nn.Linear(6 * d, 6 * d), nn.ReLU(), Dropout(c.output_dropout), nn.Linear(6 * d, 6 * d)
-        )
-        self.head = nn.Linear(6 * d, self.outputs)
+        e = 6 * d
+        self.residual = nn.Sequential(nn.Linear(e, e), nn.ReLU(), Dropout(c.output_dropout), nn.Linear(e, e))
+        self.head = nn.Linear(e, self.outputs)
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
         """Prediction and trace; attention maps on request."""
@@ -169,26 +137,18 @@ class MulT(Model):
     ) -> tuple[Float[Tensor, "B six_d"], dict[str, Float[Tensor, "B d"]]]:
         """The last frames of the three memories side by side, and the mean of each X_m over time."""
         valid = {m: batch.valid(m) if self.config.masked else None for m in MODALITIES}
-        frames = {m: self._convolved(m, batch.features[m]) for m in MODALITIES}
+        features = {**batch.features, "text": self.text_dropout(batch.features["text"])}
+        frames = {m: convolve(features[m].mT).mT for m, convolve in self.convolve.items()}
         last = torch.cat([self._last(m, frames, valid, batch, maps) for m in MODALITIES], dim=-1)
-        return last, {m: x.mean(1) if valid[m] is None else masked_mean(x, valid[m]) for m, x in frames.items()}
-
-    def _convolved(self, modality: str, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T d"]:
-        x = self.text_dropout(x) if modality == "text" else x
-        return self.convolve[modality](x.mT).mT
+        return last, {m: masked_mean(x, valid[m]) for m, x in frames.items()}
 
     def _last(
         self, target: str, frames: dict, valid: dict, batch: Batch, maps: dict | None
     ) -> Float[Tensor, "B two_d"]:
         """The last frame of a modality's memory."""
-        crossed = torch.cat(
-            [
-                self.cross[f"{s}_to_{target}"](frames[target], frames[s], valid[s], maps, f"{s}_to_{target}")
-                for s in SOURCES[target]
-            ],
-            dim=-1,
-        )
-        memory = self.memory[target](crossed, None, valid[target], maps, f"memory_{target}")
+        names = {s: f"{s}_to_{target}" for s in SOURCES[target]}
+        crossed = [self.cross[name](frames[target], frames[s], valid[s], maps, name) for s, name in names.items()]
+        memory = self.memory[target](torch.cat(crossed, dim=-1), None, valid[target], maps, f"memory_{target}")
         if not self.config.masked:
             return memory[:, -1]
         index = (batch.lengths[target] - 1)[:, None, None].expand(-1, 1, memory.shape[2])

@@ -11,20 +11,19 @@ Axes: B batch, T frames, M modalities, k tokens, d width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tmtlib.common import MODALITIES, check_choice
+from tmtlib.common import MODALITIES
 from tmtlib.models.amw import Weighting, build_weighting
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, read_out
 from tmtlib.models.bert import build_bert, text_encoded
-from tmtlib.models.dropout import Dropout
 from tmtlib.models.frames import masked_mean, weighted_frames, windowed
-from tmtlib.models.layers import Block
+from tmtlib.models.layers import Block, Dropout, Source, Target
 from tmtlib.models.losses import mmd, orthogonality
 
 
@@ -65,42 +64,18 @@ class TMTConfig(ModelConfig):
     bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
     bert_lr: float = 5e-5
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("placement", self.placement, ("R1", "R1M", "R2", "R3"))
-        check_choice("head_activation", self.head_activation, ("gelu", "none"))
+    choices = ModelConfig.choices | {"placement": ("R1", "R1M", "R2", "R3"), "head_activation": ("gelu", "none")}
+    model_class = property(lambda self: TMT)
 
     @classmethod
     def original(cls, **changes) -> TMTConfig:
         """The original TMT as released."""
-        return replace(
-            cls(
-                width=256,
-                encoder_layers=2,
-                cross_layers=4,
-                heads=8,
-                head_width=64,
-                encoder_hidden=512,
-                cross_hidden=256,
-                raw_dropout=0.5,
-                dropout=0.5,
-                position_std=1.0,
-                masked=False,
-                window=20,
-                head_activation="none",
-                orthogonality=0.01,
-                similarity=1.0,
-                task_weight=10.0,
-                mixup="original",
-                schedule="warmup_cosine",
-                task="classification",
-            ),
-            **changes,
-        )
-
-    @property
-    def model_class(self) -> type[Model]:
-        return TMT
+        sizes = dict(width=256, encoder_layers=2, cross_layers=4, heads=8, head_width=64)
+        sizes |= dict(encoder_hidden=512, cross_hidden=256, window=20, position_std=1.0)
+        ways = dict(masked=False, raw_dropout=0.5, dropout=0.5, head_activation="none", task="classification")
+        training = dict(mixup="original", schedule="warmup_cosine")
+        losses = dict(orthogonality=0.01, similarity=1.0, task_weight=10.0)
+        return cls(**sizes | ways | training | losses | changes)
 
 
 GROUPS = ("shared", *MODALITIES)  # token groups, in their order
@@ -120,15 +95,11 @@ class Mutual(nn.Module):
             Block(c.width, c.heads, c.head_width, c.cross_hidden, c.dropout) for _ in range(c.cross_layers)
         )
 
-    def forward(
-        self, target: Float[Tensor, "B Q d"], source: Float[Tensor, "B K d"], maps: dict | None, name: str
-    ) -> Float[Tensor, "B Q d"]:
+    def forward(self, target: Target, source: Source, maps: dict | None, name: str) -> Target:
         target = self.dropout(target + self.target_positions)
         source = self.dropout(source + self.source_positions)
         for i, layer in enumerate(self.layers):
-            target, map_ = layer(target, source, want_map=maps is not None)
-            if maps is not None:
-                maps[f"{name}.{i}"] = map_
+            target = layer(target, source, None, maps, f"{name}.{i}")
         return target
 
 
@@ -140,10 +111,7 @@ class TMT(Model):
         sizes = ("width", "encoder_layers", "heads", "head_width", "shared_tokens", "specific_tokens", "window")
         check_sizes(config, *sizes)
         c, d = config, config.width
-        self.bert = build_bert(c)
-        widths = {m: shapes[m][1] for m in MODALITIES}
-        if self.bert is not None:
-            widths["text"] = self.bert.width
+        self.bert, widths = build_bert(c, shapes)
         self.frames = {m: min(shapes[m][0], c.window or shapes[m][0]) for m in MODALITIES}
         self.sizes = {"shared": c.shared_tokens} | dict.fromkeys(MODALITIES, c.specific_tokens)
 
@@ -204,8 +172,7 @@ class TMT(Model):
         """A of some tokens. Raises ValueError for weights of another shape, which would broadcast."""
         b, m, k, d = tokens.shape
         if isinstance(self.weighting, Weighting):
-            present = torch.stack([batch.lengths[m] > 0 for m in MODALITIES], dim=1)
-            weights = self.weighting(tokens, present).expand(-1, -1, -1, d)
+            weights = self.weighting(tokens, batch.present).expand(-1, -1, -1, d)
             allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
         else:  # another module, with weights by modality and feature
             weights = self.weighting(tokens)
@@ -223,10 +190,8 @@ class TMT(Model):
 
     def _means(self, frames: list[dict], groups: list[Batch]) -> dict[str, Float[Tensor, "B d"]]:
         """Means of X_m over time: over valid frames, or over all where padding is not hidden."""
-        pairs = list(zip(frames, groups, strict=True))
-        if self.config.masked:
-            return {m: torch.cat([masked_mean(x[m], g.valid(m)) for x, g in pairs]) for m in MODALITIES}
-        return {m: torch.cat([x[m].mean(1) for x, _ in pairs]) for m in MODALITIES}
+        pairs, masked = list(zip(frames, groups, strict=True)), self.config.masked
+        return {m: torch.cat([masked_mean(x[m], g.valid(m) if masked else None) for x, g in pairs]) for m in MODALITIES}
 
     def _weighted_frames(
         self, frames: list[dict], groups: list[Batch], batch: Batch, means: dict[str, Float[Tensor, "B d"]]
@@ -249,18 +214,14 @@ class TMT(Model):
         frames = [projected[m] + self.positions[m][:, : projected[m].shape[1]] for m in MODALITIES]
         x = torch.cat([(self.tokens + self.token_positions).expand(b, -1, -1), *frames], dim=1)
         x = self.embedding_dropout(x)
-        valid = self._valid(batch, k) if self.config.masked else None
+        valid = None
+        if self.config.masked:  # all label tokens are valid, so attention is defined without any frame
+            label_tokens = torch.ones(b, k, dtype=torch.bool, device=x.device)
+            valid = torch.cat([label_tokens, *(batch.valid(m) for m in MODALITIES)], dim=1)
         for i, layer in enumerate(self.encoder):
             last = i == len(self.encoder) - 1
-            x, map_ = layer(x[:, :k] if last else x, x, valid, want_map=maps is not None)
-            if maps is not None:
-                maps[f"encoder.{i}"] = map_
+            x = layer(x[:, :k] if last else x, x, valid, maps, f"encoder.{i}")
         return x
-
-    def _valid(self, batch: Batch, tokens: int) -> Bool[Tensor, "B K"]:
-        """Frames within their lengths, and all label tokens, so attention is defined without any frame."""
-        always = torch.ones(len(batch.lengths["text"]), tokens, dtype=torch.bool, device=self.tokens.device)
-        return torch.cat([always, *(batch.valid(m) for m in MODALITIES)], dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
         """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens."""
@@ -275,6 +236,6 @@ class TMT(Model):
         return total
 
     def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
-        c = self.config
-        rates = [(self.weighting, learning_rate if c.weighting_lr is None else c.weighting_lr), (self.bert, c.bert_lr)]
-        return [(module, rate) for module, rate in rates if module is not None]
+        rate = learning_rate if self.config.weighting_lr is None else self.config.weighting_lr
+        own = [] if self.weighting is None else [(self.weighting, rate)]
+        return own + super().own_rates(learning_rate)

@@ -34,7 +34,7 @@ class OnDevice:
         self.lengths = {m: n.to(device) for m, n in cut.lengths.items()}
         self.total = sum(self.lengths.values())
         self.text_bert = None if split.text_bert is None else torch.from_numpy(split.text_bert).to(device)
-        target = split.labels_for(config.task)
+        self.labels = target = split.labels_for(config.task)
         if config.task == "classification":
             target = metrics.classes5(target, family).astype(np.int64)
         elif config.task == "emotions":
@@ -58,13 +58,9 @@ class OnDevice:
 
     def gather(self, index: Int64[Tensor, "*S B"], trim: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Features (*S, B, T, D) and lengths (*S, B) by modality; `trim` cuts T to the longest at `index`."""
-        features, lengths = {}, {}
-        for m in MODALITIES:
-            length, x = self.lengths[m][index], self.features[m]
-            if trim:
-                x = x[:, : max(1, int(length.max()))]
-            features[m], lengths[m] = x[index], length
-        return features, lengths
+        lengths = {m: n[index] for m, n in self.lengths.items()}
+        longest = {m: max(1, int(n.max())) if trim else None for m, n in lengths.items()}
+        return {m: x[:, : longest[m]][index] for m, x in self.features.items()}, lengths
 
     def target(self, index: Int64[Tensor, "*S B"]) -> Tensor:
         """Labels (*S, B), classes (*S, B) for classification, or presence of emotions (*S, B, 6)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,7 +31,10 @@ from tmtlib.training.learners import Alone, Learner, Stacked
 
 @dataclass(frozen=True)
 class Training:
-    """The optimisation protocol. Defaults: the AMW paper's ("Implementation Details and Training Protocols")."""
+    """The optimisation protocol. Defaults: the AMW paper's ("Implementation Details and Training Protocols").
+
+    Raises ValueError for epochs, batch size or patience with which nothing could be learned.
+    """
 
     learning_rate: float = 1e-4  # Adam, default betas, no weight decay
     batch_size: int = 64
@@ -43,6 +46,10 @@ class Training:
     def __post_init__(self):
         check_choice("select_by", self.select_by, ("accuracy", "loss"))
         check_choice("precision", self.precision, ("auto", "float32", "bfloat16"))
+        least = {"epochs": 1, "batch_size": 2, "patience": 1}  # auxiliary losses need two utterances in a batch
+        for name, value in ((n, getattr(self, n)) for n in least):
+            if value is not None and value < least[name]:
+                raise ValueError(f"{name} is {value}; wanted at least {least[name]}")
 
 
 @dataclass(frozen=True)
@@ -77,57 +84,36 @@ def fit(
         config, training = tmtlib.TMTConfig(weighting="static"), tmtlib.Training(epochs=10)
         fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
 
-    Args:
-        train, held_out: training split, and the split that selects the epoch (validation): by Acc-5 (of emotions: mean
-            F1; ties: lower loss) or by loss, see `Training`.
-        shape: sizes of the whole data set (`Dataset.shape`).
-        on_fit: called with each `Fit` as soon as it is finished.
-        stacked: all seeds as one program (default: on a GPU), as many at a time as its memory holds. Models with an
-            LSTM or a BERT are always trained alone.
+    `held_out` (validation) selects the epoch by Acc-5 (of emotions: mean F1; ties: lower loss) or by loss, see
+    `Training`; `shape` is `Dataset.shape`; `on_fit` is called with each `Fit` as soon as it is finished. `stacked`
+    (default: on a GPU) trains all seeds as one program, as many at a time as the memory holds, but never models with
+    an LSTM or a BERT.
 
-    A seed's result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds.
-    Raises ValueError for epochs, batch size or patience out of range, DataError for data without the task's labels.
+    On a CPU it uses one thread, whatever `torch.set_num_threads` says, and restores the number afterwards. A seed's
+    result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds. Raises DataError
+    for data without the task's labels.
     """
-    _check_protocol(training)
     where = pick_device(device)
     data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
     possible = config.model_class.stackable and data[0].text_bert is None
     stacked = (where.type == "cuda" if stacked is None else stacked) and possible
-    labels, fits = held_out.labels_for(config.task), []
-
-    def train_group(group: tuple[int, ...]) -> list[Fit]:
-        with one_thread(device):
-            return _fit_group(config, training, *data, labels, shape, group, stacked)
-
-    for done in _in_groups(tuple(seeds), stacked, train_group):
-        fits.append(done)
-        if on_fit is not None:
-            on_fit(done)
-    return fits
-
-
-def _in_groups(seeds: tuple, stacked: bool, train: Callable[[tuple], list[Fit]]) -> Iterator[Fit]:
-    """Fits in the order of the seeds: one by one, or stacked, with stacks halved until they fit into memory."""
-    waiting = [seeds] if stacked and seeds else [(seed,) for seed in seeds]
+    waiting, fits = [tuple(seeds)] if stacked and seeds else [(seed,) for seed in seeds], []
     while waiting:
         group, done = waiting.pop(0), None
         try:
-            done = train(group)
+            with one_thread(device):
+                done = _fit_group(config, training, data, shape, group, stacked)
         except torch.OutOfMemoryError:
             if len(group) == 1:
                 raise
-        if done is not None:
-            yield from done
-            continue
-        torch.cuda.empty_cache()  # not within `except`, where the models are still referenced
-        waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
-
-
-def _check_protocol(training: Training) -> None:
-    least = {"epochs": 1, "batch_size": 2, "patience": 1}  # auxiliary losses need two utterances in a batch
-    for name, value in ((n, getattr(training, n)) for n in least):
-        if value is not None and value < least[name]:
-            raise ValueError(f"{name} is {value}; wanted at least {least[name]}")
+        if done is None:  # a stack is halved until it fits into memory
+            torch.cuda.empty_cache()  # not within `except`, where the models are still referenced
+            waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
+        for one in done or ():
+            fits.append(one)
+            if on_fit is not None:
+                on_fit(one)
+    return fits
 
 
 class Progress:
@@ -155,35 +141,21 @@ class Progress:
         if self.rank is None or rank > self.rank:
             self.rank, self.best_epoch, self.state = rank, row["epoch"], state()
 
-    def result(self, seconds: float, peak_memory_mb: float, device: torch.device, together: int) -> Fit:
-        return Fit(
-            seed=self.seed,
-            state=self.state,
-            history=self.history,
-            best_epoch=self.best_epoch,
-            weights=None if self.weights[0] is None else np.stack(self.weights),
-            seconds=seconds,
-            peak_memory_mb=peak_memory_mb,
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            together=together,
-        )
+    def result(self, **costs) -> Fit:
+        weights = None if self.weights[0] is None else np.stack(self.weights)
+        return Fit(self.seed, self.state, self.history, self.best_epoch, weights, **costs)
 
 
 def _fit_group(
-    config: ModelConfig,
-    training: Training,
-    train: OnDevice,
-    held_out: OnDevice,
-    labels: np.ndarray,
-    shape: DataShape,
-    seeds: Sequence[int],
-    stacked: bool,
+    config: ModelConfig, training: Training, data: list[OnDevice], shape: DataShape, seeds: tuple, stacked: bool
 ) -> list[Fit]:
     """The loop over epochs, for one seed or several side by side, until all have stopped."""
+    train, held_out = data
     started, device = time.perf_counter(), train.device
-    if device.type == "cuda":
+    cuda = device.type == "cuda"
+    if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if cuda else []):
         learner = new_learner(config, shape, seeds, device, stacked)
         optimiser = adam(learner, training.learning_rate)
         scheduler = _scheduler(optimiser, config.schedule, training.epochs)
@@ -199,13 +171,14 @@ def _fit_group(
                 if progress.stopped:
                     continue
                 row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss[i], "valid_loss": valid_loss[i]}
-                scores = scores_of(config.task, values[i], labels, shape.family)
+                scores = scores_of(config.task, values[i], held_out.labels, shape.family)
                 row |= {f"valid_{k}": v for k, v in scores.items()}
                 progress.add(row, weights[i], lambda i=i: learner.state(i))
             if all(progress.stopped for progress in progresses):
                 break
-    seconds, memory = (time.perf_counter() - started) / len(seeds), _peak_memory_mb(device)
-    return [progress.result(seconds, memory, device, len(seeds)) for progress in progresses]
+    costs = {"seconds": (time.perf_counter() - started) / len(seeds), "peak_memory_mb": _peak_memory_mb(device)}
+    costs |= {"device": torch.cuda.get_device_name(device) if cuda else "cpu", "together": len(seeds)}
+    return [progress.result(**costs) for progress in progresses]
 
 
 def new_learner(
@@ -307,11 +280,9 @@ def evaluate(
     outputs = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
     values = torch.empty_like(outputs)
     values[:, order.cpu()] = outputs
-    losses = sum(part["loss"] for part in parts) / len(data)
-    weights = [None] * learner.count
-    if "weights" in parts[0]:
-        weights = list((sum(part["weights"] for part in parts) / len(data)).cpu().numpy())
-    return list(values.numpy()), losses.tolist(), weights
+    means = {name: sum(part[name] for part in parts) / len(data) for name in parts[0] if name != "values"}
+    weights = list(means["weights"].cpu().numpy()) if "weights" in means else [None] * learner.count
+    return list(values.numpy()), means["loss"].tolist(), weights
 
 
 def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -> dict[str, Tensor]:

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from tmtlib.models.base import Batch, Model
-from tmtlib.models.dropout import Bits, Counter, bits_from, random_bits
+from tmtlib.models.layers import Bits, Counter, bits_from, random_bits
 from tmtlib.training.batches import OnDevice
+
+Results = dict[str, Tensor]
 
 
 class Alone:
@@ -36,9 +38,7 @@ class Alone:
     def train(self, mode: bool) -> None:
         self.model.train(mode)
 
-    def __call__(
-        self, function: Callable, data: OnDevice, index: Int64[Tensor, "1 B"], *rest: Tensor
-    ) -> dict[str, Tensor]:
+    def __call__(self, function: Callable, data: OnDevice, index: Int64[Tensor, "1 B"], *rest: Tensor) -> Results:
         order = index[0] if rest else data.by_length(index[0])  # mix-up partners are positions in the batch
         results = function(self.model, data.batch(order), data.target(order), *(x[0] for x in rest))
         return {name: x[None] for name, x in results.items()}
@@ -66,7 +66,6 @@ class Stacked:
         self.count, self.config = len(models), models[0].config
         self.one = _Call(models[0])
         self.parameters, self.buffers = stack_module_state([_Call(m) for m in models])
-        self.kept = ["model." + name for name in models[0].state_dict()]
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         self.device = device
         self.counts: dict[int, int] = {}
@@ -80,9 +79,7 @@ class Stacked:
     def train(self, mode: bool) -> None:
         self.one.train(mode)
 
-    def __call__(
-        self, function: Callable, data: OnDevice, index: Int64[Tensor, "S B"], *rest: Tensor
-    ) -> dict[str, Tensor]:
+    def __call__(self, function: Callable, data: OnDevice, index: Int64[Tensor, "S B"], *rest: Tensor) -> Results:
         features, lengths = data.gather(index, trim=False)
         each = (self.parameters, self.buffers, features, lengths, data.target(index))
 
@@ -97,25 +94,19 @@ class Stacked:
         """Random bits for every dropout of one step, each seed's from its own generator."""
         if not self.one.training:  # nothing is dropped; drawing would change the training that follows
             return torch.zeros(len(self.generators), 1, dtype=torch.int16, device=self.device)
-        count = self._count(function, data, index, rest)
-        return torch.stack([random_bits(count, self.device, g) for g in self.generators])
-
-    @torch.no_grad()
-    def _count(self, function: Callable, data: OnDevice, index: Tensor, rest: Sequence[Tensor]) -> int:
-        """Number of bits of a step with this many utterances, by running it once."""
         size = index.shape[1]
-        if size not in self.counts:
-            counter = Counter(self.device)
-            with bits_from(counter):
+        if size not in self.counts:  # the number of bits is that of one step with as many utterances
+            with torch.no_grad(), bits_from(Counter(self.device)) as counter:
                 batch = Batch(*data.gather(index[0], trim=False))
                 function(self.one.model, batch, data.target(index[0]), *(x[0] for x in rest))
             self.counts[size] = counter.taken
-        return self.counts[size]
+        return torch.stack([random_bits(self.counts[size], self.device, g) for g in self.generators])
 
     def state(self, i: int) -> dict[str, Tensor]:
         """A copy of one seed's parameters on the CPU."""
         stacks = self.parameters | self.buffers
-        return {name.removeprefix("model."): stacks[name][i].detach().to("cpu", copy=True) for name in self.kept}
+        names = self.one.model.state_dict()
+        return {name: stacks[f"model.{name}"][i].detach().to("cpu", copy=True) for name in names}
 
 
 Learner = Alone | Stacked

@@ -10,8 +10,6 @@ The names most callers need are here and are imported on first use, so `import t
     frame = study.ensure("tmt", "tmt_amw")                     # one row a run
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 
 __version__ = "0.1.0"

@@ -1,7 +1,5 @@
 """The command line `tmt` (`python -m tmtlib`). Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Used by every room. torch is imported inside functions: the command line and the statistics do not need it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -81,7 +79,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str) -> "torch.device":
     """The device of "cpu", "cuda" or "auto" (cuda if present). Raises ValueError for another name or without a GPU."""
     import torch
 

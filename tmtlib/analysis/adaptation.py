@@ -2,8 +2,6 @@
 informative modalities while suppressing irrelevant or noisy ones". `at_test_time` corrupts test data alone,
 `at_training_time` training data too. Weights are means over utterances and features of A_m, at the best epoch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ alignment and interaction between modality-specific and modality-shared tokens i
 layers". `verdicts.sharpness_verdict` judges that transformer's two halves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

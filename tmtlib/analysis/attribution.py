@@ -5,8 +5,6 @@ normalised features, to the input (Sundararajan et al. 2017). Both are sums over
 "rollout": attention from frames to TMT's label tokens (Abnar & Zuidema 2020), unsigned, without AMW and later layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

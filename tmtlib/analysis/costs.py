@@ -1,7 +1,5 @@
 """Parameters of a method, and its training time relative to another's, measured in turn in one process."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

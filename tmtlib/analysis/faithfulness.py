@@ -5,8 +5,6 @@ zero, the training mean of normalised features; "insertion" puts them back, from
 al. 2018, sec. 3.3). A good measure has a larger area by deletion and a smaller one by insertion than a random order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

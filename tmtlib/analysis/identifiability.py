@@ -7,8 +7,6 @@ known up to a shift in all modalities, and f2, which reads A_m S_m through Layer
 to their epsilon; f1's residual stream is not. `frozen_weights` tests what training can make up for.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ A removed modality is "absent" (no frames, length 0), "mean" (every valid frame 
 (another utterance's). Importance is the exact Shapley value (Shapley 1953) over the eight subsets of modalities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Two methods compared utterance by utterance, from the predictions that finished runs left."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

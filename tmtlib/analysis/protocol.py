@@ -1,7 +1,5 @@
 """Effects of the protocol: selection on test, videos in two splits, training settings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product

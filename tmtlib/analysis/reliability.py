@@ -5,8 +5,6 @@ assigned higher weights to the audio stream. Conversely, in silent or low-qualit
 semantics and visual features."
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

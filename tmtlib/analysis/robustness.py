@@ -1,8 +1,6 @@
 """Trained models on test data corrupted by the protocols of `tmtlib.data.corruption`, `masks` times where random, the
 same for every model and seed. Functions of the rows of `sweep` take means over masks first: n counts training seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby
 from typing import Any

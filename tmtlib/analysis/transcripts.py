@@ -4,8 +4,6 @@ Text features are made anew by the user's encoder (`data.text`) and normalised a
 that a curve does not show the encoder. In word-aligned data, lost words move the text against audio and vision.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial

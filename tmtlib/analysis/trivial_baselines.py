@@ -1,7 +1,5 @@
 """Trivial baselines: constants, ridge regression on features averaged over time, and for synthetic data the oracle."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

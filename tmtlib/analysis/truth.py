@@ -6,8 +6,6 @@ definition). Utterances labelled 0, those where no modality goes to that side an
 true importance names the carrier in about nine of ten utterances.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """One utterance at a time: a trained TMT's weights, attention and prediction, beside the ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO

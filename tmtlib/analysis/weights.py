@@ -1,7 +1,5 @@
 """The modality weights that runs have learned, as DataFrames: by epoch, at the end, by feature and by utterance."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The field's standard feature files: shapes, SHA-256 and download sources (`standard_files.toml`)."""
 
-from __future__ import annotations
-
 import hashlib
 import tomllib
 from collections.abc import Sequence

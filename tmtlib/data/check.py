@@ -1,7 +1,5 @@
 """Tables that describe a data set, and `report`, all of them as text. Invalid files are rejected by `mmsa.read`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict
 from itertools import combinations, product

@@ -4,8 +4,6 @@ A missing frame is zero, the training mean of normalised features. Where a split
 of missing frames, except [CLS] and [SEP], become the unknown token, as in TFR-Net.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import reduce

@@ -13,8 +13,6 @@
 Protocol names are this study's; P1 is the random feature missing of TFR-Net (Yuan et al. 2021, ACM MM).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

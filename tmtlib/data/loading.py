@@ -4,8 +4,6 @@ A name ("mosi", "mosei", "sims") is looked up in the data folder under the stand
 data are synthetic. A path may be any feature file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache

@@ -9,8 +9,6 @@ All may hold `emotion_labels` in every split: (N, 6) or (N, 1, 6), the order of 
 departure from this layout is recorded as an `Oddity`.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections import Counter
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Lengths come from the file; else, for text, from the BERT mask; else from the la
 Afterwards data stand at the start, and all frames beyond the length are zero.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

@@ -7,8 +7,6 @@ World k keeps a recipe's labels, shapes, sizes and partner and draws, each indep
     rho_m ~ U(0.7, 1)                                                 reliability
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

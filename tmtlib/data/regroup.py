@@ -1,7 +1,5 @@
 """New splits by video, and synthetic data with speakers: how much a model gains from knowing a test video's speaker."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

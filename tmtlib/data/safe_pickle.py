@@ -5,8 +5,6 @@ by stand-ins. These allow plain dtypes only: numpy's `dtype.__setstate__` would 
 dtype 'O' and use raw bytes as pointers.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 import re

@@ -1,7 +1,5 @@
 """The one type of a data set, checked when it is made: card, three splits, oddities, ground truth."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -36,7 +34,7 @@ class DataRef:
     training_corruption: Corruption | None = None  # of train and valid, not of test
 
     @property
-    def clean(self) -> DataRef:
+    def clean(self) -> "DataRef":
         """The same data without a training corruption."""
         return replace(self, training_corruption=None)
 
@@ -130,7 +128,7 @@ class Split:
         """(T, D) by modality."""
         return {m: self.features[m].shape[1:] for m in MODALITIES}
 
-    def take(self, index: np.ndarray) -> Split:
+    def take(self, index: np.ndarray) -> "Split":
         """The utterances at `index`: positions, or True and False for each."""
 
         def rows(values):
@@ -143,7 +141,7 @@ class Split:
         return replace(self, **{f.name: rows(getattr(self, f.name)) for f in fields(self)})
 
     @classmethod
-    def concat(cls, parts: Sequence[Split]) -> Split:
+    def concat(cls, parts: Sequence["Split"]) -> "Split":
         """Splits one after another, padded to the longest T; optional fields that a part lacks are dropped."""
         return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 

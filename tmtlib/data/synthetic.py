@@ -26,8 +26,6 @@ v_ik is in the highest share r_k; with s in (0, 1) the relative position within 
 rounded up, in thirds: 1/3, 2/3, ..., 3. Loadings a and rates r are chosen; rates resemble those of CMU-MOSEI.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping

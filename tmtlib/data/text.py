@@ -4,8 +4,6 @@
 segment ids, padded at the end. transformers is imported only when a BERT is used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +86,7 @@ def encode_transcripts(
     return EncodedText(hidden.numpy(), text_bert[:, 1].sum(1).numpy(), text_bert.numpy())
 
 
-def last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
+def last_hidden(bert: "PreTrainedModel", text_bert: Int[Tensor, "B 3 T"]) -> Float[Tensor, "B T H"]:
     """BERT's last hidden state, zero where the mask is 0. Raises ValueError for another shape or too many tokens."""
     if text_bert.ndim != 3 or text_bert.shape[1] != 3:
         raise ValueError(f"text_bert has shape {tuple(text_bert.shape)}; wanted (B, 3, T): ids, mask, segments")
@@ -100,7 +98,7 @@ def last_hidden(bert: PreTrainedModel, text_bert: Int[Tensor, "B 3 T"]) -> Float
     return hidden.masked_fill(mask[..., None] == 0, 0.0)
 
 
-def load_bert(model: str | Path) -> PreTrainedModel:
+def load_bert(model: str | Path) -> "PreTrainedModel":
     """The model in float32, without the pooler, whose parameters would get no gradient."""
     from transformers import AutoModel
 
@@ -110,7 +108,7 @@ def load_bert(model: str | Path) -> PreTrainedModel:
     return bert
 
 
-def _load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
+def _load_tokenizer(model: str | Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     folder = _model_folder(model)

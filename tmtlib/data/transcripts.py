@@ -5,8 +5,6 @@ negations are kept (`NEGATIONS`). At least one word of each transcript stays. Th
 every model and both kinds, and words chosen at a rate are chosen at every higher rate.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -7,8 +7,6 @@ Bands, and whiskers of means, are one standard deviation over seeds (ddof = 1); 
 agreement are 95 % intervals. Each figure says below its panels which, with the number of seeds.
 """
 
-from __future__ import annotations
-
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.architecture import figure1_fusion, figure2_tmt, figure3_amw
 from tmtlib.figures.data import figure4_datasets

@@ -3,8 +3,6 @@
 Shapes come from forward hooks, token counts from the trace, layers, heads and parameters from the modules.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterable, Mapping
 from itertools import pairwise

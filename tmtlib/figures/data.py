@@ -1,7 +1,5 @@
 """Figure 4: the data sets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,8 +1,6 @@
 """What modalities and frames are worth to a model by each measure: beside ground truths, by how faithful it is, and in
 one utterance."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Scores of trained models: figure 5, MAE against accuracy, learning, and paired differences."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Trained models on corrupted test data: their scores, whether weights adapt, and how far to trust predictions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import seaborn as sns

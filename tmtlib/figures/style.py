@@ -1,7 +1,5 @@
 """What all figures share: widths, colours, titles, grids of panels, curves, intervals and legends."""
 
-from __future__ import annotations
-
 import colorsys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

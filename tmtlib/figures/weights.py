@@ -1,7 +1,5 @@
 """The weights A that models learn: by epoch, by feature, by utterance, and against the ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

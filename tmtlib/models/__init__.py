@@ -1,7 +1,5 @@
 """Models: TMT with or without a modality weighting, and baselines. One file a model, its config on top of it."""
 
-from __future__ import annotations
-
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, count_parameters
 
 __all__ = ["Batch", "Model", "ModelConfig", "Trace", "build_model", "count_parameters"]

@@ -6,8 +6,6 @@ with `@register("name")`, and set `TMTConfig.weighting` to that name; `TMTConfig
 Axes: B utterances, M modalities, k tokens a modality, d width; "#": the axis may be 1 and is then broadcast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

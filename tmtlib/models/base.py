@@ -1,7 +1,5 @@
 """The interface of every model: `forward(batch) -> (prediction, trace)`, a loss, and label values."""
 
-from __future__ import annotations
-
 import math
 import tomllib
 from collections.abc import Mapping
@@ -46,17 +44,17 @@ class ModelConfig:
             check_choice(name, getattr(self, name), allowed)
 
     @property
-    def model_class(self) -> type[Model]:
+    def model_class(self) -> type["Model"]:
         """The `Model` subclass of this config. Raises TypeError in the base."""
         raise TypeError(f"no model for a {type(self).__name__}; give it a property model_class")
 
     @classmethod
-    def beside(cls, tmt: ModelConfig, **changes) -> ModelConfig:
+    def beside(cls, tmt: "ModelConfig", **changes) -> "ModelConfig":
         """This model as a baseline of `tmt`: at the size of its own paper, with TMT's schedule."""
         return cls(schedule=tmt.schedule, **changes)
 
     @classmethod
-    def published(cls, dataset: str, **changes) -> ModelConfig:
+    def published(cls, dataset: str, **changes) -> "ModelConfig":
         """The published sizes of a data set (published_sizes.toml) and `changes`. Raises ValueError without any."""
         sizes = tomllib.loads(PUBLISHED_SIZES.read_text(encoding="utf-8")).get(cls.__name__)
         if sizes is None:
@@ -90,7 +88,7 @@ class Batch:
         length = self.lengths[modality]
         return torch.arange(self.features[modality].shape[1], device=length.device) < length[:, None]
 
-    def split(self) -> list[Batch]:
+    def split(self) -> list["Batch"]:
         """Features and lengths in `groups` parts, each cut to its longest utterance to save work on padding."""
         if self.groups == 1:
             return [self]

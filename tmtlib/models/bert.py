@@ -3,8 +3,6 @@
 Axes: B batch, T tokens, padding included, H BERT's width.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +30,7 @@ class BertTextConfig(ModelConfig):
     model_class = property(lambda self: BertTextOnly)
 
     @classmethod
-    def beside(cls, tmt: ModelConfig, **changes) -> BertTextConfig:
+    def beside(cls, tmt: ModelConfig, **changes) -> "BertTextConfig":
         """The BERT is the folder in TMT_BERT unless `changes` name one."""
         return super().beside(tmt, **{"bert": os.environ.get("TMT_BERT")} | changes)
 

@@ -1,7 +1,5 @@
 """Operations over time. Axes: B utterances, T frames, M modalities, D features, d width, e LSTM states."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 Axes: B batch, T frames, D features, d_m width of a modality.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import chain, pairwise
 

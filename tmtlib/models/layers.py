@@ -4,8 +4,6 @@ In dropout four elements share one 64-bit random number, four times as fast on a
 (`training.learners`) must drop what each would drop alone: there each `Dropout` takes bits made in advance.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

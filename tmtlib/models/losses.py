@@ -1,7 +1,5 @@
 """Auxiliary losses of the original TMT (orthogonality, MMD) and of MISA (orthogonality, CMD)."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

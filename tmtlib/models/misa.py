@@ -7,8 +7,6 @@
 For a loss only, decoders reconstruct u_m from h_m^c + h_m^p. Axes: B batch, T frames, D features, d width.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import combinations
 

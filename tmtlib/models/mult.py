@@ -10,8 +10,6 @@ Each transformer begins with sinusoidal positions and ends in a norm. Residuals 
 normed input instead). MMSA also masks future frames (`attn_mask`), the paper and this do not.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,7 +44,7 @@ class MulTConfig(ModelConfig):
     model_class = property(lambda self: MulT)
 
     @classmethod
-    def beside(cls, tmt: ModelConfig, **changes) -> MulTConfig:
+    def beside(cls, tmt: ModelConfig, **changes) -> "MulTConfig":
         """At most as many layers as the study's TMT."""
         config = super().beside(tmt, **changes)
         layers = min(config.layers, tmt.encoder_layers)

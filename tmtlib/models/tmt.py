@@ -9,8 +9,6 @@
 Axes: B batch, T frames, M modalities, k tokens, d width.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -68,7 +66,7 @@ class TMTConfig(ModelConfig):
     model_class = property(lambda self: TMT)
 
     @classmethod
-    def original(cls, **changes) -> TMTConfig:
+    def original(cls, **changes) -> "TMTConfig":
         """The original TMT as released."""
         sizes = dict(width=256, encoder_layers=2, cross_layers=4, heads=8, head_width=64)
         sizes |= dict(encoder_hidden=512, cross_hidden=256, window=20, position_std=1.0)

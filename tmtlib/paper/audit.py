@@ -1,7 +1,5 @@
 """What the AMW paper's text settles without training. Accuracies are fractions, "_pp" columns percentage points."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from itertools import product
 from math import ceil, exp, floor

@@ -4,8 +4,6 @@ W. Yan, "Adaptive Modality Weighting For Multimodal Emotion Recognition In Token
 AMIES 2025, AIPCP25-CF-AMIES2025-00058. Quotes are exact; `place` is their section.
 """
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from itertools import product

@@ -4,8 +4,6 @@ Rules are fixed before the runs they judge: whoever changes a rule or threshold 
 `RULES_DATE`, and makes new runs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple

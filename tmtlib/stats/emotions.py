@@ -10,8 +10,6 @@ and their unweighted means over emotions, without NaN: wa where all are present 
 A NaN prediction is wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

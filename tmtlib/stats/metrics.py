@@ -7,8 +7,6 @@ As in MMSA, values are compared as float32, in which 0.7 equals the bin edge 0.7
 in every accuracy and F1 (MMSA's comparisons make it negative for mosi); MAE and Corr are NaN.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

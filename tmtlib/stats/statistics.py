@@ -1,7 +1,5 @@
 """Intervals, two-sided tests, effect sizes and power of paired comparisons; Shapley values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Rows computed from finished runs, in parallel, and stored beside each run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import wraps

@@ -1,7 +1,5 @@
 """Compares two studies' CSV tables: rows in any order, words exactly, numbers to `TOLERANCE`."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """The methods that the study compares: changes to the profile's TMT, and other models at the size of their papers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations

@@ -1,7 +1,5 @@
 """The notebook series: executed by papermill (`run`), or saved again with smoke outputs (`clean`)."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

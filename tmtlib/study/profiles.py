@@ -1,8 +1,6 @@
 """The sizes of the study: smoke (for tests), quick (minutes on two CPU cores), full (quick with all weightings and all
 subsets of the modalities) and paper (the paper's size and protocol, ten seeds, on a GPU)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """Provenance of a result: commit, versions, platform, and a hash of the code that it depends on."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import platform

@@ -1,7 +1,5 @@
 """Reports and the README's tables, in Markdown, from the CSV files of results folders."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """Runs and their records: in `<results>/runs/`, `<id>.pt` (parameters of the best epoch) and `<id>.npz` (the record),
 which is written last and atomically, so an interrupted study repeats only unfinished runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import warnings

@@ -1,7 +1,5 @@
 """A study: one profile, its data sets and a device."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,8 +1,6 @@
 """Tables from `rows`: one row a run (`runs.ensure`) or trivial baseline (`trivial_baselines.rows`), with dataset,
 source, alignment, method and a column for each metric of the data set."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """A split on the training device, with batches taken by index."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`fit` trains a model config on one split and selects the best epoch by another."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

@@ -8,8 +8,6 @@ Both are called with `function(model, batch, target, *rest) -> dict of tensors` 
 axis of seeds. Axes: S seeds, B utterances.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -45,7 +45,7 @@ VERDICT_COLUMNS = [
 
 
 def weighted(todo: Sequence[Run]) -> list[Run]:
-    return [run for run in todo if run.model.weighting != "none"]
+    return [run for run in todo if run.model.weighting != "none" and run.model.task != "emotions"]
 
 
 @torch.no_grad()

@@ -130,6 +130,7 @@ class Split:
 
     def take(self, index: np.ndarray) -> "Split":
         """The utterances at `index`: positions, or True and False for each."""
+        index = np.asarray(index)
 
         def rows(values):
             if isinstance(values, Mapping):
@@ -281,7 +282,10 @@ def _joined(values: list):
     if isinstance(values[0], tuple):
         return tuple(chain.from_iterable(values))
     longest = np.max([x.shape[1:] for x in values], axis=0)
-    return np.concatenate([np.pad(x, [(0, 0), *((0, k) for k in longest - x.shape[1:])]) for x in values])
+    missing = [longest - x.shape[1:] for x in values]
+    return np.concatenate(
+        [np.pad(x, [(0, 0), *((0, k) for k in m)]) if m.any() else x for x, m in zip(values, missing, strict=True)]
+    )
 
 
 def _check_array(name: str, x: np.ndarray, dtype: type, shape: tuple[int | str, ...]) -> None:

@@ -210,8 +210,9 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
             draw_arrow(a, b, (1, start), (0, end), COLOURS[group])
         colour = style.ACCENT if path[-1] is boxes.get("weighting") else COLOURS[group]
         solid, dashed, end = (source, target, 0.77) if group == "shared" else (target, source, 0.4)
-        draw_arrow(path[-1], boxes[solid], end=(0, end), colour=colour)
-        draw_arrow(path[-1], boxes[dashed], end=(0, end), colour=colour, dashed=True)
+        if path[-1] is not boxes.get("weighting") or group == "audio":  # one box for three modalities: drawn once
+            draw_arrow(path[-1], boxes[solid], end=(0, end), colour=colour)
+            draw_arrow(path[-1], boxes[dashed], end=(0, end), colour=colour, dashed=True)
     draw_arrow(boxes[target], boxes["head"], end=(0, 0.25))
     draw_arrow(boxes[source], boxes["head"], end=(0, 0.75))
     facts = f"{count_parameters(model):,} parameters; shapes as seen on a batch of B = {len(batch.lengths['text'])}"

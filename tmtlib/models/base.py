@@ -35,7 +35,7 @@ class ModelConfig:
     masked = True  # whether padding is hidden from the model; then batches may be cut to their longest utterance
     window = None  # number of frames a modality that the model keeps; None for all
     weighting = "none"  # name of the modality weighting; "none" without one
-    bert = None  # folder of a BERT to fine-tune
+    bert, bert_lr = None, 5e-5  # folder of a BERT to fine-tune, and its learning rate
 
     def __post_init__(self):
         if not self.modalities or not set(self.modalities) <= set(MODALITIES):

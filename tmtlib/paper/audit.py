@@ -186,12 +186,12 @@ def text_checks() -> pd.DataFrame:
 
 
 def arithmetic_verdicts() -> pd.DataFrame:
-    """Verdicts on claims that need no training. Columns: claim, quote, place, verdict, evidence."""
+    """Verdicts on claims that need no training. Columns: claim, quote, place, verdict, evidence, rules."""
     read = {key: (v["verdict"], v["evidence"]) for key, v in facts.read_toml("readings.toml")["verdict"].items()}
     static = "impossible as written", "The weights are the softmax of a parameter: the same for every input."
     judged = read | _computed() | {c.key: static for c in facts.CLAIMS if c.rule == "weights_static"}
-    rows = [(c.key, c.quote, c.place, *judged[c.key]) for c in facts.CLAIMS if c.key in judged]
-    return pd.DataFrame(rows, columns=["claim", "quote", "place", "verdict", "evidence"])
+    rows = [(c.key, c.quote, c.place, *judged[c.key], facts.RULES) for c in facts.CLAIMS if c.key in judged]
+    return pd.DataFrame(rows, columns=["claim", "quote", "place", "verdict", "evidence", "rules"])
 
 
 def _computed() -> dict[str, tuple[str, str]]:

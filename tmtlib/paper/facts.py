@@ -21,6 +21,9 @@ DATASETS = ("sims", "mosi", "mosei")  # the order of the paper's Table 1
 METHODS = ("tmt", "tmt_amw")
 METRICS = ("acc5", "f1", "mae")
 BETTER = {m: -1 if m in LOWER_IS_BETTER else 1 for m in METRICS}  # the sign of an improvement
+RULES_VERSION = 1  # of the rules that give verdicts (paper/verdicts.py)
+RULES_DATE = "2026-11-25"  # of the last change of a rule or threshold
+RULES = f"v{RULES_VERSION}, {RULES_DATE}"  # as tables of verdicts state it
 VERDICTS = ("supported", "not supported", "cannot tell", "impossible as written")
 
 # The paper's names of our metrics. Its F1 is not defined; by its size it is one of the two 5-class F1

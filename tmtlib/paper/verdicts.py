@@ -1,7 +1,7 @@
 """Rules that turn evidence into verdicts, and a verdict for each claim of the paper.
 
-Rules are fixed before the runs they judge: whoever changes a rule or threshold raises `RULES_VERSION`, sets
-`RULES_DATE`, and makes new runs.
+Rules are fixed before the runs they judge: whoever changes a rule or threshold raises
+`facts.RULES_VERSION`, sets its date, and makes new runs.
 """
 
 import math
@@ -13,13 +13,10 @@ import pandas as pd
 
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper import audit, facts
+from tmtlib.paper.facts import RULES
 from tmtlib.stats import statistics
 from tmtlib.stats.metrics import LABELS
 from tmtlib.stats.statistics import UNDEFINED, Interval, t_interval
-
-RULES_VERSION = 1
-RULES_DATE = "2026-11-25"  # of the last change of a rule or threshold
-RULES = f"v{RULES_VERSION}, {RULES_DATE}"  # as verdict tables state it
 
 CONFIDENCE = 0.95  # of the t interval of paired seed differences
 ALPHA = 0.05  # for the Benjamini-Hochberg adjusted p over all (data set, metric) cells

@@ -154,8 +154,7 @@ def _percentiles(values: np.ndarray, resamples: int, seed: int) -> Interval:
 
 def paired_p(after: ArrayLike, before: ArrayLike) -> float:
     """p of the paired t test; NaN for one pair and for equal differences. Raises ValueError as `differences`."""
-    effect, n = cohen_dz(after, before), np.size(after)
-    return float(2 * special.stdtr(n - 1, -abs(effect) * np.sqrt(n)))
+    return np.nan if np.isnan(cohen_dz(after, before)) else float(stats.ttest_rel(after, before).pvalue)
 
 
 def permutation_p(after: ArrayLike, before: ArrayLike, resamples: int = 9999, seed: int = 0) -> float:

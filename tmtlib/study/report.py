@@ -35,7 +35,7 @@ def write(folder: Path) -> str:
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
         *("## Table 1", _markdown(tables.shown(table1))),
-        *("## Verdicts", _markdown(claims[["claim", "verdict", "source"]])),
+        *(f"## Verdicts{_rules(claims)}", _markdown(claims[["claim", "verdict", "source"]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
     ]
     for title, names, section in (
@@ -61,6 +61,10 @@ def read(profile: str, brief: bool = False) -> str:
 
 def _read(name: str, folders: Iterable[Path]) -> pd.DataFrame:
     return pd.concat([pd.read_csv(folder / f"{name}.csv") for folder in folders], ignore_index=True)
+
+
+def _rules(claims: pd.DataFrame) -> str:
+    return f" (rules {claims['rules'].iloc[0]})" if "rules" in claims else ""
 
 
 def _markdown(frame: pd.DataFrame) -> str:
@@ -205,7 +209,7 @@ def _verdict_table(claims: pd.DataFrame) -> str:
     quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims["source"].replace(sources)
     table = pd.DataFrame({"claim": quoted, "verdict": claims["verdict"], "judged from": judged})
     summary = f"<details><summary>All {len(claims)} claims</summary>"
-    return f"Of {len(claims)} claims: {total}.\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
+    return f"Of {len(claims)} claims: {total}{_rules(claims)}.\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
 
 
 def baseline_sentences(table1: pd.DataFrame) -> str:

@@ -91,7 +91,7 @@ def fit(
     result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds. Raises DataError
     for data without the task's labels.
     """
-    where = pick_device(device)
+    where, seeds = pick_device(device), tuple(seeds)
     data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
     possible = config.model_class.stackable and data[0].text_bert is None
     stacked = (where.type == "cuda" if stacked is None else stacked) and possible

@@ -116,3 +116,21 @@ def test_missing_data_is_a_message_and_1(tmp_path, own_results, capsys):
 def test_report_before_a_study_says_what_to_run(own_results, capsys):
     assert main(["report", "--profile", "smoke"]) == 1
     assert "run the study first: tmt run --profile smoke" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TMT_RESULTS", str(tmp_path))  # restored after `--results`
+    (tmp_path / "file").write_text("no folder")
+    assert main(["run", "--profile", "smoke", "--only", "00", "--results", str(tmp_path / "file")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("tmt: ") and str(tmp_path / "file") in error
+
+
+def test_the_report_of_another_results_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TMT_RESULTS", str(tmp_path / "elsewhere"))
+    folder = tmp_path / "there" / "smoke"
+    folder.mkdir(parents=True)
+    (folder / "report.md").write_text("# Report, profile smoke")
+    assert main(["report", "--profile", "smoke"]) == 1 and "give --results" in capsys.readouterr().err
+    assert main(["report", "--profile", "smoke", "--results", str(tmp_path / "there")]) == 0
+    assert "# Report, profile smoke" in capsys.readouterr().out

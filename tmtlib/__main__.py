@@ -8,11 +8,14 @@ PROFILES = ("smoke", "quick", "full", "paper")  # those of `study.profiles`, who
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code. ValueError and FileNotFoundError become one message on stderr."""
+    """Runs one command and returns its exit code. ValueError and OSError (a missing file, a folder that cannot be
+    written) become one message on stderr."""
     options = _parser().parse_args(arguments)
+    if getattr(options, "results", None):
+        os.environ["TMT_RESULTS"] = options.results
     try:
         return options.command(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"tmt: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
@@ -32,13 +35,14 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
     size.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
 
+    size.add_argument("--results", metavar="FOLDER", help="where results lie (default: TMT_RESULTS, else results/)")
+
     text = "Executes the notebook series and compares its tables with the committed ones. Results of other seeds, "
     text += "data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
     run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
     run.add_argument("--data", metavar="X", help="feature file, or folder of standard files (default: TMT_DATA)")
     run.add_argument("--device", **device)
     run.add_argument("--only", **only)
-    run.add_argument("--results", metavar="FOLDER", help="where results go (default: TMT_RESULTS, else results/)")
     run.set_defaults(command=_run)
 
     data = commands.add_parser("data", help="look at feature files").add_subparsers(required=True, metavar="COMMAND")
@@ -81,8 +85,6 @@ def _seeds(text: str) -> int:
 def _run(o: argparse.Namespace) -> int:
     from tmtlib.study import notebooks
 
-    if o.results:
-        os.environ["TMT_RESULTS"] = o.results
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
 
 

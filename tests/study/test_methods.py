@@ -39,9 +39,9 @@ def test_the_readme_s_training_runs(capsys, monkeypatch):
     small = tmtlib.load_dataset("mosi", normalize=True, synthetic_size=SyntheticSize((64, 24, 24), (4, 4, 4)))
     monkeypatch.setattr("tmtlib.data.loading.load_dataset", lambda name: small)  # published sizes take minutes
     code = readme_example("tmtlib.fit(")
-    exec(code.replace("epochs=10", "epochs=2").replace("TMTConfig(", "TMTConfig(width=16, heads=2, head_width=8, "))
+    exec(code.replace("epochs=3", "epochs=2").replace("TMTConfig(", "TMTConfig(width=16, heads=2, head_width=8, "))
     accuracies, weights = capsys.readouterr().out.split("] [")
-    assert accuracies.count(",") == 2 and "0.33" in weights
+    assert accuracies.count(",") == 1 and "0.33" in weights
 
 
 def test_the_readme_s_weighting_is_trained_in_worker_processes(own_results, tmp_path, registries):

@@ -54,7 +54,8 @@ def read(profile: str, brief: bool = False) -> str:
     """The report of a profile; brief: Table 1 and the verdicts. Raises FileNotFoundError where there is none."""
     path = common.results_folder(profile) / NAME
     if not path.is_file():
-        raise FileNotFoundError(f"no report at {path}; run the study first: tmt run --profile {profile.split('_')[0]}")
+        advice = f"run the study first: tmt run --profile {profile.split('_')[0]}; or give --results its folder"
+        raise FileNotFoundError(f"no report at {path}; {advice}")
     text = path.read_text(encoding="utf-8")
     return text.partition("## All trained")[0].partition(EVIDENCE)[0] if brief else text
 

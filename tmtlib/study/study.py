@@ -139,6 +139,8 @@ def open_study(
     if datasets and {ref.name for ref in refs} - set(size.datasets):
         place = data or common.data_folder()
         raise ValueError(f"datasets is {datasets!r}, but data is the one file {place}; leave one out")
+    if profile == "smoke":
+        print("Profile smoke shows that everything runs. Its numbers mean nothing.\n")
     for message in missing:
         print(f"Left out: {message}\n")
     return Study(size, tuple(refs), device)

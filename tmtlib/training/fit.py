@@ -132,12 +132,12 @@ class Progress:
         self.seed, self.training = seed, training
         self.history: list[dict] = []
         self.weights = [weights]
-        self.best: dict[str, tuple] = {}  # rank, epoch and parameters by rule
+        self.best = dict.fromkeys(SELECT_BY, ((), 0, {}))  # rank, epoch and parameters by rule
 
     @property
     def stopped(self) -> bool:
-        patience = self.training.patience
-        return patience is not None and len(self.history) - self.best[self.training.select_by][1] >= patience
+        patience, (_, best, _) = self.training.patience, self.best[self.training.select_by]
+        return patience is not None and len(self.history) - best >= patience
 
     def add(self, row: dict, weights: np.ndarray | None, state: Callable[[], dict[str, Tensor]]) -> None:
         """Adds an epoch's row; `state` is called for the parameters if it is the best by a rule."""
@@ -146,7 +146,7 @@ class Progress:
         accuracy = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
         accuracy = 0.0 if math.isnan(accuracy) else accuracy  # NaN: no validation utterance has any emotion
         ranks = {"accuracy": (accuracy, -row["valid_loss"]), "loss": (-row["valid_loss"],)}
-        better = [rule for rule in SELECT_BY if rule not in self.best or ranks[rule] > self.best[rule][0]]
+        better = [rule for rule in SELECT_BY if ranks[rule] > self.best[rule][0]]
         parameters = state() if better else {}
         self.best |= {rule: (ranks[rule], row["epoch"], parameters) for rule in better}
 

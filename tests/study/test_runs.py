@@ -21,7 +21,7 @@ from tmtlib.models.tmt import TMTConfig
 from tmtlib.study import runs
 from tmtlib.study.profiles import PROFILES, synthetic_sizes
 from tmtlib.study.runs import Run
-from tmtlib.training.fit import Training
+from tmtlib.training.fit import SELECT_BY, Training
 
 SIZES = synthetic_sizes((64, 24, 40), aligned=6, unaligned=(6, 8, 7))
 MODEL = replace(PROFILES["smoke"].model, encoder_layers=1, cross_layers=1)
@@ -53,6 +53,18 @@ def test_processes_give_what_one_process_gives(own_results, tmp_path, monkeypatc
     beside = runs.ensure(wanted, "cpu", jobs=2, progress=False)
     assert len(files(tmp_path / "elsewhere")) == 8
     assert alone["mae"].tolist() == beside["mae"].tolist()
+
+
+def test_selections_are_what_each_rule_would_have_given(own_results):
+    """Records of two runs that differ in the rule alone hold each other's test scores."""
+    by_rule = [replace(a_run(), training=replace(TRAINING, epochs=4, select_by=rule)) for rule in SELECT_BY]
+    scores = runs.ensure(by_rule, "cpu", progress=False)
+    table = runs.selections(by_rule)
+    assert table["select_by"].tolist() == ["accuracy", "loss", "loss", "accuracy"]
+    assert table["in_protocol"].tolist() == [True, False] * 2
+    for rule, row in zip(SELECT_BY, scores.itertuples(), strict=True):
+        cells = table[table["select_by"] == rule]
+        assert cells["mae"].tolist() == pytest.approx([row.mae] * 2) and set(cells["epoch"]) == {row.best_epoch}
 
 
 def test_record_says_how_it_was_made(own_results):

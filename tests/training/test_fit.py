@@ -213,6 +213,29 @@ def test_stops_after_patience_epochs_without_a_better_one(monkeypatch, patience,
     assert (len(done.history), done.best_epoch) == (epochs, best)
 
 
+def test_both_rules_of_selection_come_from_one_training(monkeypatch):
+    scripted(monkeypatch, (0.5, 1.0, 0.5, 0.5, 0.5), (1.0, 0.9, 0.8, 0.3, 0.6))
+    by_accuracy, by_loss = (train(epochs=5, select_by=rule)[0] for rule in ("accuracy", "loss"))
+    assert (by_accuracy.best_epoch, by_accuracy.other_epoch) == (2, 4)
+    assert (by_loss.best_epoch, by_loss.other_epoch) == (4, 2)
+    assert all(value.equal(by_loss.other_state[name]) for name, value in by_accuracy.state.items())
+    assert any(not value.equal(by_accuracy.other_state[name]) for name, value in by_accuracy.state.items())
+
+
+@pytest.mark.parametrize(
+    ("utterances", "batch", "epochs", "steps", "wanted"),
+    [(32, 16, 3, 0, 3), (32, 16, 3, 300, 150), (33, 16, 3, 300, 150), (34, 16, 3, 300, 100), (1200, 32, 8, 300, 8)],
+)
+def test_small_splits_get_more_epochs_for_their_steps(utterances, batch, epochs, steps, wanted):
+    training = protocol(batch_size=batch, epochs=epochs, least_steps=steps)
+    assert training.epochs_for(utterances) == wanted
+
+
+def test_as_many_steps_are_taken_as_asked_for(monkeypatch):
+    (done,) = train(epochs=2, batch_size=16, least_steps=7)  # two batches of 16 utterances
+    assert len(done.history) == 4
+
+
 # --- The protocol ----------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +259,17 @@ def test_schedule_of_200_epochs_is_the_originals():
     assert rates[:22] == pytest.approx([5e-6 * e for e in range(21)] + [1e-4])
     assert (rates[99], rates[199]) == (pytest.approx(6.0e-5, abs=0.05e-5), pytest.approx(3e-8, abs=0.5e-8))
     assert sum(rates) / 1e-4 == pytest.approx(101, abs=0.5)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 8, 9, 30, 200])
+def test_cosine_is_the_originals_schedule_without_its_epoch_at_rate_0(epochs):
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    cosine, original = (
+        fit_module._scheduler(optimiser, name, epochs).lr_lambdas[0] for name in ("cosine", "warmup_cosine")
+    )
+    rates = [cosine(epoch) for epoch in range(epochs)]
+    assert rates == [original(epoch + 1) for epoch in range(epochs)]
+    assert min(rates) > 0 and max(rates) == 1
 
 
 def test_constant_schedule_is_constant():

@@ -24,12 +24,12 @@ class ModelConfig:
 
     # "regression" (L1 loss), "classification" (5 classes, cross-entropy) or "emotions" (6 yes or no, cross-entropy)
     task: str = "regression"
-    schedule: str = "constant"  # "constant" or "warmup_cosine" (per epoch, linear from 0 over 10 %, then cosine)
+    schedule: str = "constant"  # or "warmup_cosine" (by epoch, linear from 0 over 10 %, then cosine), "cosine" (no 0)
     mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
     modalities: tuple[str, ...] = MODALITIES  # those the model is given; the others are absent, in training too
 
     # Not fields: allowed values, by field
-    choices = {"task": tuple(OUTPUTS), "schedule": ("constant", "warmup_cosine")}
+    choices = {"task": tuple(OUTPUTS), "schedule": ("constant", "warmup_cosine", "cosine")}
     choices |= {"mixup": ("off", "original", "correct")}
     # Defaults; a config may have a field or a property of the same name instead
     masked = True  # whether padding is hidden from the model; then batches may be cut to their longest utterance

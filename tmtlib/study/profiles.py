@@ -53,8 +53,8 @@ MASKED = ("tmt", "tmt_amw", "tmt_uniform", "tmt_gated", "tmt_token", "text_only"
 QUICK = Profile(
     name="quick",
     seeds=(0, 1, 2),
-    model=replace(SMALL, schedule="warmup_cosine"),  # few epochs end better with a falling learning rate
-    training=Training(learning_rate=1e-3, epochs=8, patience=5),
+    model=replace(SMALL, schedule="cosine"),  # few epochs end better with a falling learning rate
+    training=Training(learning_rate=1e-3, batch_size=32, epochs=8, least_steps=300, patience=None, select_by="loss"),
     synthetic=synthetic_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
     methods=family("main"),
     ablations=("tmt_amw_fast", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult"),

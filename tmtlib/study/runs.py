@@ -23,7 +23,7 @@ from tmtlib.models.amw import BUILT_IN, WEIGHTINGS
 from tmtlib.models.base import Model, ModelConfig, count_parameters
 from tmtlib.stats.metrics import scores_of
 from tmtlib.study.provenance import code_sha256, provenance
-from tmtlib.training.fit import Fit, Training, fit, precision_on, predict
+from tmtlib.training.fit import SELECT_BY, Fit, Training, fit, precision_on, predict
 
 # joblib restarts a worker whose memory grows (as with each data set that `load` caches) and warns; no run is lost
 warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
@@ -46,7 +46,8 @@ class Run:
 
 
 JUDGED = ("valid", "test")  # the splits whose predictions a record keeps
-OF_FIT = ("history", "best_epoch", "seconds", "peak_memory_mb", "device", "together")  # what it keeps of a `Fit`
+# What it keeps of a `Fit`
+OF_FIT = ("history", "best_epoch", "other_epoch", "seconds", "peak_memory_mb", "device", "together")
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,21 @@ class Record:
     predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or probabilities of emotions (N, 6)
     labels: dict[str, np.ndarray]  # by split, of the run's task: (N,) or (N, 6)
     weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
+    other_test: np.ndarray | None = None  # test predictions of the epoch that the other rule of `SELECT_BY` selects
 
     def scores(self, split: str = "test") -> dict[str, float]:
+        return self._scores(self.predictions[split], split)
+
+    def by_rule(self) -> dict[str, dict[str, float]]:
+        """Test metrics, and "epoch", by the rule that selected the epoch: "accuracy" and "loss"."""
+        rule = self.meta["run"]["training"]["select_by"]
+        (other,) = set(SELECT_BY) - {rule}
+        chosen, others = ({"epoch": self.meta[name]} for name in ("best_epoch", "other_epoch"))
+        return {rule: chosen | self.scores(), other: others | self._scores(self.other_test, "test")}
+
+    def _scores(self, values: np.ndarray, split: str) -> dict[str, float]:
         task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
-        return scores_of(task, self.predictions[split], self.labels[split], family)
+        return scores_of(task, values, self.labels[split], family)
 
     def history(self) -> pd.DataFrame:
         """One row an epoch: losses, validation metrics, learning rate."""
@@ -134,6 +146,10 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
     arrays |= {f"label_{s}": data[s].labels_for(run.model.task) for s in JUDGED}
     if done.weights is not None:
         arrays["weights"] = done.weights
+    arrays["prediction_other"] = arrays["prediction_test"]
+    if done.other_epoch != done.best_epoch:
+        model.load_state_dict(done.other_state)
+        arrays["prediction_other"] = predict(model, data.test, run.training, device)
     meta = {"id": run.id, "run": as_json(run), "card": asdict(data.card)}
     meta |= {name: getattr(done, name) for name in OF_FIT}
     meta |= {"precision": precision_on(run.training, pick_device(device)), "parameters": count_parameters(model)}
@@ -151,7 +167,8 @@ def read_record(run: Run) -> Record:
     with np.load(path) as file:
         arrays = dict(file)
     predictions, labels = ({s: arrays[f"{kind}_{s}"] for s in JUDGED} for kind in ("prediction", "label"))
-    return Record(json.loads(str(arrays["meta"])), predictions, labels, arrays.get("weights"))
+    meta = json.loads(str(arrays["meta"]))
+    return Record(meta, predictions, labels, arrays.get("weights"), arrays["prediction_other"])
 
 
 def load_model(run: Run, shape: DataShape | None = None) -> Model:
@@ -181,6 +198,19 @@ def row(run: Run) -> dict:
     }
     costs = {name: meta[name] for name in ("seconds", "peak_memory_mb", "device", "torch", "commit")}
     return which | record.scores() | size | settings | costs | {"run_id": meta["id"]}
+
+
+def selections(todo: Iterable[Run]) -> pd.DataFrame:
+    """Two rows a run, one for each rule by which validation selects an epoch (`SELECT_BY`): dataset, source, method,
+    seed, select_by, in_protocol (whether the run's protocol uses that rule), epoch, test metrics."""
+    rows = []
+    for run in todo:
+        record = read_record(run)
+        card = record.meta["card"]
+        which = {"dataset": card["name"], "source": card["source"], "method": run.method, "seed": run.seed}
+        for rule, scores in record.by_rule().items():
+            rows.append(which | {"select_by": rule, "in_protocol": rule == run.training.select_by} | scores)
+    return pd.DataFrame(rows)
 
 
 def histories(todo: Iterable[Run]) -> pd.DataFrame:

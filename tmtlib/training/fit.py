@@ -26,28 +26,37 @@ from tmtlib.stats.metrics import scores_of
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.learners import Alone, Learner, Stacked
 
+SELECT_BY = ("accuracy", "loss")  # rules by which validation selects an epoch
+
 
 @dataclass(frozen=True)
 class Training:
     """The optimisation protocol. Defaults: the AMW paper's ("Implementation Details and Training Protocols").
 
-    Raises ValueError for epochs, batch size or patience with which nothing could be learned.
+    Raises ValueError for epochs, batch size, patience or steps with which nothing could be learned.
     """
 
     learning_rate: float = 1e-4  # Adam, default betas, no weight decay
     batch_size: int = 64
     epochs: int = 30
+    least_steps: int = 0  # optimiser steps at least: where `epochs` give fewer, there are more epochs
     patience: int | None = 8  # epochs without improvement on validation before stopping; None: never stop early
     select_by: str = "accuracy"  # the best epoch on validation: "accuracy" (Acc-5; for emotions mean F1) or "loss"
     precision: str = "auto"  # "float32", "bfloat16" autocast, or "auto": bfloat16 on CUDA, float32 elsewhere
 
     def __post_init__(self):
-        check_choice("select_by", self.select_by, ("accuracy", "loss"))
+        check_choice("select_by", self.select_by, SELECT_BY)
         check_choice("precision", self.precision, ("auto", "float32", "bfloat16"))
-        least = {"epochs": 1, "batch_size": 2, "patience": 1}  # auxiliary losses need two utterances in a batch
+        # Auxiliary losses need two utterances in a batch
+        least = {"epochs": 1, "least_steps": 0, "batch_size": 2, "patience": 1}
         for name, value in ((n, getattr(self, n)) for n in least):
             if value is not None and value < least[name]:
                 raise ValueError(f"{name} is {value}; wanted at least {least[name]}")
+
+    def epochs_for(self, utterances: int) -> int:
+        """Epochs over that many training utterances: `epochs`, or as many as `least_steps` need."""
+        steps = utterances // self.batch_size + (utterances % self.batch_size >= 2)  # no step for a single utterance
+        return max(self.epochs, math.ceil(self.least_steps / max(1, steps)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Fit:
     state: dict[str, Tensor]  # parameters of the best epoch on validation, on the CPU
     history: list[dict[str, int | float]]  # one row an epoch: losses, validation metrics, learning rate
     best_epoch: int  # counted from 1
+    other_state: dict[str, Tensor]  # the same of the epoch that the other rule of `SELECT_BY` selects
+    other_epoch: int
     weights: np.ndarray | None  # (epochs + 1, M, d): mean A on validation before training and after each epoch
     seconds: float  # for seeds trained together, an equal share
     peak_memory_mb: float
@@ -115,33 +126,35 @@ def fit(
 
 
 class Progress:
-    """Validation history of one seed, and its best epoch's parameters."""
+    """Validation history of one seed, and the best epoch's parameters by each rule of `SELECT_BY`."""
 
     def __init__(self, seed: int, training: Training, weights: np.ndarray | None):
         self.seed, self.training = seed, training
         self.history: list[dict] = []
         self.weights = [weights]
-        self.rank, self.best_epoch, self.state = None, 0, {}
+        self.best = dict.fromkeys(SELECT_BY, ((), 0, {}))  # rank, epoch and parameters by rule
 
     @property
     def stopped(self) -> bool:
-        patience = self.training.patience
-        return patience is not None and len(self.history) - self.best_epoch >= patience
+        patience, (_, best, _) = self.training.patience, self.best[self.training.select_by]
+        return patience is not None and len(self.history) - best >= patience
 
     def add(self, row: dict, weights: np.ndarray | None, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Adds an epoch's row; `state` is called for the parameters if it is the best."""
+        """Adds an epoch's row; `state` is called for the parameters if it is the best by a rule."""
         self.history.append(row)
         self.weights.append(weights)
-        rank = (-row["valid_loss"],)
-        if self.training.select_by == "accuracy":
-            best = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
-            rank = (0.0 if math.isnan(best) else best, *rank)  # NaN: no validation utterance has any emotion
-        if self.rank is None or rank > self.rank:
-            self.rank, self.best_epoch, self.state = rank, row["epoch"], state()
+        accuracy = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
+        accuracy = 0.0 if math.isnan(accuracy) else accuracy  # NaN: no validation utterance has any emotion
+        ranks = {"accuracy": (accuracy, -row["valid_loss"]), "loss": (-row["valid_loss"],)}
+        better = [rule for rule in SELECT_BY if ranks[rule] > self.best[rule][0]]
+        parameters = state() if better else {}
+        self.best |= {rule: (ranks[rule], row["epoch"], parameters) for rule in better}
 
     def result(self, **costs) -> Fit:
+        (other,) = set(SELECT_BY) - {self.training.select_by}
+        (_, epoch, state), (_, other_epoch, other_state) = self.best[self.training.select_by], self.best[other]
         weights = None if self.weights[0] is None else np.stack(self.weights)
-        return Fit(self.seed, self.state, self.history, self.best_epoch, weights, **costs)
+        return Fit(self.seed, state, self.history, epoch, other_state, other_epoch, weights, **costs)
 
 
 def _fit_group(
@@ -156,11 +169,12 @@ def _fit_group(
     with torch.random.fork_rng(devices=[device] if cuda else []):
         learner = new_learner(config, shape, seeds, device, stacked)
         optimiser = adam(learner, training.learning_rate)
-        scheduler = _scheduler(optimiser, config.schedule, training.epochs)
+        epochs = training.epochs_for(len(train))
+        scheduler = _scheduler(optimiser, config.schedule, epochs)
         shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
         _, _, weights = evaluate(learner, held_out, training)
         progresses = [Progress(seed, training, w) for seed, w in zip(seeds, weights, strict=True)]
-        for epoch in range(1, training.epochs + 1):
+        for epoch in range(1, epochs + 1):
             rate = optimiser.param_groups[0]["lr"]
             train_loss = train_epoch(learner, train, optimiser, training, shuffles)
             scheduler.step()
@@ -240,12 +254,14 @@ def loss_on(
 
 
 def _scheduler(optimiser, schedule: str, epochs: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Factor of epoch e = 0, 1, ..: constant, or a warm-up from 0 over 10 % of the epochs, then a cosine."""
+    """Factor of epoch e = 0, 1, ..: constant; the original TMT's warm-up from 0 over 10 % of the epochs, then a cosine
+    ("warmup_cosine"); or the same without its first epoch, in which nothing is learned ("cosine")."""
     warm = max(1, round(0.1 * epochs))
 
     def factor(epoch: int) -> float:
         if schedule == "constant":
             return 1.0
+        epoch += schedule == "cosine"
         if epoch <= warm:
             return epoch / warm
         return 0.5 * (1 + math.cos(math.pi * (epoch - warm - 1) / (0.9 * epochs)))

@@ -216,7 +216,7 @@ def test_runs_in_worlds_go_through_training_and_importance(own_results, monkeypa
     monkeypatch.setenv("TMT_DATA", str(tmp_path))  # synthetic, whatever data there are
     todo = truth.runs_in_worlds(study, "tmt_amw_fast", "tmt")
     assert [split_name(load(r.data).card.name)[1] for r in todo] == [0, 1, 0, 1] and len({r.id for r in todo}) == 4
-    assert len(truth.runs_in_worlds(study, "tmt", worlds=5)) == 5
+    assert len({run.id for run in truth.runs_in_worlds(study, "tmt", worlds=30)}) == 30
     rows = runs.ensure(todo, "cpu", jobs=1, progress=False)
     assert rows["dataset"].tolist() == ["mosi-world0", "mosi-world1"] * 2
     table = importance_table(todo, "cpu", jobs=1)
@@ -228,6 +228,23 @@ def test_runs_in_worlds_go_through_training_and_importance(own_results, monkeypa
     agreement = truth.worlds_agreement(table)
     assert set(agreement["method"]) == {"tmt", "tmt_amw_fast"} and (agreement["n"] == 2).all()
     assert agreement[agreement["statistic"] == "top"]["value"].between(0, 1).all()
+
+
+def test_the_oracle_row_is_the_ceiling_of_measures_of_sizes():
+    """Shares of mean |value| move by two thirds of what shares of variance move, for the truth itself."""
+    refs = [synthetic_ref("mosi", SyntheticSize((2, 2, 300), (1, 1, 1), world=w)) for w in range(12)]
+    todo = [Run(ref, m, SMALL, Training(), 0) for ref in refs for m in ("tmt", "tmt_amw")]
+    oracle = truth.oracle_importance(todo)
+    assert len(oracle) == 12 * 3 and set(oracle["method"]) == {"oracle"}
+    np.testing.assert_allclose(oracle.groupby("dataset")["mean"].sum(), 1)
+    size = np.abs(load(refs[3]).truth.splits["test"].importance).mean(0)
+    np.testing.assert_allclose(oracle.query("dataset == 'mosi-world3'")["mean"], size / size.sum())
+    models = worlds_table(*(oracle[c].to_numpy().reshape(12, 3) for c in ("truth", "truth")))
+    agreement = truth.worlds_agreement(pd.concat([models, oracle])).set_index(["method", "statistic"])["value"]
+    assert agreement["oracle"]["spearman"] > 0.9 and 0.6 < agreement["oracle"]["slope"] < 0.75
+    assert agreement["tmt_amw"]["slope"] == pytest.approx(1)
+    row = truth.readable(truth.worlds_agreement(pd.concat([models, oracle]))).set_index("method").loc["oracle"]
+    assert row["measure"] == "truth" and row["readable"] == "size"
 
 
 def test_what_may_be_read_follows_from_both_intervals():

@@ -14,7 +14,15 @@ import pandas as pd
 from jaxtyping import Float, Int64
 from scipy import stats
 
-from tmtlib.analysis.importance import Measure, removal_measures, removal_values, true_shares, weight_values
+from tmtlib.analysis.importance import (
+    KEYS,
+    Measure,
+    removal_measures,
+    removal_values,
+    shares,
+    true_shares,
+    weight_values,
+)
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.loading import load, synthetic_ref
 from tmtlib.data.schema import DataError, Dataset, Split
@@ -60,6 +68,20 @@ def true_importance(todo: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "source", "modality", "truth"])
 
 
+def oracle_importance(todo: Sequence[Run]) -> pd.DataFrame:
+    """The ground truth measured as models are, by mean |importance| over test utterances: the agreement that a measure
+    of sizes can reach. Rows for `worlds_agreement`, to stand below those of `importance_table`: dataset, source, method
+    ("oracle"), measure ("truth"), modality, mean (a share), truth (the true share); none for real data."""
+    rows = [
+        (data.card.name, data.card.source, "oracle", "truth", *row)
+        for data in map(load, dict.fromkeys(run.data for run in todo))
+        if data.truth is not None
+        for size in [np.abs(data.truth.splits["test"].importance).mean(0)]
+        for row in zip(MODALITIES, shares(size), true_shares(data), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=[*KEYS, "mean", "truth"])
+
+
 def runs_in_worlds(study: Study, *methods: str, worlds: int | None = None) -> list[Run]:
     """One run a method and synthetic world (number 0, 1, ...; default: as many as the profile says) of CMU-MOSI, with
     the study's model, training and first seed."""
@@ -71,11 +93,13 @@ def runs_in_worlds(study: Study, *methods: str, worlds: int | None = None) -> li
 def worlds_agreement(importances: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """How well each measure of importance agrees with the ground truth, over worlds and modalities.
 
-    importances: `importance_table` of runs in several worlds. Columns: source ("synthetic"), method, measure,
-    statistic, value, low, high (95 % percentile bootstrap over worlds), chance and n (worlds). Statistics of shares:
+    importances: `importance_table` of runs in several worlds, and `oracle_importance` of them. Columns: source
+    ("synthetic"), method, measure, statistic, value, low, high (95 % percentile bootstrap over worlds), chance and n
+    (worlds; below 30 the intervals are too narrow). Statistics of shares:
 
     spearman, pearson  correlation with the true share over all worlds and modalities; chance 0
-    slope              of the share on the true share, least squares; 1 for the truth itself, 0 for a constant
+    slope              of the share on the true share, least squares; 0 for a constant, 1 for shares of variance as true
+                       ones are; about .67 for the oracle's mean |value|, which goes as a standard deviation
     top                share of worlds whose most important modality the measure names; chance: naming always the one
                        that is most often on top
 

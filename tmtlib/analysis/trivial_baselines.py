@@ -36,9 +36,14 @@ def predictions(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
 
 
 def rows(dataset: Dataset) -> pd.DataFrame:
-    """Test metrics of `predictions`, one row each: dataset, source, alignment, method, all metrics."""
+    """Test metrics of `predictions`, one row each: dataset, source, alignment, method, all metrics (of labels of three
+    values, as of runs, those of `metrics.for_three_values`)."""
     test, family = dataset.test.labels, dataset.card.family
-    return _rows(dataset, {name: metrics.evaluate(p["test"], test, family) for name, p in predictions(dataset).items()})
+    judged = {name: p["test"] for name, p in predictions(dataset).items()}
+    scores = {name: metrics.evaluate(p, test, family) for name, p in judged.items()}
+    if metrics.three_valued(np.concatenate([dataset[s].labels for s in JUDGED]), family):
+        scores = {k: metrics.for_three_values(v, judged[k], test, family) for k, v in scores.items()}
+    return _rows(dataset, scores)
 
 
 def emotion_rows(dataset: Dataset) -> pd.DataFrame:

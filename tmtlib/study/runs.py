@@ -21,7 +21,7 @@ from tmtlib.data.schema import DataError, DataRef, Dataset, DataShape
 from tmtlib.models import build_model
 from tmtlib.models.amw import BUILT_IN, WEIGHTINGS
 from tmtlib.models.base import Model, ModelConfig, count_parameters
-from tmtlib.stats.metrics import scores_of
+from tmtlib.stats.metrics import for_three_values, scores_of, three_valued
 from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.training.fit import Fit, Training, fit, precision_on, predict
 
@@ -59,8 +59,13 @@ class Record:
     weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
 
     def scores(self, split: str = "test") -> dict[str, float]:
+        """Metrics of a split; of labels of three values those that suit them (`metrics.for_three_values`)."""
         task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
-        return scores_of(task, self.predictions[split], self.labels[split], family)
+        judged = self.predictions[split], self.labels[split], family
+        scores = scores_of(task, *judged)
+        if task == "emotions" or not three_valued(np.concatenate([*self.labels.values()]), family):
+            return scores
+        return for_three_values(scores, *judged)
 
     def history(self) -> pd.DataFrame:
         """One row an epoch: losses, validation metrics, learning rate."""

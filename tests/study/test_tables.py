@@ -174,7 +174,8 @@ def test_three_valued_labels_are_shown_by_the_metrics_that_suit_them(smoke):
     three = replace(record, labels={s: np.sign(label) for s, label in record.labels.items()}).scores()
     rows = trivial_baselines.rows(replace(data, **signs, truth=None))
     mine = rows.iloc[:1].assign(method="tmt", **three)
-    shown = tables.shown(tables.table1(pd.concat([mine, rows], ignore_index=True)))
+    both = pd.concat([mine, rows], ignore_index=True).assign(dataset="mine")
+    shown = tables.shown(tables.table1(both))
     assert shown.columns.tolist() == ["data", "method", "Acc-3", "F1 (3-class, macro)", "MAE", "Corr", "n"]
     assert (shown[["Acc-3", "F1 (3-class, macro)", "MAE"]] != "").all(axis=None)
 

@@ -11,6 +11,8 @@ import pytest
 
 from tmtlib.common import MODALITIES
 from tmtlib.data import catalog, check, mmsa, synthetic
+from tmtlib.data.corrupt import keep_only
+from tmtlib.data.regroup import regrouped
 from tmtlib.data.schema import SPLITS, Card, DataError, Dataset, Split, SyntheticSize
 
 SIZE = SyntheticSize((60, 20, 40), (5, 9, 7))
@@ -215,6 +217,36 @@ def test_ids_that_are_videos_are_not_cut():
     assert check.id_style(dataset) is None
     assert check.leakage_table(dataset)["videos shared"].tolist() == [0, 0, 0]
     assert "each counts as a video" in check.describe(dataset)
+
+
+@pytest.mark.parametrize("form", ["{split}_{i}", "utterance_{i}", "{split}[{i}]", "{split}$_${i}"])
+def test_ids_that_are_row_numbers_name_no_video(form):
+    dataset = tiny({s: [form.format(split=s, i=i) for i in range(4)] for s in SPLITS})
+    assert check.id_style(dataset) is None
+    assert check.leakage_table(dataset)["videos"].tolist() == [4, 4, 4]
+    with pytest.raises(ValueError, match="name no video"):
+        regrouped(dataset)
+
+
+@pytest.mark.parametrize("modality", ["text", "vision"])
+def test_a_modality_that_train_lacks_is_loud(dataset, tmp_path, modality):
+    absent = {"features": dict(dataset.train.features), "lengths": dict(dataset.train.lengths)}
+    absent["features"][modality] = 0 * absent["features"][modality]
+    absent["lengths"][modality] = 0 * absent["lengths"][modality]
+    path = tmp_path / "untrained.pkl"
+    mmsa.write_mmsa(replace(dataset, train=replace(dataset.train, **absent)), path)
+    with pytest.warns(UserWarning, match=f"{modality} in valid and test but in no training utterance .*; kept, but"):
+        read = mmsa.read(path)
+    first = check.oddities_table(read).iloc[0]
+    assert first["what"] == f"{modality} in valid and test but in no training utterance"
+    assert first["count"] == sum((dataset[s].lengths[modality] > 0).sum() for s in ("valid", "test"))
+    assert check.describe(read).split("\n\n")[1].startswith(f"WARNING: {modality} in valid and test")
+
+
+def test_a_modality_that_every_split_lacks_is_not(dataset, tmp_path):
+    path = tmp_path / "text_only.pkl"
+    mmsa.write_mmsa(replace(dataset, **{s: keep_only(dataset[s], ("text",)) for s in SPLITS}), path)
+    assert "WARNING" not in check.describe(mmsa.read(path))
 
 
 def test_ids_made_up_by_the_reader_name_no_video(dataset, tmp_path):

@@ -242,3 +242,15 @@ def test_import_is_light():
     code = "import sys, tmtlib.stats.metrics; print([m for m in ('sklearn', 'torch') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_labels_of_three_values_have_acc3_and_macro_f1_in_place_of_finer_classes():
+    for family, three, more in (("sims", [-1, 0, 1, 1], [-1, -0.4, 0, 1]), ("mosi", [-2, 0, 2, 2], [-2, -1, 0, 2])):
+        assert metrics.three_valued(three, family) and not metrics.three_valued(more, family)
+    label, prediction = np.array([-1, -1, 0, 1, 1, 1]), np.array([-0.3, 0.2, 0.0, 0.5, 0.5, 0.9])
+    scores = metrics.evaluate(prediction, label, "sims")
+    suited = metrics.for_three_values(scores, prediction, label, "sims")
+    assert scores["acc5"] == pytest.approx(2 / 6), "only the two in outer or middle bins"
+    assert np.isnan([suited[name] for name in ("acc5", "f1_5class", "f1_5class_swapped")]).all()
+    assert "acc7" not in suited and suited["acc3"] == pytest.approx(5 / 6) and suited["mae"] == scores["mae"]
+    assert suited["f1_macro"] == pytest.approx((2 / 3 + 1 + 6 / 7) / 3), "of negative, neutral and positive"

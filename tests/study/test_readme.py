@@ -51,14 +51,53 @@ def test_a_changed_result_would_change_the_readme(committed, tmp_path):
     assert report.readme(README, results) == README
 
 
-def test_baseline_sentences_follow_the_numbers():
-    row = {"dataset": "a", "source": "real", "metric": "mae", "sd": 0.01, "n": 3}
-    table = pd.DataFrame([row | {"method": m, "mean": v} for m, v in [("tmt", 0.5), ("linear_text", 0.6)]])
-    assert "`a`: TMT beats the best linear model (linear, text only): MAE 0.500" in report.baseline_sentences(table)
-    table.loc[0, "mean"] = 0.75
-    assert "TMT does **not** beat" in report.baseline_sentences(table) and "0.150 more" in report.baseline_sentences(
-        table
+def against(dataset, single, ensemble, linear="linear_text"):
+    """One row of `against_linear`: difference, low, high and verdict of the single models and the ensemble."""
+    start = {"dataset": dataset, "source": "real", "method": "tmt", "n_seeds": 3, "linear": linear}
+    start |= {"linear_mae": 0.6, "linear_low": 0.55, "linear_high": 0.65}
+    for name, numbers in (("single", single), ("ensemble", ensemble)):
+        keys = (f"{name}_{k}" for k in ("difference", "low", "high", "verdict"))
+        start |= dict(zip(keys, numbers, strict=True)) | {f"{name}_mae": 0.6 + numbers[0]}
+    return start
+
+
+def test_baseline_sentences_follow_the_intervals():
+    rows = [
+        against("a", (-0.1, -0.15, -0.05, "beats"), (0.1, 0.05, 0.15, "does not beat")),
+        against("b", (-0.1, -0.25, 0.05, "ranks nothing"), (-0.1, -0.15, -0.05, "beats")),
+    ]
+    first, second = report.baseline_sentences(pd.DataFrame(rows)).splitlines()
+    assert first.startswith(
+        "- `a`, against linear, text only, the linear model that validation chose (MAE 0.600 [0.550, "
     )
+    assert (
+        "a single TMT beats it (MAE 0.500, -0.100 [-0.150, -0.050]); the ensemble of its 3 seeds does **not** beat"
+        in first
+    )
+    assert (
+        "told apart (MAE 0.500, -0.100 [-0.250, +0.050]: the interval, 0.300 wide, holds zero, so this file" in second
+    )
+
+
+def test_no_word_of_beating_without_intervals_and_the_chosen_linear_model_with_them(committed, tmp_path):
+    results = shutil.copytree(committed / "results", tmp_path / "results")
+    for path in results.glob("**/against_linear.csv"):
+        path.unlink()
+    text = report.readme(README, results)
+    real = text.partition("<!-- begin real -->")[2].partition("<!-- end real -->")[0]
+    assert "beat" not in real and "told apart" not in real
+    assert {name for name in ("text only", "audio only", "all modalities") if f"| linear, {name}" in real} == {
+        "text only",
+        "audio only",
+        "all modalities",
+    }, "no choice was made, so none is shown"
+    folder = next(results.glob("simsv2_expert_scores/quick"))
+    row = against("simsv2_expert_scores", *[(-0.1, -0.15, -0.05, "beats")] * 2, linear="linear_vision")
+    pd.DataFrame([row]).to_csv(folder / "against_linear.csv", index=False)
+    real = report.readme(README, results).partition("<!-- begin real -->")[2].partition("<!-- end real -->")[0]
+    shown = re.findall(r"\| simsv2_expert_scores *\| (linear, [a-z ]+?) *\|", real)
+    assert shown == ["linear, vision only"] and "- `simsv2_expert_scores`, against linear, vision only" in real
+    assert "a single TMT beats it" in report.write(folder)
 
 
 def test_readme_without_marks_is_refused(committed):

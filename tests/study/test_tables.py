@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from tmtlib.analysis import trivial_baselines
+from tmtlib.data.loading import load
 from tmtlib.paper import facts, verdicts
 from tmtlib.stats.statistics import Interval
 from tmtlib.study import report, tables
@@ -159,6 +160,24 @@ def test_absent_modality_has_no_linear_baseline(smoke):
         "linear_audio",
         "linear_all",
     }
+
+
+def test_three_valued_labels_are_shown_by_the_metrics_that_suit_them(smoke):
+    from dataclasses import replace
+
+    from tmtlib.study.runs import read_record
+
+    run = next(r for r in smoke.runs("tmt") if r.data.name == "sims")
+    data, record = load(run.data), read_record(run)
+    assert "f1_macro" not in record.scores() and record.scores()["acc5"] >= 0
+    signs = {s: replace(data[s], labels=np.sign(data[s].labels)) for s in ("train", "valid", "test")}
+    three = replace(record, labels={s: np.sign(label) for s, label in record.labels.items()}).scores()
+    rows = trivial_baselines.rows(replace(data, **signs, truth=None))
+    mine = rows.iloc[:1].assign(method="tmt", **three)
+    both = pd.concat([mine, rows], ignore_index=True).assign(dataset="mine")
+    shown = tables.shown(tables.table1(both))
+    assert shown.columns.tolist() == ["data", "method", "Acc-3", "F1 (3-class, macro)", "MAE", "Corr", "n"]
+    assert (shown[["Acc-3", "F1 (3-class, macro)", "MAE"]] != "").all(axis=None)
 
 
 # --- Verdicts -------------------------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ def taken_away(split: Split, modalities: tuple[str, ...], removal: str, train: S
         if removal == "absent":
             lengths[m] = np.zeros_like(split.lengths[m])
         else:
-            features[m][valid_frames(split, m)] = train.features[m][valid_frames(train, m)].mean(0)
+            frames = train.features[m][valid_frames(train, m)]
+            features[m][valid_frames(split, m)] = frames.mean(0) if len(frames) else 0
     return replace(split, features=features, lengths=lengths)
 
 
@@ -90,7 +91,8 @@ def removal_measures(values: dict[str, Values]) -> dict[str, Measure]:
 def weight_values(model: Model, split: Split, device: str = "auto") -> dict[str, Measure]:
     """The measures "weight" (mean of A_m over features) and "weighted_size" (norm of A_m S_m, mean over tokens).
 
-    Empty for a model without weights. Where each token has weights of its own, A is their mean.
+    NaN for a modality that no utterance of the split has. Empty for a model without weights. Where each token has
+    weights of its own, A is their mean.
     """
     if model.config.weighting == "none":
         return {}
@@ -100,6 +102,7 @@ def weight_values(model: Model, split: Split, device: str = "auto") -> dict[str,
         a = trace.weights.expand(len(index), -1, -1)
         sizes = [(a[:, i, None] * trace.tokens[m]).norm(dim=-1).mean(1) for i, m in enumerate(MODALITIES)]
         measures[:, :, index.cpu()] = torch.stack([a.mean(-1).T, torch.stack(sizes)]).cpu()
+    measures[:, [not split.lengths[m].any() for m in MODALITIES]] = np.nan
     return dict(zip(("weight", "weighted_size"), measures, strict=True))
 
 
@@ -137,7 +140,8 @@ def utterance_agreement(values: Measure, truth: SplitTruth) -> list[dict]:
 def importance_table(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
     """Measures of importance of finished runs beside the ground truth, as means over seeds on the test split.
 
-    Columns: dataset, source, method, measure, modality, mean (a share; the three sum to one), low and high (95 % t
+    Columns: dataset, source, method, measure, modality (those that some test utterance has), mean (a share; they sum to
+    one), low and high (95 % t
     interval over seeds), n, truth (the true share; NaN for real data). Measures: "shapley_absent", "shapley_mean"
     and "shapley_permuted" (mean |value| of the prediction), "mae_absent", "mae_mean" and "mae_permuted" (of the error),
     "occlusion" (absent); "gradient_input", "integrated_gradients" and "rollout" (mean |sum over an utterance's frames|,
@@ -173,13 +177,14 @@ def _rows(run: Run, device: str, data: Dataset) -> list[dict]:
         for name in attribution.possible(model):
             measures[name] = attribution.by_modality(attribution.by_frame(model, first, name, device))
         measures |= weight_values(model, data.test, device)
+    present = [i for i, m in enumerate(MODALITIES) if data.test.lengths[m].any()]
     sizes = {name: np.abs(x).mean(1) for name, x in measures.items()}
     for removal, v in values.items():
         sizes[f"mae_{removal}"] = np.maximum(0, error_shapley(v, data.test.labels))  # harm is no importance
     rows = [
-        {"measure": name, "modality": m, "what": "share", "value": float(share), "truth": float(truth)}
+        {"measure": name, "modality": MODALITIES[i], "what": "share", "value": float(share), "truth": float(truth)}
         for name, size in sizes.items()
-        for m, share, truth in zip(MODALITIES, shares(size), true_shares(data), strict=True)
+        for i, share, truth in zip(present, shares(size[present]), true_shares(data)[present], strict=True)
     ]
     for name, x in measures.items() if data.truth is not None else ():
         agreement = utterance_agreement(x[:, : len(first)], data.truth.splits["test"])

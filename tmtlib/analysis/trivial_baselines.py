@@ -1,17 +1,22 @@
 """Trivial baselines: constants, ridge regression on features averaged over time, and for synthetic data the oracle."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from tmtlib.common import EMOTIONS, MODALITIES
+from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split, valid_frames
 from tmtlib.stats import emotions, metrics
+from tmtlib.stats.statistics import hierarchical_bootstrap
+from tmtlib.study.runs import JUDGED, Run, read_record
 
 PENALTIES = np.logspace(-2, 5, 15)  # ridge penalties tried by leave-one-out on the training split
 
 
-def predictions(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Test predictions (N,) in label units of each trivial baseline, fitted on train alone.
+def predictions(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
+    """Predictions (N,) in label units of each trivial baseline, fitted on train alone, by split ("valid" and "test").
 
     constant    the training labels' median, the best constant for MAE
     train_mean  their mean
@@ -19,20 +24,26 @@ def predictions(dataset: Dataset) -> dict[str, np.ndarray]:
     oracle      synthetic data only: the median of the label given the features, which nothing beats in expected MAE
     A modality that is absent from the training split has no row.
     """
-    label, n = dataset.train.labels, len(dataset.test)
-    by_name = {"constant": np.full(n, np.median(label)), "train_mean": np.full(n, label.mean())}
-    present = [m for m in MODALITIES if dataset.train.lengths[m].any()]
+    label, present = dataset.train.labels, [m for m in MODALITIES if dataset.train.lengths[m].any()]
+    constants = {"constant": np.median(label), "train_mean": label.mean()}
+    by_name = {name: {s: np.full(len(dataset[s]), value) for s in JUDGED} for name, value in constants.items()}
     for name, modalities in {**{m: [m] for m in present}, "all": present}.items():
         by_name[f"linear_{name}"] = _ridge(dataset, modalities)
     if dataset.truth is not None:
-        by_name["oracle"] = dataset.truth.splits["test"].best_value
-    return {name: np.clip(p, *dataset.card.label_range).astype(np.float32) for name, p in by_name.items()}
+        by_name["oracle"] = {s: dataset.truth.splits[s].best_value for s in JUDGED}
+    low, high = dataset.card.label_range
+    return {k: {s: np.clip(p, low, high).astype(np.float32) for s, p in v.items()} for k, v in by_name.items()}
 
 
 def rows(dataset: Dataset) -> pd.DataFrame:
-    """Test metrics of `predictions`, one row each: dataset, source, alignment, method, all metrics."""
+    """Test metrics of `predictions`, one row each: dataset, source, alignment, method, all metrics (of labels of three
+    values, as of runs, those of `metrics.for_three_values`)."""
     test, family = dataset.test.labels, dataset.card.family
-    return _rows(dataset, {name: metrics.evaluate(p, test, family) for name, p in predictions(dataset).items()})
+    judged = {name: p["test"] for name, p in predictions(dataset).items()}
+    scores = {name: metrics.evaluate(p, test, family) for name, p in judged.items()}
+    if metrics.three_valued(np.concatenate([dataset[s].labels for s in JUDGED]), family):
+        scores = {k: metrics.for_three_values(v, judged[k], test, family) for k, v in scores.items()}
+    return _rows(dataset, scores)
 
 
 def emotion_rows(dataset: Dataset) -> pd.DataFrame:
@@ -45,19 +56,61 @@ def emotion_rows(dataset: Dataset) -> pd.DataFrame:
     return _rows(dataset, {k: emotions.score(np.broadcast_to(p, label.shape), label) for k, p in chances.items()})
 
 
+def against_linear(todo: Sequence[Run]) -> pd.DataFrame:
+    """Finished runs against the linear model with the least MAE on validation: one row a data set and method.
+
+    Columns: dataset, source, method, n_seeds, n_utterances; linear (its name), linear_valid_mae; linear_mae on test,
+    linear_low and linear_high (95 %, bootstrap over utterances). Then "single_" (the seeds' models, in the mean) and
+    "ensemble_" (the seeds' mean prediction) before: mae; difference (mae - linear_mae), low and high (95 %,
+    `hierarchical_bootstrap` over utterances and, for single models, seeds); verdict: "beats" (high < 0), "does not
+    beat" (low > 0: worse), else "ranks nothing". Errors are in label units, for family sims of clipped values.
+    Raises FileNotFoundError for an untrained run, ValueError for runs of the task "emotions" and for NaN predictions.
+    """
+    groups: dict[tuple, list[Run]] = {}
+    for run in todo:
+        if run.model.task == "emotions":
+            raise ValueError(f"{run.method} predicts emotions; wanted runs that predict sentiment")
+        groups.setdefault((run.data, run.method), []).append(run)
+    return pd.DataFrame([_against_linear(runs) for runs in groups.values()])
+
+
+def _against_linear(runs: list[Run]) -> dict:
+    data = load(runs[0].data)
+    label, card = data.test.labels, data.card
+    linear = {name: p for name, p in predictions(data).items() if name.startswith("linear_")}
+    valid_mae = {name: np.abs(p["valid"] - data.valid.labels).mean() for name, p in linear.items()}
+    best = min(valid_mae, key=valid_mae.get)
+    error = np.abs(linear[best]["test"] - label)[None]
+    mean, low, high, _ = hierarchical_bootstrap(error, np.zeros_like(error))
+    row = {"dataset": card.name, "source": card.source, "method": runs[0].method}
+    row |= {"n_seeds": len(runs), "n_utterances": len(label), "linear": best, "linear_valid_mae": valid_mae[best]}
+    row |= {"linear_mae": mean, "linear_low": low, "linear_high": high}
+    values = np.stack([read_record(run).predictions["test"] for run in runs])
+    if card.family == "sims":  # as in its MAE
+        values = np.clip(values, *card.label_range)
+    for name, p in {"single": values, "ensemble": values.mean(0, keepdims=True)}.items():
+        errors = np.abs(p - label)
+        mean, low, high, _ = hierarchical_bootstrap(errors, np.broadcast_to(error, errors.shape))
+        verdict = "beats" if high < 0 else "does not beat" if low > 0 else "ranks nothing"
+        numbers = {"mae": errors.mean(), "difference": mean, "low": low, "high": high, "verdict": verdict}
+        row |= {f"{name}_{key}": value for key, value in numbers.items()}
+    return row
+
+
 def _rows(dataset: Dataset, scores: dict[str, dict[str, float]]) -> pd.DataFrame:
     card = dataset.card
     start = {"dataset": card.name, "source": card.source, "alignment": card.alignment}
     return pd.DataFrame(start | {"method": method} | numbers for method, numbers in scores.items())
 
 
-def _ridge(dataset: Dataset, modalities: list[str]) -> np.ndarray:
+def _ridge(dataset: Dataset, modalities: list[str]) -> dict[str, np.ndarray]:
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train, test = (np.hstack([_pooled(split, m) for m in modalities]) for split in (dataset.train, dataset.test))
-    return make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(train, dataset.train.labels).predict(test)
+    x = {s: np.hstack([_pooled(dataset[s], m) for m in modalities]) for s in ("train", *JUDGED)}
+    model = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(x["train"], dataset.train.labels)
+    return {s: model.predict(x[s]) for s in JUDGED}
 
 
 def _pooled(split: Split, modality: str) -> np.ndarray:

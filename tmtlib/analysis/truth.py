@@ -242,4 +242,5 @@ def _signed_measures(run: Run, model: Model, data: Dataset, device: str) -> dict
     measures = removal_measures(removal_values(run, model, data, device))
     if data.truth is not None:
         measures["truth"] = data.truth.splits["test"].importance.T
-    return {k: _to_the_side_of(data.test, x) for k, x in measures.items()} | weight_values(model, data.test, device)
+    weights = {k: np.nan_to_num(x) for k, x in weight_values(model, data.test, device).items()}  # absent: never named
+    return {k: _to_the_side_of(data.test, x) for k, x in measures.items()} | weights

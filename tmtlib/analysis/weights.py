@@ -1,4 +1,8 @@
-"""The modality weights that runs have learned, as DataFrames: by epoch, at the end, by feature and by utterance."""
+"""The modality weights that runs have learned, as DataFrames: by epoch, at the end, by feature and by utterance.
+
+A modality that no utterance of the data has is given no weight here (no row, or NaN), though AMW computes one for it:
+the weights of the others then sum to less than one.
+"""
 
 from collections.abc import Sequence
 
@@ -8,6 +12,7 @@ import pandas as pd
 from tmtlib.analysis.importance import weight_values
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
+from tmtlib.data.schema import SPLITS
 from tmtlib.paper.audit import adam_bound
 from tmtlib.study.runs import Run, load_model, load_state, read_record
 
@@ -15,27 +20,38 @@ KEYS = ["dataset", "source", "method", "seed"]
 
 
 def _weighted(todo: Sequence[Run]) -> pd.DataFrame:
-    """`KEYS`, run, record and best epoch of the runs whose model has weights, and A (M, d) at that epoch ("final")."""
+    """`KEYS`, run, record and best epoch of the runs whose model has weights, A (epochs + 1, M, d), NaN for a modality
+    that the data lack, and A (M, d) at the best epoch ("final")."""
     rows = []
     for run in todo:
         record = read_record(run)
         if record.weights is not None:
             card, best = record.meta["card"], record.meta["best_epoch"]
-            rows.append((card["name"], card["source"], run.method, run.seed, run, record, best, record.weights[best]))
-    return pd.DataFrame(rows, columns=[*KEYS, "run", "record", "epoch", "final"])
+            a = np.where(_present(run)[:, None], record.weights, np.nan)
+            rows.append((card["name"], card["source"], run.method, run.seed, run, record, best, a, a[best]))
+    return pd.DataFrame(rows, columns=[*KEYS, "run", "record", "epoch", "weights", "final"])
+
+
+def _present(run: Run) -> np.ndarray:
+    """Whether any utterance of the data has each modality (M,); the generator's always have all."""
+    if run.data.path is None:
+        return np.ones(len(MODALITIES), bool)
+    data = load(run.data.clean)
+    return np.array([any(data[s].lengths[m].any() for s in SPLITS) for m in MODALITIES])
 
 
 def trajectories(todo: Sequence[Run]) -> pd.DataFrame:
-    """One row a run, epoch and modality; runs without a weighting have none.
+    """One row a run, epoch and modality that the data have; runs without a weighting have none.
 
     Columns: dataset, source, method, seed, epoch (0: before training), modality, weight (mean of A over features, and
     over validation utterances where it depends on them), low and high (least and greatest over features).
     """
     rows = [
         (*key, epoch, m, float(a.mean()), float(a.min()), float(a.max()))
-        for *key, record in _weighted(todo)[[*KEYS, "record"]].itertuples(index=False)
-        for epoch, matrix in enumerate(record.weights)
-        for m, a in zip(MODALITIES, matrix, strict=True)
+        for *key, run, weights in _weighted(todo)[[*KEYS, "run", "weights"]].itertuples(index=False)
+        for present in [_present(run)]
+        for epoch, matrix in enumerate(weights)
+        for m, a in zip(np.array(MODALITIES)[present], matrix[present], strict=True)
     ]
     return pd.DataFrame(rows, columns=[*KEYS, "epoch", "modality", "weight", "low", "high"])
 
@@ -46,7 +62,7 @@ def chosen(todo: Sequence[Run]) -> pd.DataFrame:
 
 
 def mean_matrix(todo: Sequence[Run]) -> dict[tuple[str, str, str], np.ndarray]:
-    """A (M, d) at the best epoch, averaged over seeds, by (dataset, source, method)."""
+    """A (M, d) at the best epoch, averaged over seeds, by (dataset, source, method); NaN for an absent modality."""
     by_method = _weighted(todo).groupby(KEYS[:3], sort=False)["final"]
     return {key: np.mean(list(matrices), axis=0) for key, matrices in by_method}
 
@@ -62,7 +78,7 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
         steps = int(np.ceil(len(load(run.data).train) / run.training.batch_size) * seeds["epoch"].max())
         w_max = max(load_state(r)["weighting.W"].abs().max().item() for r in seeds["run"])
         bound = adam_bound(rate, steps, len(MODALITIES))
-        rows.append((*key, rate, steps, *bound, w_max, float(final.min()), float(final.max())))
+        rows.append((*key, rate, steps, *bound, w_max, float(np.nanmin(final)), float(np.nanmax(final))))
     names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound w_max a_low a_high"
     return pd.DataFrame(rows, columns=names.split())
 
@@ -71,8 +87,8 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     """The weights of each test utterance: one row a run and utterance; runs without a weighting have none.
 
     Columns: dataset, source, method, seed, utterance (its place in test), text, audio, vision (mean of A over features;
-    they sum to one), error (|prediction - label|, label units) and unreliable (synthetic data: the modalities that show
-    nothing, "none" or joined by "+"; real data: "unknown").
+    they sum to one; NaN for a modality that no test utterance has), error (|prediction - label|, label units) and
+    unreliable (synthetic data: the modalities that show nothing, "none" or joined by "+"; real data: "unknown").
     """
     columns, names = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
     frames = [pd.DataFrame(columns=columns)]

@@ -33,6 +33,8 @@ def describe(dataset: Dataset) -> str:
     oddities, style = oddities_table(dataset), id_style(dataset)
     ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
     parts = [f"{dataset.card.title}, from {dataset.card.origin}"]
+    loud = [o for o in dataset.oddities if o.what.endswith(mmsa.UNTRAINED)]
+    parts += [f"WARNING: {o.what} ({o.count} utterances)\n{o.handling}" for o in loud]
     parts += [_as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True)]
     parts += ["Splits: utterances by sign of the label, and (T, D) of each modality", _as_text(splits_table(dataset))]
     parts += ["True lengths, in frames (absent: length 0; full: length T, so perhaps cut)"]
@@ -125,11 +127,17 @@ def leakage_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def id_style(dataset: Dataset) -> str | None:
-    """The key of `ID_STYLES` that all ids follow; None without one, or when the reader made the ids."""
+    """The key of `ID_STYLES` that all ids follow; None without one, when the reader made the ids, and where all ids of
+    a split would be of one video in every split: those are row numbers, such as train_0 or utterance_17."""
     if any(o.what == "ids not in the file" for o in dataset.oddities):
         return None
-    ids = [i for s in SPLITS for i in dataset[s].ids]
-    return next((style for style, form in ID_STYLES.items() if all(form.fullmatch(i) for i in ids)), None)
+    ids = {s: dataset[s].ids for s in SPLITS}
+    for style, form in ID_STYLES.items():
+        matches = {s: [form.fullmatch(i) for i in of_split] for s, of_split in ids.items()}
+        if all(map(all, matches.values())):
+            numbered = all(len({match[1] for match in of_split}) == 1 for of_split in matches.values())
+            return None if numbered else style
+    return None
 
 
 def videos_of(dataset: Dataset) -> dict[str, list[str]]:

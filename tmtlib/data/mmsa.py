@@ -10,6 +10,7 @@ departure from this layout is recorded as an `Oddity`.
 """
 
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -23,13 +24,15 @@ from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
+UNTRAINED = "in no training utterance"  # how the oddity ends of a modality that only valid or test have
 OUR_KEY = "tmtlib"  # key in `config` for family, alignment and source, which the MMSA layout lacks
 
 
 def read(path: str | Path, *, name: str | None = None, family: str | None = None) -> Dataset:
     """The data set of an MMSA, MMSA-FET or MulT pickle; `name` and metric `family` are guessed if not given.
 
-    Raises DataError for another file, RefusedPickle for a pickle with code, FileNotFoundError.
+    Warns of a modality that valid or test have and train lacks. Raises DataError for another file, RefusedPickle for a
+    pickle with code, FileNotFoundError.
     """
     path = catalog.feature_file(path)
     sha256, content = catalog.file_sha256(path), safe_pickle.load(path)
@@ -55,6 +58,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     card = _card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, note)
     _compare_with_catalog(card, path, splits, config, note)
     times = Counter(i for split in splits.values() for i in set(split.ids))
+    _note_untrained(path, splits, oddities)
     note("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
     try:
         return Dataset(card, oddities=tuple(oddities), **splits)
@@ -128,6 +132,17 @@ def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
         if stated and ((lengths != lengths.max(0)) & (lengths > 0)).any():
             return "unaligned"
     return "aligned"
+
+
+def _note_untrained(path: Path, splits: Mapping[str, Split], oddities: list[Oddity]) -> None:
+    """Puts a modality that valid or test have and train lacks before all other oddities, and warns."""
+    for m in MODALITIES:
+        present = {s: int((splits[s].lengths[m] > 0).sum()) for s in SPLITS}
+        if not present["train"] and (count := sum(present.values())):
+            where = f"{m} in {' and '.join(s for s in SPLITS if present[s])} but {UNTRAINED}"
+            handling = "kept, but no model can learn it: give train this modality, or remove it from the other splits"
+            oddities.insert(0, Oddity("all", where, count, handling))
+            warnings.warn(f"{path}: {where} ({count} utterances); {handling}", stacklevel=3)
 
 
 def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Note) -> None:

@@ -63,7 +63,7 @@ def weight_heatmap(weights: np.ndarray | Mapping[str, np.ndarray], sort: bool = 
 def weight_norm(arrays: Sequence[np.ndarray]) -> CenteredNorm:
     """The colour scale of A: centred at 1/M and as wide as the farthest weight; at least 0.001, as all may be equal."""
     centre = 1 / len(arrays[0])
-    return CenteredNorm(centre, max(1e-3, *(float(np.abs(np.asarray(a) - centre).max()) for a in arrays)))
+    return CenteredNorm(centre, max(1e-3, *(float(np.nanmax(np.abs(np.asarray(a) - centre))) for a in arrays)))
 
 
 def weight_colourbar(figure: Figure, image: QuadMesh, **place) -> None:
@@ -86,8 +86,8 @@ def heat_map(ax: Axes, values: np.ndarray, norm: CenteredNorm, labels: Sequence[
 
 
 def mean_labels(a: np.ndarray) -> list[str]:
-    """Each modality with the mean of its weights."""
-    return [f"{m} {w:.3f}" for m, w in zip(MODALITIES, a.mean(1), strict=True)]
+    """Each modality with the mean of its weights; NaN: absent."""
+    return [f"{m} absent" if np.isnan(w) else f"{m} {w:.3f}" for m, w in zip(MODALITIES, a.mean(1), strict=True)]
 
 
 @style.styled
@@ -146,7 +146,8 @@ def ternary(frame: pd.DataFrame) -> Figure:
     frame: `weights.by_utterance` of one data set and one seed. Lines of equal weight have the modality's colour; three
     of them meet at 1/3 each.
     """
-    methods, (x, y) = frame["method"].unique(), (frame[list(MODALITIES)].to_numpy() @ CORNERS).T
+    a = frame[list(MODALITIES)].fillna(0).to_numpy()  # an absent modality's corner is empty
+    methods, (x, y) = frame["method"].unique(), (a / a.sum(1, keepdims=True) @ CORNERS).T
     unreliable = frame["unreliable"].mask(frame["unreliable"].str.contains("+", regex=False), "several")
     frame = style.titled(frame).assign(x=x, y=y, unreliable=unreliable).sort_values("error", kind="stable")
     scale = Normalize(0, float(frame["error"].quantile(0.95)))

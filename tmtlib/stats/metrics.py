@@ -28,7 +28,8 @@ LABELS = {"acc2": "Acc-2", "acc2_has0": "Acc-2 (has-0)", "acc2_non0": "Acc-2 (no
 LABELS |= {"acc3": "Acc-3", "acc5": "Acc-5", "acc7": "Acc-7"}
 LABELS |= {"f1": "F1, 2-class, weighted", "f1_has0": "F1 (has-0)", "f1_non0": "F1 (non-0)"}
 LABELS |= {"f1_5class": "F1, 5-class, weighted", "f1_5class_swapped": "F1, 5-class, swapped arguments (legacy)"}
-LABELS |= {"mae": "MAE (label units)", "corr": "Corr"}
+LABELS |= {"f1_macro": "F1, 3-class, macro", "mae": "MAE (label units)", "corr": "Corr"}
+FINER = ("acc5", "acc7", "f1_5class", "f1_5class_swapped")  # undefined for labels of three values
 LOWER_IS_BETTER = ("mae",)
 # Value of each predicted class of Acc-5; it falls into the same class
 CLASS_CENTRES5 = {"mosi": (-2.0, -1.0, 0.0, 1.0, 2.0), "sims": (-0.9, -0.4, 0.0, 0.4, 0.9)}
@@ -39,6 +40,22 @@ SIMS_EDGES = {2: (0.0,), 3: (-0.1, 0.1), 5: (-0.7, -0.1, 0.1, 0.7)}
 def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: Family) -> dict[str, float]:
     """The metrics of a task, "regression", "classification" or "emotions", from `Model.values`."""
     return emotions.score(values, labels) if task == "emotions" else evaluate(values, labels, family)
+
+
+def three_valued(labels: ArrayLike, family: Family) -> bool:
+    """Whether N labels fall into three or fewer of Acc-5's classes, as -1, 0 and 1 do: no label is in its other ones,
+    and it counts a prediction on the right side as wrong. Raises ValueError as `classes5`."""
+    return len(np.unique(classes5(labels, family))) <= 3
+
+
+def for_three_values(scores: dict[str, float], prediction: ArrayLike, label: ArrayLike, family: Family) -> dict:
+    """The scores of `evaluate` with NaN for those in FINER, and `f1_macro`: the F1 of Acc-3's classes, mean over the
+    classes that occur in labels or predictions."""
+    from sklearn.metrics import f1_score  # slow to import
+
+    p, t = (_classes(value, family, 3) for value in _pair(prediction, label, family))
+    macro = float(f1_score(t, p, average="macro", zero_division=0))
+    return scores | {name: np.nan for name in FINER if name in scores} | {"f1_macro": macro}
 
 
 def evaluate(prediction: ArrayLike, label: ArrayLike, family: Family = "mosi") -> dict[str, float]:

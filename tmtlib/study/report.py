@@ -43,6 +43,7 @@ def write(folder: Path) -> str:
         ("Does a weight fall when its modality is corrupted?", ["adaptation_combined"], _adaptation),
         ("Is a weight an importance?", ["readable", "worlds_agreement"], _importance),
         ("Weights held at .8 on one modality", ["frozen_weights"], _held),
+        ("TMT against the best linear model", ["against_linear"], baseline_sentences),
     ):
         if all((folder / f"{name}.csv").is_file() for name in names):
             sections += [f"## {title}", section(*(_read(name, [folder]) for name in names))]
@@ -137,9 +138,10 @@ def readme(text: str, results: Path) -> str:
     claims, bonus, reach = (_read(name, quick) for name in ("claims", "selection_bonus", "weights_reach"))
     table1, real_table1, gains = _read("table1", quick), _read("table1", real), _read("amw_differences", quick + real)
     text = between(text, "findings", findings(gains, claims, bonus, reach))
-    text = between(text, "synthetic", _readme_table(table1))
+    text = between(text, "synthetic", _readme_table(table1, _against_linear(quick)))
     text = between(text, "claims", _verdict_table(claims))
-    return between(text, "real", f"{_readme_table(real_table1)}\n\n{baseline_sentences(real_table1)}")
+    against = _against_linear(real)
+    return between(text, "real", f"{_readme_table(real_table1, against)}\n\n{baseline_sentences(against)}".rstrip())
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -197,10 +199,11 @@ def _tally(gains: pd.DataFrame) -> str:
     return f"{gain} show a gain, {none} surely none of half the printed size (or a loss), {open_} cannot tell"
 
 
-def _readme_table(table1: pd.DataFrame) -> str:
-    """Table 1 of `README_METHODS` and, for each data set, the best linear model."""
-    best = table1["dataset"].map(best_linear(table1)["method"])
-    return _markdown(tables.shown(table1[table1["method"].isin(README_METHODS) | (table1["method"] == best)]))
+def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
+    """Table 1 of `README_METHODS` and the linear model that validation chose; every linear model where none did."""
+    chosen = table1["dataset"].map(against.drop_duplicates("dataset").set_index("dataset")["linear"])
+    linear = table1["method"].str.startswith("linear_") & (chosen.isna() | (table1["method"] == chosen))
+    return _markdown(tables.shown(table1[table1["method"].isin(README_METHODS) | linear]))
 
 
 def _verdict_table(claims: pd.DataFrame) -> str:
@@ -213,18 +216,29 @@ def _verdict_table(claims: pd.DataFrame) -> str:
     return f"Of {len(claims)} claims: {total}{_rules(claims)}.\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
 
 
-def baseline_sentences(table1: pd.DataFrame) -> str:
-    """A list item a data set: MAE of TMT against the best linear model."""
-    tmt = table1.query("method == 'tmt' and metric == 'mae'").set_index("dataset")[["mean", "sd"]]
+def baseline_sentences(against: pd.DataFrame) -> str:
+    """A list item a data set: MAE of TMT against the linear model that validation chose, with 95 % intervals.
+
+    against: `analysis.trivial_baselines.against_linear`.
+    """
     return "\n".join(
-        f"- `{r.Index}`: TMT {'beats' if r.mean < r.best else 'does **not** beat'} the best linear model "
-        f"({method_title(r.method)}): MAE {r.mean:.3f} ± {r.sd:.3f} against {r.best:.3f}, "
-        f"{abs(r.mean - r.best):.3f} {'less' if r.mean < r.best else 'more'}."
-        for r in tmt.join(best_linear(table1).rename(columns={"mean": "best"})).itertuples()
+        f"- `{r.dataset}`, against {method_title(r.linear)}, the linear model that validation chose "
+        f"(MAE {r.linear_mae:.3f} [{r.linear_low:.3f}, {r.linear_high:.3f}]): "
+        f"a single TMT {_ranked(r, 'single')}; the ensemble of its {r.n_seeds} seeds {_ranked(r, 'ensemble')}."
+        for _, r in against[against["method"] == "tmt"].iterrows()
     )
 
 
-def best_linear(table1: pd.DataFrame) -> pd.DataFrame:
-    """Method and mean MAE of the linear model with the least MAE, by data set."""
-    linear = table1[(table1["metric"] == "mae") & table1["method"].str.startswith("linear_")]
-    return linear.loc[linear.groupby("dataset")["mean"].idxmin()].set_index("dataset")[["method", "mean"]]
+def _ranked(row: pd.Series, name: str) -> str:
+    mae, difference, low, high, verdict = (row[f"{name}_{k}"] for k in ("mae", "difference", "low", "high", "verdict"))
+    numbers = f"MAE {mae:.3f}, {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+    if verdict == "ranks nothing":
+        width = f"the interval, {high - low:.3f} wide, holds zero"
+        return f"is not told apart ({numbers}: {width}, so this file ranks nothing)"
+    return f"{verdict.replace('not', '**not**')} it ({numbers})"
+
+
+def _against_linear(folders: Iterable[Path]) -> pd.DataFrame:
+    """`against_linear.csv` of the folders that have one (results of before it have none)."""
+    having = [folder for folder in folders if (folder / "against_linear.csv").is_file()]
+    return _read("against_linear", having) if having else pd.DataFrame(columns=["dataset", "method", "linear"])

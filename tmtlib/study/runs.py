@@ -21,7 +21,7 @@ from tmtlib.data.schema import DataError, DataRef, Dataset, DataShape
 from tmtlib.models import build_model
 from tmtlib.models.amw import BUILT_IN, WEIGHTINGS
 from tmtlib.models.base import Model, ModelConfig, count_parameters
-from tmtlib.stats.metrics import scores_of
+from tmtlib.stats.metrics import for_three_values, scores_of, three_valued
 from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.training.fit import SELECT_BY, Fit, Training, fit, precision_on, predict
 
@@ -61,6 +61,7 @@ class Record:
     other_test: np.ndarray | None = None  # test predictions of the epoch that the other rule of `SELECT_BY` selects
 
     def scores(self, split: str = "test") -> dict[str, float]:
+        """Metrics of a split; of labels of three values those that suit them (`metrics.for_three_values`)."""
         return self._scores(self.predictions[split], split)
 
     def by_rule(self) -> dict[str, dict[str, float]]:
@@ -72,7 +73,11 @@ class Record:
 
     def _scores(self, values: np.ndarray, split: str) -> dict[str, float]:
         task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
-        return scores_of(task, values, self.labels[split], family)
+        judged = values, self.labels[split], family
+        scores = scores_of(task, *judged)
+        if task == "emotions" or not three_valued(np.concatenate([*self.labels.values()]), family):
+            return scores
+        return for_three_values(scores, *judged)
 
     def history(self) -> pd.DataFrame:
         """One row an epoch: losses, validation metrics, learning rate."""

@@ -12,7 +12,7 @@ from tmtlib.stats.statistics import adjusted_p, over_seeds, paired_p
 from tmtlib.study.methods import method_title, method_titles
 
 METRICS = tuple(metrics.LABELS)
-COLUMN_TITLES = {**metrics.LABELS, "f1_5class": "F1 (5-class)", "mae": "MAE"}
+COLUMN_TITLES = {**metrics.LABELS, "f1_5class": "F1 (5-class)", "f1_macro": "F1 (3-class, macro)", "mae": "MAE"}
 KEYS = ["dataset", "source", "alignment", "method"]
 TABLE1_COLUMNS = [*KEYS, "metric", "mean", "sd", "n", "low", "high", "p_adjusted", "paper"]
 BASELINE = "tmt"  # what p_adjusted compares with
@@ -50,6 +50,7 @@ def _p(after: pd.Series, before: pd.Series | None) -> float:
 
 
 SHOWN = ("acc5", "f1_5class", "mae", "corr")
+SHOWN_OF_THREE = ("acc3", "f1_macro")  # first, in a table with labels of three values
 
 
 def shown(table: pd.DataFrame, wanted: tuple[str, ...] = SHOWN) -> pd.DataFrame:
@@ -70,6 +71,8 @@ def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ..
 
 def _wide(table: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
     """A row a data set and method: of each metric `text`, the paper's number, and `judgement` if there is any."""
+    if "f1_macro" in set(table["metric"]):
+        wanted = (*SHOWN_OF_THREE, *wanted)
     cells = table[table["metric"].isin(wanted)]
     printed_cells = cells["paper"].where(cells["metric"].isin(PAPER_METRICS))
     cells = cells.assign(paper=printed_cells.map("{:.4g}".format, na_action="ignore"))

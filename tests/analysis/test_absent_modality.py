@@ -1,0 +1,60 @@
+"""A modality that the data lack has no weight and no importance in any table, and nothing warns."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tmtlib import figures
+from tmtlib.analysis import importance, weights
+from tmtlib.data import mmsa, synthetic
+from tmtlib.data.corrupt import keep_only
+from tmtlib.data.loading import resolve
+from tmtlib.data.schema import SPLITS, SyntheticSize
+from tmtlib.study import runs
+from tmtlib.study.methods import method_config
+from tmtlib.study.profiles import PROFILES
+from tmtlib.study.runs import Run
+
+LEFT = ("text", "audio")
+
+
+@pytest.fixture
+def todo(own_results, tmp_path) -> list[Run]:
+    """TMT+AMW and its gated variant, trained on a file without vision."""
+    data = synthetic.generate("sims", SyntheticSize((64, 32, 32), (6, 6, 6)))
+    card = replace(data.card, source="real")
+    mmsa.write_mmsa(replace(data, card=card, **{s: keep_only(data[s], LEFT) for s in SPLITS}), tmp_path / "two.pkl")
+    profile, ref = PROFILES["smoke"], resolve(tmp_path / "two.pkl")
+    todo = [Run(ref, m, method_config(m, profile.model), profile.training, 0) for m in ("tmt_amw", "tmt_gated")]
+    runs.ensure(todo, "cpu", jobs=1, progress=False)
+    return todo
+
+
+def test_an_absent_modality_has_no_weight_in_any_table(todo):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        path, chosen, each = weights.trajectories(todo), weights.chosen(todo), weights.by_utterance(todo)
+        shares = importance.importance_table(todo, "cpu", jobs=1)
+    for table in (path, chosen, shares):
+        assert set(table["modality"]) == set(LEFT)
+    assert not shares["mean"].isna().any() and not path["weight"].isna().any()
+    np.testing.assert_allclose(shares.groupby(["method", "measure"])["mean"].sum(), 1, atol=1e-6)
+    by_weight = shares[(shares["measure"] == "weight") & (shares["method"] == "tmt_amw")]
+    np.testing.assert_allclose(by_weight["mean"], 1 / 2, atol=0.02)
+    assert each["vision"].isna().all() and each[list(LEFT)].notna().all(axis=None)
+    for a in weights.mean_matrix(todo).values():
+        assert np.isnan(a[2]).all() and not np.isnan(a[:2]).any()
+    moved = weights.reach(todo[:1]).iloc[0]
+    final = weights.chosen(todo[:1])
+    assert (moved["a_low"], moved["a_high"]) == pytest.approx((final["low"].min(), final["high"].max()))
+
+
+def test_figures_of_weights_leave_an_absent_modality_out(todo):
+    figures.weight_trajectories(weights.trajectories(todo))
+    map_ = figures.weight_heatmap({" ".join(k): a for k, a in weights.mean_matrix(todo).items()}).axes[0]
+    assert [label.get_text().split()[1] for label in map_.get_yticklabels()].count("absent") == 1
+    dots = figures.ternary(weights.by_utterance(todo)).axes[0].collections[0].get_offsets()
+    assert np.isfinite(dots).all() and np.allclose(dots[:, 1], 0), "on the edge of text and audio"
+    figures.importance(importance.importance_table(todo, "cpu", jobs=1))

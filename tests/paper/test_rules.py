@@ -12,14 +12,14 @@ from tmtlib.study.provenance import _plain
 
 # By version and date, `rules_digest()`. A new version gets a line of its own; a published one is never overwritten
 DIGESTS = {(1, "2026-11-25"): "d1a11834c19b391c4992abc83793b9d69d1363a040311abe60d51652290bb19e"}
-DATA = ("CONFIDENCE", "ALPHA", "LEAST", "EQUIVALENCE", "CONTROLS", "OUR_METRICS", "MUTUAL_BLOCKS")
+DATA = "CONFIDENCE ALPHA LEAST PRINTED_SHARE PRACTICAL PRACTICAL_MAE CMU CONTROLS OUR_METRICS MUTUAL_BLOCKS".split()
 JUDGING = {
-    verdicts: "margin interval_verdict within_margin _has_width combined_verdict claims gain_verdicts gain_cells "
-    "noise_verdicts sharpness_verdict judged gains noise_gains _compared _paired _within _overhead",
+    verdicts: "margin practical_margin interval_verdict _has_width combined_verdict claims gain_verdicts gain_cells "
+    "noise_verdicts sharpness_verdict judged gains family_gains noise_gains _compared _tested _within _overhead",
     audit: "counts utterance_gains mcnemar_bound improvement column_coincidence arithmetic_verdicts _computed "
     "_earlier_methods",
     facts: "gain_cells table1_value",
-    statistics: "t_interval differences paired_p cohen_dz adjusted_p mcnemar_p",
+    statistics: "t_tests moderated_error adjusted_p mcnemar_p",
 }
 
 

@@ -306,7 +306,7 @@ def test_pairs_needed_against_published_tables_and_its_inverse():
         statistics.pairs_needed(1, -1)
 
 
-# --- Variance pooled over methods --------------------------------------------------------------------------------------
+# --- Variance pooled over methods -------------------------------------------------------------------------------------
 
 
 def test_t_tests_are_scipy_s():

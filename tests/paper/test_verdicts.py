@@ -93,7 +93,7 @@ def test_draws_are_judged_as_runs_are():
 @pytest.mark.parametrize("seeds", [3, 20])
 @pytest.mark.parametrize(("effect", "wrong"), [(0, "supported"), (1, "not supported")])
 def test_at_measured_noise_a_wrong_verdict_is_rare_and_few_are_open_with_twenty_seeds(effect, wrong, seeds):
-    """NUMBERS"""
+    """Share of "cannot tell", n = 3 and n = 20: `OPEN` (estimates from 60 null draws; set them from `share`)."""
     found = share({"tmt_amw": effect}, MEASURED, seeds)
     assert (found[wrong] <= 100 - ENOUGH).all(), found[wrong]
     for claim, (three, twenty) in OPEN.items():

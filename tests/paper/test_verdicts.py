@@ -17,7 +17,12 @@ METHODS = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random")
 CELLS = tuple(product(facts.DATASETS, verdicts.OUR_METRICS))
 UNIT = np.array([verdicts.margin(*cell) for cell in CELLS])[:, None] / verdicts.PRINTED_SHARE
 BETTER = np.array([facts.BETTER[metric] for _, metric in CELLS])
-OPEN = {"gain_sims": (99, 98), "gain_mosi": (93, 5), "gain_everywhere": (90, 2), "beats_fixed": (65, 0)}  # %, n = 3, 20
+OPEN = {
+    "gain_sims": (100, 98),
+    "gain_mosi": (94, 2),
+    "gain_everywhere": (83, 0),
+    "beats_fixed": (60, 0),
+}  # %, n = 3, 20
 GAINS = {c.key: c.rule for c in facts.CLAIMS if facts.gain_cells(c.rule)}
 LEARNED = {key for key, rule in GAINS.items() if rule.startswith("learned_gain")}
 
@@ -93,7 +98,8 @@ def test_draws_are_judged_as_runs_are():
 @pytest.mark.parametrize("seeds", [3, 20])
 @pytest.mark.parametrize(("effect", "wrong"), [(0, "supported"), (1, "not supported")])
 def test_at_measured_noise_a_wrong_verdict_is_rare_and_few_are_open_with_twenty_seeds(effect, wrong, seeds):
-    """Share of "cannot tell", n = 3 and n = 20: `OPEN` (estimates from 60 null draws; set them from `share`)."""
+    """Share of "cannot tell" at n = 3 and n = 20 where nothing is gained: `OPEN`, from 100 draws (where the printed gain
+    is real: 99, 96; 94, 7; 85, 0; 62, 0). The rest is nearly all "no practical difference"."""
     found = share({"tmt_amw": effect}, MEASURED, seeds)
     assert (found[wrong] <= 100 - ENOUGH).all(), found[wrong]
     for claim, (three, twenty) in OPEN.items():
@@ -145,7 +151,7 @@ def test_evidence_states_the_power(helps):
 
 
 def test_evidence_names_the_cells_without_a_practical_difference():
-    found = verdicts.gain_verdicts(world(np.random.default_rng(1), {"tmt_amw": 1}, 0.4))
+    found = verdicts.gain_verdicts(world(np.random.default_rng(1), {"tmt_amw": 0.5}, 1.0))
     verdict, words = found["gain_sims"]
     assert verdict == "no practical difference" and "No practical difference: CH-SIMS (synthetic) Acc-5." in words
 
@@ -186,7 +192,7 @@ def test_a_family_is_judged_with_pooled_variances():
     assert [*verdicts.GAIN_COLUMNS, "after", "before", "p_moderated", "p_moderated_adjusted"] == [*family.columns]
     bad = family["after"].map(worse) > 0
     assert (family.loc[bad, "verdict"] == "not supported").all() and (
-        family.loc[bad, "p_moderated_adjusted"] < 0.001
+        family.loc[bad, "p_moderated_adjusted"] < 0.005
     ).all()
     assert (family.loc[~bad, "verdict"] != "supported").all()
     one = verdicts.gains(rows, "amw_gain:all:mae", "tmt", "tmt_1").iloc[0]
@@ -225,8 +231,8 @@ def test_every_row_states_the_version_and_date_of_the_rules():
     rows = world(np.random.default_rng(3), {"tmt_amw": 2}, noise=0.2)
     areas = rows.rename(columns={"mae": "area"}).assign(modality="all")
     table = verdicts.claims(rows, areas, 384, Interval(0.02, 0.01, 0.03, 15))
-    assert set(table["rules"]) == {f"v{verdicts.RULES_VERSION}, {verdicts.RULES_DATE}"}
-    date.fromisoformat(verdicts.RULES_DATE)
+    assert set(table["rules"]) == {f"v{facts.RULES_VERSION}, {facts.RULES_DATE}"}
+    date.fromisoformat(facts.RULES_DATE)
 
 
 def test_the_blocks_are_those_of_the_model():

@@ -98,8 +98,8 @@ def test_draws_are_judged_as_runs_are():
 @pytest.mark.parametrize("seeds", [3, 20])
 @pytest.mark.parametrize(("effect", "wrong"), [(0, "supported"), (1, "not supported")])
 def test_at_measured_noise_a_wrong_verdict_is_rare_and_few_are_open_with_twenty_seeds(effect, wrong, seeds):
-    """Share of "cannot tell" at n = 3 and n = 20 where nothing is gained: `OPEN`, from 100 draws (where the printed gain
-    is real: 99, 96; 94, 7; 85, 0; 62, 0). The rest is nearly all "no practical difference"."""
+    """Share of "cannot tell" at n = 3 and n = 20 where nothing is gained: `OPEN`, from 100 draws (where the printed
+    gain is real: 99, 96; 94, 7; 85, 0; 62, 0). The rest is nearly all "no practical difference"."""
     found = share({"tmt_amw": effect}, MEASURED, seeds)
     assert (found[wrong] <= 100 - ENOUGH).all(), found[wrong]
     for claim, (three, twenty) in OPEN.items():

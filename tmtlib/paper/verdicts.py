@@ -69,8 +69,8 @@ def interval_verdict(
         cannot tell              else
 
     A sure gain that may be of the printed size is what the paper claims: supported, even where it is too small to
-    matter, as all printed gains are. `p_below`, against a gain of `least`, is adjusted as `p_adjusted`, against 0, is: else one cell of many that chance
-    puts below the margin would refute a claim of all of them.
+    matter, as all printed gains are. `p_below`, against a gain of `least`, is adjusted as `p_adjusted`, against 0, is:
+    else one cell of many that chance puts below the margin would refute a claim of all of them.
     """
     low, high = sorted((better * low, better * high))
     if not _has_width(low, high):

@@ -351,7 +351,7 @@ def entropies(mutual, other=0.0, method="tmt_amw", dataset="mosi", width=0.005):
     """A row a block, as `attention.table` gives them."""
     frame = pd.DataFrame({"block": attention.BLOCKS, "difference": [other, mutual, mutual]})
     frame = frame.assign(low=frame["difference"] - width, high=frame["difference"] + width, method=method, n=3)
-    judged = [verdicts.interval_verdict(c.low, c.high, -1, equivalence=0.01) for c in frame.itertuples()]
+    judged = [verdicts.interval_verdict(c.low, c.high, -1, least=0.01) for c in frame.itertuples()]
     return frame.assign(verdict=judged, dataset=dataset, source="synthetic", regime="clean", entropy=0.9)
 
 

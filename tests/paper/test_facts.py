@@ -127,14 +127,13 @@ def test_interval_verdict(low, high, better, verdict):
     assert verdicts.interval_verdict(low, high, better) == verdict
 
 
-def test_combined_verdict_needs_every_cell():
-    yes, no, open_ = "supported", "not supported", "cannot tell"
-    assert verdicts.combined_verdict([yes, yes]) == yes
-    assert verdicts.combined_verdict([yes, open_]) == open_
-    assert verdicts.combined_verdict([yes, open_, no]) == no
-    assert verdicts.combined_verdict([]) == open_
-    assert verdicts.combined_verdict(iter([yes, yes])) == yes
-    assert {yes, no, open_} < set(facts.VERDICTS)
+def test_combined_verdict_needs_every_cell_and_one_decided_cell_defeats_it():
+    yes, no, small, open_ = "supported", "not supported", "no practical difference", "cannot tell"
+    assert verdicts.combined_verdict([yes, yes]) == verdicts.combined_verdict(iter([yes, yes])) == yes
+    assert verdicts.combined_verdict([yes, open_]) == verdicts.combined_verdict([]) == open_
+    assert verdicts.combined_verdict([yes, open_, small]) == small
+    assert verdicts.combined_verdict([yes, small, open_, no]) == no
+    assert {yes, no, small, open_} < set(facts.VERDICTS)
 
 
 @pytest.mark.skipif(not TEXT.exists(), reason="the paper's text cannot be shipped and is not at hand")
@@ -166,7 +165,7 @@ def test_interval_without_width_is_no_evidence(better):
 
 
 def test_thresholds_are_those_written_down_before_the_runs():
-    assert (verdicts.CONFIDENCE, verdicts.ALPHA, verdicts.EQUIVALENCE) == (0.95, 0.05, 0.5)
+    assert (verdicts.CONFIDENCE, verdicts.ALPHA, verdicts.PRINTED_SHARE) == (0.95, 0.05, 0.5)
     assert set(verdicts.CONTROLS) == {"tmt_uniform", "tmt_random"}
 
 
@@ -178,24 +177,37 @@ def test_margin_is_half_of_what_is_printed():
     assert verdicts.margin("mine", "f1") == pytest.approx(0.00085), "the smallest of the three"
 
 
+def test_practical_margin_depends_on_the_scale_of_the_labels():
+    assert {verdicts.practical_margin(d, m) for d in (*facts.DATASETS, "mine") for m in ("acc5", "f1")} == {0.01}
+    for dataset in ("mosi", "mosei", "mosi_glove_covarep"):
+        assert verdicts.practical_margin(dataset, "mae") == 0.02
+    for dataset in ("sims", "simsv2_expert_scores", "mine"):
+        assert verdicts.practical_margin(dataset, "mae") == 0.01
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "p_adjusted", "verdict"),
+    ("low", "high", "p_adjusted", "p_below", "verdict"),
     [
-        (0.01, 0.02, 0.049, "supported"),
-        (0.01, 0.02, 0.05, "cannot tell"),  # the interval alone is not enough
-        (0.01, 0.02, math.nan, "cannot tell"),
-        (-0.02, -0.01, 0.001, "not supported"),
-        (-0.02, -0.01, 0.2, "cannot tell"),
-        (-0.001, 0.0019, 0.9, "not supported"),  # within the margin of .002
-        (-0.001, 0.002, 0.9, "cannot tell"),  # touches it
-        (0.0005, 0.0019, 0.001, "not supported"),  # better, but by less than the claim
-        (-0.0019, -0.0005, 0.2, "not supported"),
-        (-0.01, 0.001, 0.2, "cannot tell"),  # no gain of that size, but not within the margin either
-        (0.0005, 0.003, 0.001, "supported"),
-        (0.0, 0.0, math.nan, "cannot tell"),
+        (0.01, 0.02, 0.049, 1, "supported"),
+        (0.01, 0.02, 0.05, 1, "cannot tell"),  # the interval alone is not enough
+        (0.01, 0.02, math.nan, math.nan, "cannot tell"),
+        (-0.02, -0.01, 0.001, 0.001, "not supported"),
+        (-0.02, -0.01, 0.2, 0.2, "cannot tell"),
+        (-0.02, 0.0019, 0.9, 0.049, "not supported"),  # below the margin of .002, and by more than chance
+        (-0.02, 0.0019, 0.9, 0.05, "cannot tell"),
+        (-0.02, 0.002, 0.9, 0.049, "cannot tell"),  # touches it
+        (-0.001, 0.0019, 0.9, 0.001, "not supported"),  # both margins: no gain of the claimed size says more
+        (-0.001, 0.0019, 0.9, 0.06, "no practical difference"),
+        (0.0005, 0.0019, 0.001, 0.001, "not supported"),  # better, but by less than the claim
+        (-0.0099, 0.0099, 0.9, 0.9, "no practical difference"),  # within the margin of .01
+        (-0.01, 0.0099, 0.9, 0.9, "cannot tell"),  # touches it
+        (0.0005, 0.003, 0.001, 0.9, "supported"),  # better, perhaps by as much as the paper says, small as that is
+        (0.0021, 0.003, 0.05, 1, "no practical difference"),
+        (0.0, 0.0, math.nan, math.nan, "cannot tell"),
     ],
 )
 @pytest.mark.parametrize("better", [1, -1])
-def test_interval_verdict_with_margin_and_adjusted_p(low, high, p_adjusted, verdict, better):
+def test_interval_verdict_with_margins_and_adjusted_p(low, high, p_adjusted, p_below, verdict, better):
     ends = sorted((better * low, better * high))
-    assert verdicts.interval_verdict(*ends, better, p_adjusted, equivalence=0.002) == verdict
+    found = verdicts.interval_verdict(*ends, better, p_adjusted, least=0.002, practical=0.01, p_below=p_below)
+    assert found == verdict

@@ -12,19 +12,22 @@ from tmtlib.stats import statistics
 from tmtlib.study.provenance import _plain
 
 # By version and date, `rules_digest()`. A new version gets a line of its own; a published one is never overwritten
-DIGESTS = {(1, "2026-11-25"): "948b4940c917336df5491c2ff35f8786a8a35dcef6bb8f8b7ca40e5f3a30d904"}
-DATA = ("CONFIDENCE", "ALPHA", "LEAST", "EQUIVALENCE", "CONTROLS", "OUR_METRICS", "MUTUAL_BLOCKS")
+DIGESTS = {
+    (1, "2026-11-25"): "948b4940c917336df5491c2ff35f8786a8a35dcef6bb8f8b7ca40e5f3a30d904",
+    (2, "2026-11-26"): "53fa2de9badd226158142b8ab0b3eda26a50cbec85c8002a9454bacab387f8e3",
+}
+DATA = "CONFIDENCE ALPHA LEAST PRINTED_SHARE PRACTICAL PRACTICAL_MAE CMU CONTROLS OUR_METRICS MUTUAL_BLOCKS".split()
 JUDGING = {
     adaptation: "_judged _rule",
     attention: "table",
     reliability: "follows",
     truth: "readable",
-    verdicts: "margin interval_verdict within_margin _has_width combined_verdict claims gain_verdicts gain_cells "
-    "noise_verdicts sharpness_verdict judged gains noise_gains _compared _paired _within _overhead",
+    verdicts: "margin practical_margin interval_verdict _has_width combined_verdict claims gain_verdicts gain_cells "
+    "noise_verdicts sharpness_verdict judged gains family_gains noise_gains _compared _tested _within _overhead",
     audit: "counts utterance_gains mcnemar_bound improvement column_coincidence arithmetic_verdicts _computed "
     "_earlier_methods",
     facts: "gain_cells table1_value",
-    statistics: "t_interval differences paired_p cohen_dz adjusted_p mcnemar_p minimum_detectable_effect",
+    statistics: "t_tests moderated_error adjusted_p mcnemar_p minimum_detectable_effect",
 }
 
 

@@ -1,4 +1,4 @@
-"""Synthetic worlds, in which the truth is known, get the right verdicts: at least 95 of 100 draws each."""
+"""Synthetic worlds, in which the truth is known, get no wrong verdict in at least 95 of 100 draws each."""
 
 from datetime import date
 from itertools import product
@@ -11,41 +11,99 @@ from tmtlib.paper import facts, verdicts
 from tmtlib.stats.statistics import Interval
 
 DRAWS, ENOUGH = 100, 95
-SPREAD = {"acc5": 0.012, "f1": 0.012, "mae": 0.015}  # sd of what a seed has in common, as published (audit.SEED_NOISE)
+SPREAD = 0.012  # sd of what a seed has in common, about as published (paper/seed_noise.toml)
+MEASURED = {"acc5": 0.026, "f1": 0.025, "mae": 0.019}  # sd of TMT+AMW minus TMT, same seed, quick's size and data
 METHODS = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random")
+CELLS = tuple(product(facts.DATASETS, verdicts.OUR_METRICS))
+UNIT = np.array([verdicts.margin(*cell) for cell in CELLS])[:, None] / verdicts.PRINTED_SHARE
+BETTER = np.array([facts.BETTER[metric] for _, metric in CELLS])
+OPEN = {
+    "gain_sims": (100, 98),
+    "gain_mosi": (94, 2),
+    "gain_everywhere": (83, 0),
+    "beats_fixed": (60, 0),
+}  # %, n = 3, 20
 GAINS = {c.key: c.rule for c in facts.CLAIMS if facts.gain_cells(c.rule)}
 LEARNED = {key for key, rule in GAINS.items() if rule.startswith("learned_gain")}
 
 
-def world(rng: np.random.Generator, effects: dict[str, float], noise: float, seeds: int = 10) -> pd.DataFrame:
-    """A row a run, as `ensure` returns them.
+def runs(rng, effects: dict[str, float], noise: float | dict, seeds: int, draws: int) -> dict[str, np.ndarray]:
+    """By method, (draws, cells, seeds): the metric of each run.
 
     effects: by method, the true gain over TMT in units of the gain printed for the cell (its size, where that is a
-    loss); noise: sd of a run's own noise in the same units.
+    loss). noise: sd of a run's own noise in the same units, or sd of a difference of two runs by metric.
     """
-    names = [(dataset, method, seed) for dataset in facts.DATASETS for method in METHODS for seed in range(seeds)]
-    rows = pd.DataFrame(names, columns=["dataset", "method", "seed"]).assign(source="synthetic")
-    effect = np.array([effects.get(method, 0) for method in METHODS])[:, None]
-    values = {metric: [] for metric in verdicts.OUR_METRICS}
-    for dataset, metric in product(facts.DATASETS, verdicts.OUR_METRICS):
-        unit = verdicts.margin(dataset, metric) / verdicts.EQUIVALENCE
-        common = rng.normal(0, SPREAD[metric], seeds)
-        gain = effect + rng.normal(0, noise, (len(METHODS), seeds))
-        values[metric].append(0.5 + common + facts.BETTER[metric] * unit * gain)
-    return rows.assign(**{ours: np.ravel(values[metric]) for metric, ours in verdicts.OUR_METRICS.items()})
+    if isinstance(noise, dict):
+        own = np.array([noise[metric] / np.sqrt(2) for _, metric in CELLS])[:, None]
+    else:
+        own = noise * UNIT
+    common = rng.normal(0.5, SPREAD, (draws, len(CELLS), seeds))
+    gains = {m: effects.get(m, 0) * UNIT + own * rng.normal(0, 1, common.shape) for m in METHODS}
+    return {m: common + BETTER[:, None] * gain for m, gain in gains.items()}
 
 
-def share(effects: dict[str, float], noise: float, seeds: int = 10) -> pd.Series:
-    """How many of the draws of a world give each claim each verdict: (claim, verdict) -> count."""
-    rng = np.random.default_rng(20)
-    drawn = [verdicts.gain_cells(world(rng, effects, noise, seeds)) for _ in range(DRAWS)]
-    pairs = [(key, verdicts.judged(cells, GAINS[key])) for found in drawn for key, cells in found.items()]
-    return pd.Series(pairs).value_counts()
+def world(rng: np.random.Generator, effects: dict[str, float], noise: float | dict, seeds: int = 10) -> pd.DataFrame:
+    """One draw of `runs` as `ensure` returns them: a row a run."""
+    values = runs(rng, effects, noise, seeds, 1)
+    rows = []
+    for dataset, method in product(facts.DATASETS, METHODS):
+        columns = {verdicts.OUR_METRICS[m]: values[method][0, i] for i, (d, m) in enumerate(CELLS) if d == dataset}
+        rows.append(pd.DataFrame({"dataset": dataset, "method": method, "seed": range(seeds), **columns}))
+    return pd.concat(rows, ignore_index=True).assign(source="synthetic")
 
 
-def check(counts: pd.Series, keys, verdict: str) -> None:
-    wrong = {key: int(counts.get((key, verdict), 0)) for key in keys if counts.get((key, verdict), 0) < ENOUGH}
-    assert not wrong, f"{verdict} in so many of {DRAWS} draws: {wrong}"
+def judgements(values: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """(claim, verdict) of every draw of `runs`: `gain_cells`, with the moments of all draws at once."""
+    names = pd.DataFrame(CELLS, columns=["dataset", "metric"]).assign(better=BETTER)
+    names["margin"], names["practical"] = (
+        [margin(*cell) for cell in CELLS] for margin in (verdicts.margin, verdicts.practical_margin)
+    )
+    within = {rule: [cell in facts.gain_cells(rule) for cell in CELLS] for rule in set(GAINS.values())}
+    seeds, pairs = values["tmt"].shape[2], []
+    changes = {before: values["tmt_amw"] - values[before] for before in ("tmt", *verdicts.CONTROLS)}
+    moments = {before: (change.mean(2), change.std(2, ddof=1)) for before, change in changes.items()}
+    for draw in range(len(values["tmt"])):
+        tested = {
+            before: verdicts._tested(
+                names.assign(difference=mean[draw]), sd[draw] / np.sqrt(seeds), np.full(9, seeds - 1)
+            )
+            for before, (mean, sd) in moments.items()
+        }
+        found = {rule: verdicts.judged({b: t[kept] for b, t in tested.items()}, rule) for rule, kept in within.items()}
+        pairs += [(key, found[rule]) for key, rule in GAINS.items()]
+    return pairs
+
+
+def share(effects: dict[str, float], noise: float | dict, seeds: int = 10, draws: int = DRAWS) -> pd.DataFrame:
+    """Percentage of the draws of a world that give each claim (rows) each verdict (columns)."""
+    pairs = judgements(runs(np.random.default_rng(20), effects, noise, seeds, draws))
+    counts = pd.Series(pairs).value_counts()
+    return pd.DataFrame(
+        {v: [100 * counts.get((k, v), 0) / draws for k in GAINS] for v in facts.VERDICTS}, index=[*GAINS]
+    )
+
+
+def check(found: pd.DataFrame, keys, verdict: str) -> None:
+    wrong = found.loc[[*keys], verdict]
+    assert (wrong >= ENOUGH).all(), f"{verdict} in so many of 100 draws: {wrong[wrong < ENOUGH].to_dict()}"
+
+
+def test_draws_are_judged_as_runs_are():
+    for noise, effect in ((0.7, 2), (0.2, 0), (MEASURED, 2)):
+        rows = world(np.random.default_rng(5), {"tmt_amw": effect}, noise)
+        wanted = {key: verdict for key, (verdict, _) in verdicts.gain_verdicts(rows).items()}
+        assert dict(judgements(runs(np.random.default_rng(5), {"tmt_amw": effect}, noise, 10, 1))) == wanted
+
+
+@pytest.mark.parametrize("seeds", [3, 20])
+@pytest.mark.parametrize(("effect", "wrong"), [(0, "supported"), (1, "not supported")])
+def test_at_measured_noise_a_wrong_verdict_is_rare_and_few_are_open_with_twenty_seeds(effect, wrong, seeds):
+    """Share of "cannot tell" at n = 3 and n = 20 where nothing is gained: `OPEN`, from 100 draws (where the printed
+    gain is real: 99, 96; 94, 7; 85, 0; 62, 0). The rest is nearly all "no practical difference"."""
+    found = share({"tmt_amw": effect}, MEASURED, seeds)
+    assert (found[wrong] <= 100 - ENOUGH).all(), found[wrong]
+    for claim, (three, twenty) in OPEN.items():
+        assert found.loc[claim, "cannot tell"] == pytest.approx(three if seeds == 3 else twenty, abs=12), claim
 
 
 def test_learned_weights_that_help_are_supported():
@@ -61,19 +119,9 @@ def test_weights_that_hurt_are_not_supported():
 
 
 def test_a_gain_that_any_weights_bring_is_no_merit_of_learned_ones():
-    counts = share(dict.fromkeys(METHODS[1:], 2), noise=0.2)
-    check(counts, set(GAINS) - LEARNED, "supported")
-    check(counts, LEARNED, "not supported")
-
-
-@pytest.mark.parametrize(("seeds", "noise"), [(2, 2.0), (3, 3.0)])
-def test_few_noisy_seeds_leave_the_verdict_open(seeds, noise):
-    check(share({"tmt_amw": 1}, noise, seeds), GAINS, "cannot tell")
-
-
-def test_a_null_at_published_noise_is_hardly_ever_supported():
-    counts = share({}, noise=3.0)
-    assert max(counts.get((key, "supported"), 0) for key in GAINS) <= DRAWS - ENOUGH
+    found = share(dict.fromkeys(METHODS[1:], 2), noise=0.2)
+    check(found, set(GAINS) - LEARNED, "supported")
+    check(found, LEARNED, "not supported")
 
 
 # --- The evidence -----------------------------------------------------------------------------------------------------
@@ -93,6 +141,19 @@ def test_claims_of_learning_need_the_controls_and_claims_of_a_gain_do_not(helps)
     assert (
         "against uniform weights: a gain is supported in 9 of 9" in words and "against random weights: not run" in words
     )
+
+
+def test_evidence_states_the_power(helps):
+    cell = verdicts.gains(helps, "amw_gain:sims:acc5").iloc[0]
+    words = verdicts.gain_verdicts(helps)["gain_sims"][1]
+    assert f"Found with power .8 (seeds for the printed gain): CH-SIMS (synthetic) Acc-5 {cell.mde:.3f} (" in words
+    assert f"({cell.seeds_needed:.0f})" in words and cell.seeds_needed > 2
+
+
+def test_evidence_names_the_cells_without_a_practical_difference():
+    found = verdicts.gain_verdicts(world(np.random.default_rng(1), {"tmt_amw": 0.5}, 1.0))
+    verdict, words = found["gain_sims"]
+    assert verdict == "no practical difference" and "No practical difference: CH-SIMS (synthetic) Acc-5." in words
 
 
 def test_evidence_names_the_cells_without_a_gain_of_half_the_printed_size():
@@ -116,6 +177,30 @@ def test_adjusted_p_belongs_to_the_whole_family_whatever_a_rule_names(helps):
     one = verdicts.gains(helps, "amw_gain:mosi:acc5").iloc[0]
     assert one["p_adjusted"] == whole.loc[("mosi", "acc5"), "p_adjusted"]
     assert verdicts.gains(helps, "amw_gain:mosi:acc5", before="tmt_fixed").empty, "no such runs"
+
+
+def test_a_family_is_judged_with_pooled_variances():
+    """Four of eight methods are worse by .4, as vision alone was measured to be, and each has three seeds."""
+    rng, worse = np.random.default_rng(6), {f"tmt_{i}": 0.4 * (i % 2) for i in range(8)}
+    rows = [
+        ("mosi", "synthetic", m, seed, 0.9 + gap + rng.normal(0, 0.05))
+        for m, gap in ({"tmt": 0} | worse).items()
+        for seed in range(3)
+    ]
+    rows = pd.DataFrame(rows, columns=["dataset", "source", "method", "seed", "mae"]).assign(acc5=0.5, f1_5class=0.5)
+    family = verdicts.family_gains(rows, [(m, "tmt") for m in worse], "amw_gain:all:mae")
+    assert [*verdicts.GAIN_COLUMNS, "after", "before", "p_moderated", "p_moderated_adjusted"] == [*family.columns]
+    bad = family["after"].map(worse) > 0
+    assert (family.loc[bad, "verdict"] == "not supported").all() and (
+        family.loc[bad, "p_moderated_adjusted"] < 0.005
+    ).all()
+    assert (family.loc[~bad, "verdict"] != "supported").all()
+    one = verdicts.gains(rows, "amw_gain:all:mae", "tmt", "tmt_1").iloc[0]
+    assert one[["p", "low", "high"]].tolist() == family.loc[1, ["p", "low", "high"]].tolist(), "the ordinary t stays"
+    assert (
+        family["p_adjusted"].max() <= 1
+        and (family.loc[bad, "p_adjusted"] > family.loc[bad, "p_moderated_adjusted"]).all()
+    )
 
 
 def test_noise_claims_follow_the_areas_and_the_controls(helps):
@@ -146,8 +231,8 @@ def test_every_row_states_the_version_and_date_of_the_rules():
     rows = world(np.random.default_rng(3), {"tmt_amw": 2}, noise=0.2)
     areas = rows.rename(columns={"mae": "area"}).assign(modality="all")
     table = verdicts.claims(rows, areas, 384, Interval(0.02, 0.01, 0.03, 15))
-    assert set(table["rules"]) == {f"v{verdicts.RULES_VERSION}, {verdicts.RULES_DATE}"}
-    date.fromisoformat(verdicts.RULES_DATE)
+    assert set(table["rules"]) == {f"v{facts.RULES_VERSION}, {facts.RULES_DATE}"}
+    date.fromisoformat(facts.RULES_DATE)
 
 
 def test_the_blocks_are_those_of_the_model():

@@ -292,3 +292,61 @@ def test_an_effect_is_found_at_the_predicted_power(name):
     effect = statistics.minimum_detectable_effect(10, 2.0)
     found = np.mean([TESTS[name](rng.normal(effect, 2, 10), np.zeros(10)) < 0.05 for _ in range(draws)])
     assert found == pytest.approx(0.8, abs=binomial_error(0.8, draws) + (name != "t") * 0.01)
+
+
+def test_pairs_needed_against_published_tables_and_its_inverse():
+    assert statistics.pairs_needed(0.5, 1) == 34 == statistics.pairs_needed(-0.01, 0.02), "G*Power, see above"
+    assert statistics.pairs_needed(0.05, 1) == 3142  # ((1.95996 + 0.84162) / .05)^2 = 3139.5, and 1.96^2 / 2 more
+    assert statistics.pairs_needed(100, 1) == 2
+    for n in (3, 20, 105):
+        assert statistics.pairs_needed(1.0001 * statistics.minimum_detectable_effect(n, 0.026), 0.026) == n
+    for effect, sd in [(0, 1), (math.nan, 1), (1, 0), (1, math.nan)]:
+        assert math.isnan(statistics.pairs_needed(effect, sd))
+    with pytest.raises(ValueError, match="sd is -1"):
+        statistics.pairs_needed(1, -1)
+
+
+# --- Variance pooled over methods -------------------------------------------------------------------------------------
+
+
+def test_t_tests_are_scipy_s():
+    x = np.random.default_rng(13).normal(0.3, 1, (4, 6))
+    tests = statistics.t_tests(x.mean(1), x.std(1, ddof=1) / math.sqrt(6), np.full(4, 5))
+    wanted = stats.ttest_1samp(x, 0, axis=1)
+    interval = wanted.confidence_interval()
+    assert tests.p == pytest.approx(wanted.pvalue)
+    assert tests.low == pytest.approx(interval.low) and tests.high == pytest.approx(interval.high)
+    assert np.isnan(statistics.t_tests([0.1, 0], [1e-17, 0], [2, 2]).p).all(), "no spread"
+
+
+def test_moderated_error_recovers_the_prior():
+    """20,000 variances of 2 df from a prior of 6 df at .04: posterior by Smyth's formula with the true prior."""
+    rng, cells, d0, s0 = np.random.default_rng(14), 20_000, 6.0, 0.04
+    variance = d0 * s0 / rng.chisquare(d0, cells) * rng.chisquare(2, cells) / 2
+    error, df = statistics.moderated_error(np.sqrt(variance), np.full(cells, 3))
+    assert df == pytest.approx(np.full(cells, 8.0), abs=0.5)
+    assert error**2 * 3 == pytest.approx((d0 * s0 + 2 * variance) / (d0 + 2), rel=0.1)
+
+
+@pytest.mark.parametrize("prior", [4.0, math.inf])
+@pytest.mark.parametrize("methods", [6, 20])
+def test_moderated_t_rejects_a_null_as_often_as_it_says_and_finds_more(methods, prior):
+    """At n = 3, true variances spread by the prior (inf: all equal) and half of the methods different."""
+    rng, tables, n = np.random.default_rng(15), 1500, 3
+    sd = np.ones((tables, methods)) if prior == math.inf else np.sqrt(prior / rng.chisquare(prior, (tables, methods)))
+    x = sd[..., None] * rng.normal(0, 1, (tables, methods, n)) + 3 * (np.arange(methods) % 2)[:, None]
+    pooled = [statistics.moderated_error(table.std(1, ddof=1), np.full(methods, n)) for table in x]
+    p = np.array([statistics.t_tests(t.mean(1), *pool).p for t, pool in zip(x, pooled, strict=True)])
+    ordinary = stats.ttest_1samp(x, 0, axis=2).pvalue
+    null, effect = p[:, ::2] < 0.05, p[:, 1::2] < 0.05
+    assert null.mean() == pytest.approx(0.05, abs=0.012), "few methods know their prior badly"
+    assert effect.mean() > (ordinary[:, 1::2] < 0.05).mean() + 0.15
+
+
+def test_few_or_unknown_variances_are_not_pooled():
+    sd = np.array([0.1, 0.2])
+    error, df = statistics.moderated_error(sd, [3, 3])
+    assert error == pytest.approx(sd / math.sqrt(3)) and df.tolist() == [2, 2]
+    error, df = statistics.moderated_error([0.1, math.nan, 0.2, 0.3, 0.0], [3, 3, 3, 3, 3])
+    assert np.isnan(error).tolist() == [False, True, False, False, False] and (error[[0, 2, 3, 4]] > 0).all()
+    assert (df <= 8).all(), "no more than four cells have together"

@@ -33,7 +33,7 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
 
     `COLUMNS`: block (one of `BLOCKS`; in "specific_from_shared" specific tokens query shared ones), entropy (mean over
     layers, heads, queries, utterances and seeds), difference (to `before` with the same seeds, none for itself;
-    negative is sharper), low, high (its 95 % t interval), verdict on "sharper" (within +- `LEAST`: not supported),
+    negative is sharper), low, high (its 95 % t interval), verdict on "sharper" (not by `LEAST`: not supported),
     rules (`verdicts.RULES`).
     """
     tasks = [(run,) for run in todo if isinstance(run.model, TMTConfig)]
@@ -43,7 +43,7 @@ def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: 
     compared = (means["method"] != before) & (means["pairs"] > 0)
     means["n"] = means["pairs"].where(compared, means["n"])
     interval = means[["difference", "low", "high"]].where(compared)
-    judged = [interval_verdict(low, high, -1, equivalence=LEAST) for _, low, high in interval.to_numpy()]
+    judged = [interval_verdict(low, high, -1, least=LEAST) for _, low, high in interval.to_numpy()]
     means = means.assign(**interval, verdict=np.where(compared, judged, ""))
     in_cells = means.groupby(CELL, sort=False).ngroup().argsort(kind="stable")  # block by block, not method by method
     return means.assign(rules=RULES).iloc[in_cells][COLUMNS].reset_index(drop=True)

@@ -16,46 +16,70 @@ from tmtlib.paper import audit, facts
 from tmtlib.paper.facts import RULES
 from tmtlib.stats import statistics
 from tmtlib.stats.metrics import LABELS
-from tmtlib.stats.statistics import UNDEFINED, Interval, t_interval
+from tmtlib.stats.statistics import Interval
 
 CONFIDENCE = 0.95  # of the t interval of paired seed differences
 ALPHA = 0.05  # for the Benjamini-Hochberg adjusted p over all (data set, metric) cells
 LEAST = 0.01  # of a weight, or of a normalised entropy: a smaller change counts as none
-EQUIVALENCE = 0.5  # an interval within +- this share of the printed change counts as no gain
+PRINTED_SHARE = 0.5  # of the printed change: an interval below it counts as no gain of the claimed size
+PRACTICAL = {"acc5": 0.01, "f1": 0.01, "mae": 0.02}  # by the paper's name; an interval within +- this matters to no use
+PRACTICAL_MAE = 0.01  # where labels do not reach from -3 to 3 (`CMU`)
+CMU = ("mosi", "mosei")  # data sets whose names begin so have labels from -3 to 3
 CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random weights"}  # weights that are not learned
 
 COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source", "rules"]
-GAIN_COLUMNS = "dataset source metric difference low high n p p_adjusted d_z mde margin verdict rules".split()
+CELL_COLUMNS = "dataset source metric better difference sd n margin practical".split()
+GAIN_COLUMNS = (
+    "dataset source metric difference low high n p p_adjusted p_below sd d_z mde seeds_needed margin practical verdict"
+    " rules"
+).split()
 OUR_METRICS = {"acc5": "acc5", "f1": "f1_5class", "mae": "mae"}  # by the paper's name
 MUTUAL_BLOCKS = ("specific_from_shared", "shared_from_specific")  # the attention that the paper calls sharper
 
 
 def margin(dataset: str, metric: str) -> float:
-    """`EQUIVALENCE` times the change in Table 1; for data sets without one, the smallest of that metric's three."""
+    """`PRINTED_SHARE` times the change in Table 1; for data sets without one, the smallest of that metric's three."""
     changes = {d: abs(audit.improvement(d, metric)) for d in facts.DATASETS}  # fractions; mae as printed
-    return EQUIVALENCE * changes.get(dataset, min(changes.values()))
+    return PRINTED_SHARE * changes.get(dataset, min(changes.values()))
+
+
+def practical_margin(dataset: str, metric: str) -> float:
+    """The smallest difference that matters, fixed in advance: `PRACTICAL`, for other scales than CMU's less of MAE."""
+    return PRACTICAL_MAE if metric == "mae" and not dataset.startswith(CMU) else PRACTICAL[metric]
 
 
 def interval_verdict(
-    low: float, high: float, better: int = 1, p_adjusted: float = 0.0, equivalence: float = 0.0
+    low: float,
+    high: float,
+    better: int = 1,
+    p_adjusted: float = 0.0,
+    least: float = 0.0,
+    practical: float = 0.0,
+    p_below: float = 0.0,
 ) -> str:
     """The verdict of a 95 % interval of a paired difference; `better`, +1 or -1, is the claimed direction.
 
-    Within +- `equivalence`: not supported. Else, if it excludes zero and `p_adjusted` < `ALPHA`: supported in the
-    claimed direction, not supported in the other. Else cannot tell; also for NaN and for an interval without width (few
-    equal differences, as counts of test utterances can be, do not show their spread).
+    The first that holds, in the claimed direction:
+        cannot tell              NaN, or no width: few equal differences, as counts of test utterances can be, do not
+                                 show their spread
+        not supported            the interval lies below `least` (half the printed gain; a loss does too), and `p_below`
+                                 < `ALPHA`
+        supported                it lies above 0, and `p_adjusted` < `ALPHA`
+        no practical difference  it lies within +- `practical`
+        cannot tell              else
+
+    A sure gain that may be of the printed size is what the paper claims: supported, even where it is too small to
+    matter, as all printed gains are. `p_below`, against a gain of `least`, is adjusted as `p_adjusted`, against 0, is:
+    else one cell of many that chance puts below the margin would refute a claim of all of them.
     """
     low, high = sorted((better * low, better * high))
-    if within_margin(low, high, equivalence):
-        return "not supported"
-    if not _has_width(low, high) or low <= 0 <= high or not p_adjusted < ALPHA:
+    if not _has_width(low, high):
         return "cannot tell"
-    return "supported" if low > 0 else "not supported"
-
-
-def within_margin(low: float, high: float, equivalence: float) -> bool:
-    """Whether an interval has a width and lies within +- `equivalence`; False for NaN."""
-    return _has_width(low, high) and -equivalence < low < high < equivalence
+    if high < least and p_below < ALPHA:
+        return "not supported"
+    if low > 0 and p_adjusted < ALPHA:
+        return "supported"
+    return "no practical difference" if -practical < low < high < practical else "cannot tell"
 
 
 def _has_width(low: float, high: float) -> bool:
@@ -63,11 +87,12 @@ def _has_width(low: float, high: float) -> bool:
 
 
 def combined_verdict(verdicts: Iterable[str]) -> str:
-    """Over several cells: supported if all are, not supported if any is not, else cannot tell."""
-    distinct = set(verdicts)
-    if "not supported" in distinct:
-        return "not supported"
-    return "supported" if distinct == {"supported"} else "cannot tell"
+    """Over cells that a claim names together: the first of these that one has; supported needs all, none is open.
+
+    not supported, no practical difference, cannot tell, supported.
+    """
+    distinct = set(verdicts) or {"cannot tell"}
+    return next(v for v in ("not supported", "no practical difference", "cannot tell", "supported") if v in distinct)
 
 
 def claims(
@@ -77,7 +102,9 @@ def claims(
     extra_time: Interval,
     attention: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """All claims. Columns: claim, quote, place, verdict, evidence, source ("paper", "synthetic" or "real"), rules.
+    """Claims with a verdict. Columns: claim, quote, place, verdict, evidence, source ("paper", "synthetic" or "real"),
+    rules. Claims about a data set that `rows` have no runs of TMT and TMT+AMW on are left out: other data do not bear
+    on them.
 
     Args:
         rows: one row a run of "tmt", "tmt_amw" and, where they ran, `CONTROLS`, as `study.runs.ensure` returns them.
@@ -90,14 +117,15 @@ def claims(
     from_runs |= gain_verdicts(rows) | noise_verdicts(areas)
     judgements = {key: (*judgement, rows["source"].iloc[0]) for key, judgement in from_runs.items()}
     judgements |= {c.claim: (c.verdict, c.evidence, "paper") for c in audit.arithmetic_verdicts().itertuples()}
-    table = [(c.key, c.quote, c.place, *judgements[c.key], RULES) for c in facts.CLAIMS]
+    table = [(c.key, c.quote, c.place, *judgements[c.key], RULES) for c in facts.CLAIMS if c.key in judgements]
     return pd.DataFrame(table, columns=COLUMNS)
 
 
 def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Verdict and evidence of each "amw_gain" or "learned_gain" claim, by key."""
-    cells = gain_cells(rows)
-    return {c.key: (judged(cells[c.key], c.rule), _evidence(cells[c.key])) for c in facts.CLAIMS if c.key in cells}
+    """Verdict and evidence of each "amw_gain" or "learned_gain" claim about data sets of `rows`, by key."""
+    at_hand = {key: cells for key, cells in gain_cells(rows).items() if len(cells["tmt"])}
+    rules = {claim.key: claim.rule for claim in facts.CLAIMS}
+    return {key: (judged(cells, rules[key]), _evidence(cells)) for key, cells in at_hand.items()}
 
 
 def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
@@ -165,10 +193,34 @@ def gains(
 
     A data set without runs of both methods has no cells. Columns: dataset, source, metric, difference, low, high (95 %
     t interval over seeds), n, p (paired t test), p_adjusted (Benjamini-Hochberg over all data sets of `rows` and the
-    paper's metrics, whatever the rule names), d_z (difference over the sd of differences), mde (smallest difference
-    that n such seeds find with power .8), margin (see `margin`), verdict (of "better") and rules (`RULES`).
+    paper's metrics, whatever the rule names), p_below (twice the one-sided p against a gain of `margin`, adjusted
+    likewise), sd (of the differences), d_z (difference over sd), mde
+    (smallest difference that n such seeds find with power .8), seeds_needed (with which the printed gain would be found
+    so; NaN without spread), margin, practical (see `margin`, `practical_margin`), verdict (of "better") and rules
+    (`RULES`).
     """
     return _within(_compared(rows, OUR_METRICS, before, after), rule)
+
+
+def family_gains(rows: pd.DataFrame, pairs: Iterable[tuple[str, str]], rule: str = "amw_gain:all:all") -> pd.DataFrame:
+    """`gains` for each (after, before) of `pairs`, judged with variances pooled over methods: a row a pair and cell.
+
+    For comparisons of many methods on few seeds. Also columns after, before, p_moderated (moderated t test, variances
+    pooled over the pairs of a data set and metric, see `statistics.moderated_error`) and p_moderated_adjusted. All
+    adjusted p are over the whole table. low, high and p are the ordinary t's; the verdict is the moderated one's.
+    """
+    parts = [gains(rows, rule, before, after).assign(after=after, before=before) for after, before in pairs]
+    frame = pd.concat(parts, ignore_index=True)
+    error, df = np.full((2, len(frame)), np.nan)
+    for index in frame.groupby(["dataset", "source", "metric"], sort=False).indices.values():
+        error[index], df[index] = statistics.moderated_error(
+            frame["sd"].to_numpy()[index], frame["n"].to_numpy()[index]
+        )
+    names = {ours: facts.BETTER[name] for name, ours in OUR_METRICS.items()}
+    moderated = _tested(frame.assign(better=frame["metric"].map(names)), error, df)
+    frame["p_adjusted"] = statistics.adjusted_p(frame["p"])
+    added = {"p_moderated": moderated["p"], "p_moderated_adjusted": moderated["p_adjusted"]}
+    return frame.assign(**added, p_below=moderated["p_below"], verdict=moderated["verdict"])
 
 
 def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
@@ -189,26 +241,30 @@ def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after
         if all(of_method is not None for of_method in pair):
             pair = pair[0].align(pair[1], axis=0)  # NaN where only one of the two has run
             for name, column in metrics.items():
-                test = _paired(*(of_method[column].to_numpy(np.float64) for of_method in pair))
-                names = {"dataset": dataset, "source": source, "metric": column, "margin": margin(dataset, name)}
-                cells.append(names | test)
-    frame = pd.DataFrame(cells, columns=GAIN_COLUMNS)
-    frame["p_adjusted"] = statistics.adjusted_p(frame["p"])
-    better = {column: facts.BETTER[name] for name, column in metrics.items()}
+                change = (pair[0][column] - pair[1][column]).astype(np.float64)
+                moments = change.mean(skipna=False), change.std(skipna=False), len(change)
+                margins = margin(dataset, name), practical_margin(dataset, name)
+                cells.append((dataset, source, column, facts.BETTER[name], *moments, *margins))
+    frame = pd.DataFrame(cells, columns=CELL_COLUMNS)
+    frame = _tested(frame, frame["sd"] / np.sqrt(frame["n"].astype(float)), frame["n"] - 1)
+    spread = list(zip(frame["n"], frame["sd"], frame["margin"] / PRINTED_SHARE, strict=True))
+    frame["d_z"] = (frame["difference"] / frame["sd"]).where(frame["p"].notna())
+    frame["mde"] = [statistics.minimum_detectable_effect(n, sd, alpha=ALPHA) for n, sd, _ in spread]
+    frame["seeds_needed"] = [statistics.pairs_needed(printed, sd, alpha=ALPHA) for _, sd, printed in spread]
+    return frame.assign(rules=RULES)[GAIN_COLUMNS]
+
+
+def _tested(frame: pd.DataFrame, error: np.ndarray, df: np.ndarray) -> pd.DataFrame:
+    """Cells, `CELL_COLUMNS`, with low, high, p, p_adjusted, p_below and verdict at that standard error and df."""
+    gain = frame["better"] * frame["difference"] - frame["margin"]
+    test, below = (statistics.t_tests(mean, error, df, CONFIDENCE) for mean in (frame["difference"], gain))
+    frame = frame.assign(low=test.low, high=test.high, p=test.p, p_adjusted=statistics.adjusted_p(test.p))
+    frame["p_below"] = statistics.adjusted_p(np.where(gain >= 0, 1, below.p))
     frame["verdict"] = [
-        interval_verdict(c.low, c.high, better[c.metric], c.p_adjusted, c.margin) for c in frame.itertuples()
+        interval_verdict(c.low, c.high, c.better, c.p_adjusted, c.margin, c.practical, c.p_below)
+        for c in frame.itertuples()
     ]
-    return frame.assign(rules=RULES)
-
-
-def _paired(after: np.ndarray, before: np.ndarray) -> dict[str, float]:
-    """The columns of `gains` that follow from values by seed (n,); NaN where a seed is missing or has failed."""
-    change, names = pd.Series(after - before), ("difference", "low", "high", "n", "p", "d_z", "mde")
-    if change.isna().any():
-        return dict(zip(names, UNDEFINED._replace(n=len(change)), strict=False))
-    tests = statistics.paired_p(after, before), statistics.cohen_dz(after, before)
-    mde = statistics.minimum_detectable_effect(len(change), change.std(), alpha=ALPHA)
-    return dict(zip(names, (*t_interval(change, CONFIDENCE), *tests, mde), strict=True))
+    return frame
 
 
 def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
@@ -221,17 +277,25 @@ def _within(frame: pd.DataFrame, rule: str) -> pd.DataFrame:
 
 
 def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
-    """In words: differences from TMT by cell, gains within the margin, and the comparison with controls."""
+    """In words: differences from TMT by cell, their power, decided cells, and the comparison with controls."""
     cells = compared["tmt"]
     if cells.empty:
-        return "The data at hand do not include this data set."
+        return "The data at hand have no runs of TMT and TMT+AMW."
     source, real = cells["source"].iloc[0], set(cells["dataset"]) <= set(facts.DATASETS)
     whose = "Synthetic data. " if source == "synthetic" else "" if real else "Other data than the paper's. "
     parts = [f"{whose}AMW minus TMT, n = {cells['n'].min()} seeds: {_by_data_set(cells, _change)}."]
-    small = [c for c in cells.itertuples() if within_margin(c.low, c.high, c.margin)]
-    if small:
-        names = ", ".join(f"{dataset_title(c.dataset, c.source)} {_label(c.metric)}" for c in small)
-        parts.append(f"No gain as large as half the printed one: {names}.")
+    if cells["mde"].gt(0).any():
+        parts.append(f"Found with power .8 (seeds for the printed gain): {_by_data_set(cells, _power)}.")
+    titles = {"not supported": "No gain as large as half the printed one"}
+    titles |= {"no practical difference": "No practical difference"}
+    for verdict, title in titles.items():
+        names = [
+            f"{dataset_title(c.dataset, c.source)} {_label(c.metric)}"
+            for c in cells.itertuples()
+            if c.verdict == verdict
+        ]
+        if names:
+            parts.append(f"{title}: {', '.join(names)}.")
     tallies = (_tally(title, compared[method]) for method, title in CONTROLS.items())
     return " ".join([*parts, f"AMW against {', against '.join(tallies)}."])
 
@@ -247,12 +311,19 @@ def _change(cell: NamedTuple) -> str:
     return f"{_label(cell.metric)} {cell.difference:+.3f} [{cell.low:+.3f}, {cell.high:+.3f}]{p}"
 
 
+def _power(cell: NamedTuple) -> str:
+    if not cell.mde > 0:
+        return f"{_label(cell.metric)} unknown"
+    return f"{_label(cell.metric)} {cell.mde:.3f} ({cell.seeds_needed:,.0f})"
+
+
 def _tally(title: str, cells: pd.DataFrame) -> str:
     if cells.empty:
         return f"{title}: not run"
     counts = cells["verdict"].value_counts()
-    better, not_better = (counts.get(verdict, 0) for verdict in ("supported", "not supported"))
-    return f"{title}: a gain is supported in {better} of {len(cells)}, not supported in {not_better}"
+    better, worse, small = (counts.get(v, 0) for v in ("supported", "not supported", "no practical difference"))
+    text = f"{title}: a gain is supported in {better} of {len(cells)}, not supported in {worse}"
+    return f"{text}, no practical difference in {small}"
 
 
 def _label(metric: str) -> str:

@@ -30,6 +30,14 @@ class Interval(NamedTuple):
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
 
 
+class TTests(NamedTuple):
+    """95 % t intervals and two-sided p against 0, an array each."""
+
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
+
+
 class McNemar(NamedTuple):
     """Utterances that only the method after (gained) or only the one before (lost) has right, and the exact p."""
 
@@ -157,6 +165,46 @@ def paired_p(after: ArrayLike, before: ArrayLike) -> float:
     return np.nan if np.isnan(cohen_dz(after, before)) else float(stats.ttest_rel(after, before).pvalue)
 
 
+def t_tests(mean: ArrayLike, error: ArrayLike, df: ArrayLike, confidence: float = 0.95) -> TTests:
+    """t tests of means (cells,) with these standard errors and degrees of freedom (cells,).
+
+    p is NaN where there is no spread: an error of `NO_SPREAD` times the mean or less.
+    """
+    mean, error, df = (np.asarray(values, np.float64) for values in (mean, error, df))
+    half = special.stdtrit(df, (1 + confidence) / 2) * error
+    spread = error > NO_SPREAD * np.abs(mean)
+    t = np.divide(mean, error, out=np.full_like(mean, np.nan), where=spread)
+    return TTests(mean - half, mean + half, 2 * special.stdtr(df, -np.abs(t)))
+
+
+def moderated_error(sd: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors of means and their degrees of freedom, (cells,) each, with variances pooled over the cells.
+
+    Args: sd: of n values (ddof 1), n: at least 2, (cells,) each, of one unit. Cells with a NaN sd stay NaN.
+
+    The moderated t of Smyth (2004, Stat. Appl. Genet. Mol. Biol. 3, 3): variances have a scaled inverse chi-square
+    prior, d0 degrees of freedom at s0^2, both from the moments of the log variances, as in limma's `fitFDist`. No more
+    degrees of freedom than all cells have together. Fewer than three cells are not pooled.
+    """
+    sd, n = np.asarray(sd, np.float64), np.asarray(n, np.float64)
+    known = ~np.isnan(sd) & (n > 1)
+    df, variance = n - 1, sd**2
+    if known.sum() < 3 or not variance[known].any():
+        return sd / np.sqrt(n), df
+    d, v = df[known], variance[known]
+    v = np.maximum(v, 1e-5 * np.median(v))  # as limma: a variance of 0 has no logarithm
+    log_v = np.log(v) - special.digamma(d / 2) + np.log(d / 2)
+    excess = log_v.var(ddof=1) - special.polygamma(1, d / 2).mean()  # of the log variances over sampling
+    if excess > 0:
+        half_d0 = optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1 / excess, 1 / excess + 1)
+        s0 = np.exp(log_v.mean() + special.digamma(half_d0) - np.log(half_d0))
+        posterior = (2 * half_d0 * s0 + df * variance) / (2 * half_d0 + df)
+        total = df + 2 * half_d0
+    else:
+        posterior, total = np.where(known, np.exp(log_v.mean()), np.nan), np.full_like(df, np.inf)
+    return np.sqrt(posterior / n), np.minimum(total, d.sum())
+
+
 def permutation_p(after: ArrayLike, before: ArrayLike, resamples: int = 9999, seed: int = 0) -> float:
     """p of the paired permutation test of a mean difference, by random signs of the differences.
 
@@ -230,6 +278,22 @@ def _detectable(n: int, power: float, alpha: float) -> float:
     """The minimum detectable effect in units of sd, a root between 0 and twice the central-t approximation."""
     rough = (stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1)) / np.sqrt(n)
     return float(optimize.brentq(lambda d: paired_power(d, n, alpha=alpha) - power, 0, 2 * rough))
+
+
+def pairs_needed(effect: float, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Fewest pairs with which the paired t test finds a mean difference `effect` with that power; `sd` as above.
+
+    NaN for no effect, no sd or a NaN. Raises ValueError for a negative sd.
+    """
+    if sd < 0:
+        raise ValueError(f"sd is {sd}; wanted 0 or more")
+    if not abs(effect) > 0 or not sd > 0:
+        return float("nan")
+    normal = ((special.ndtri(1 - alpha / 2) + special.ndtri(power)) * sd / effect) ** 2  # a t test needs more
+    n = max(2, int(normal))
+    while paired_power(effect, n, sd, alpha) < power:
+        n += 1
+    return float(n)
 
 
 def shapley(value: Callable[[tuple[str, ...]], float | np.ndarray]) -> dict[str, float | np.ndarray]:

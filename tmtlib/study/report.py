@@ -162,7 +162,11 @@ def findings(gains: pd.DataFrame, claims: pd.DataFrame, bonus: pd.DataFrame, rea
     )
     acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
     printed = max(table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS)
-    verdicts = [f"for {n} we cannot tell" if v == "cannot tell" else f"{n} are {v}" for v, n in _counts(claims).items()]
+    forms = {
+        "cannot tell": "for {n} we cannot tell",
+        "no practical difference": "for {n} there is no practical difference",
+    }
+    verdicts = [forms.get(v, f"{{n}} are {v}").format(n=n) for v, n in _counts(claims).items()]
     sentences = (
         f"On synthetic data, TMT+AMW changes the MAE of TMT by {'; '.join(changes)} (means of {mae['n'].max()} seeds, "
         f"95 % t intervals); of {len(over['tmt'])} comparisons (data set and metric) {_tally(over['tmt'])}.",
@@ -193,8 +197,11 @@ def _range(reach: pd.DataFrame, method: str) -> str:
 
 
 def _tally(gains: pd.DataFrame) -> str:
-    gain, none, open_ = (_counts(gains).get(v, 0) for v in ("supported", "not supported", "cannot tell"))
-    return f"{gain} show a gain, {none} surely none of half the printed size (or a loss), {open_} cannot tell"
+    gain, none, small, open_ = (_counts(gains).get(verdict, 0) for verdict in VERDICTS[:4])
+    practical = f"{small} no practical difference, " if small else ""
+    return (
+        f"{gain} show a gain, {none} surely none of half the printed size (or a loss), {practical}{open_} cannot tell"
+    )
 
 
 def _readme_table(table1: pd.DataFrame) -> str:

@@ -146,8 +146,8 @@ def test_every_row_states_the_version_and_date_of_the_rules():
     rows = world(np.random.default_rng(3), {"tmt_amw": 2}, noise=0.2)
     areas = rows.rename(columns={"mae": "area"}).assign(modality="all")
     table = verdicts.claims(rows, areas, 384, Interval(0.02, 0.01, 0.03, 15))
-    assert set(table["rules"]) == {f"v{verdicts.RULES_VERSION}, {verdicts.RULES_DATE}"}
-    date.fromisoformat(verdicts.RULES_DATE)
+    assert set(table["rules"]) == {f"v{facts.RULES_VERSION}, {facts.RULES_DATE}"}
+    date.fromisoformat(facts.RULES_DATE)
 
 
 def test_the_blocks_are_those_of_the_model():

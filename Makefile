@@ -43,7 +43,7 @@ test: ## style, tests, and every notebook's saved outputs
 	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA; failed=; \
 	export TMT_RESULTS="$(CURDIR)/.build/test-results" OMP_NUM_THREADS=1; \
 	"$$python" -m ruff check . || failed="$$failed style"; \
-	"$$python" -m pytest -n 2 --dist loadscope tests || failed="$$failed tests"; \
+	"$$python" -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests || failed="$$failed tests"; \
 	"$$python" -m pytest --nbval-lax -n 2 --dist loadscope notebooks || failed="$$failed notebooks"; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
 	echo "make test: style, tests and notebooks passed"

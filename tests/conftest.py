@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+LONG = ("test_notebook_series", "test_numbers", "test_results")  # files that run notebooks or train for minutes
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: begun last, they would be waited for by an idle worker."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,6 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--seeds", type=_seeds, metavar="N", help="train with N seeds (default: as the profile says)")
     size.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
     size.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
-
     size.add_argument("--results", metavar="FOLDER", help="where results lie (default: TMT_RESULTS, else results/)")
 
     text = "Executes the notebook series and compares its tables with the committed ones. Results of other seeds, "

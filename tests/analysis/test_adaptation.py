@@ -18,6 +18,7 @@ from tmtlib.data.loading import load
 from tmtlib.models import build_model
 from tmtlib.paper import verdicts
 from tmtlib.study import cache, runs
+from tmtlib.study.study import open_study
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import Training
 
@@ -39,6 +40,13 @@ def world(rng, falls=0.0, gain=0.0, seeds=5, spread=0.002, levels=NOISE, kind="n
     frame = pd.DataFrame(rows, columns=["method", "seed", "level", "weight", "mae"])
     frame = frame.assign(dataset="mosi", source="synthetic", regime="clean", when="test", modality="text", kind=kind)
     return frame.assign(**more).sample(frac=1, random_state=0)  # in no order
+
+
+def test_only_runs_with_weights_and_a_label_are_measured():
+    study = open_study("smoke", datasets="mosei")
+    of = {m: study.runs(m) for m in ("tmt", "tmt_amw", "tmt_amw_emotions")}
+    assert adaptation.weighted([*of["tmt"], *of["tmt_amw"], *of["tmt_amw_emotions"]]) == of["tmt_amw"] != []
+    assert of["tmt_amw_emotions"]
 
 
 def judged(frame, method="variant"):

@@ -85,6 +85,8 @@ def test_emotion_labels_are_in_every_split_or_in_none(tmp_path):
 def test_a_split_checks_keeps_and_gives_its_emotion_labels(tmp_path):
     labels = np.arange(12, dtype=np.float32).reshape(2, 6) / 4
     split = good_split(emotion_labels=labels)
+    for positions in ((0, 1), [0, 1], range(2), np.arange(2), np.array([True, True])):
+        assert split.take(positions).emotion_labels.tolist() == labels.tolist()
     assert split.take(np.array([1])).emotion_labels.tolist() == labels[1:].tolist()
     assert normalize(split, normalizer(split)).emotion_labels is labels
     assert split.labels_for("emotions") is labels and split.labels_for("regression") is split.labels

@@ -7,6 +7,7 @@ import pytest
 import torch
 from figure_helpers import CONFIGS, NAMES, SMOKE, WEIGHTED, built, drawing, text_of, words
 from matplotlib.colors import to_hex
+from matplotlib.patches import ConnectionPatch
 from torch import nn
 
 from tmtlib import figures
@@ -38,6 +39,12 @@ def test_framework_shows_the_models_own_shapes_and_parameters(name):
     assert f"prediction {(7, 5) if config.task == 'classification' else (7,)}" in text
     assert sum(parameters_in(drawing(f"figure2_{name}"))) == 2 * count_parameters(model)  # the total and its parts
     assert text.count("■") == tokens
+
+
+def test_no_arrow_is_drawn_twice():
+    arrows = [a for a in drawing("figure2_amw").findobj(ConnectionPatch)]
+    ends = [(id(a.axesA), a.xy1, id(a.axesB), a.xy2) for a in arrows]
+    assert len(arrows) > 8 and len(ends) == len(set(ends)), "dashes drawn over dashes look solid"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

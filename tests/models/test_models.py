@@ -12,7 +12,7 @@ from torch import nn
 from tmtlib.common import MODALITIES
 from tmtlib.data.schema import DataShape
 from tmtlib.models import build_model
-from tmtlib.models.base import Batch, ModelConfig, Trace, count_parameters
+from tmtlib.models.base import Batch, Model, ModelConfig, Trace, count_parameters
 from tmtlib.models.frames import windowed
 from tmtlib.models.layers import Attention, Block
 from tmtlib.models.losses import mmd, orthogonality
@@ -451,3 +451,16 @@ def test_bert_needs_token_ids_and_unmixed_inputs(monkeypatch):
         make(replace(SMALL, bert="folder"))(batch_of())
     with pytest.raises(ValueError, match="mixup is 'original' with a BERT; wanted 'off'"):
         make(replace(SMALL, bert="folder", mixup="original"))
+
+
+class WithABert(Model):
+    """A user's model whose attribute happens to be called bert."""
+
+    def __init__(self, config: ModelConfig, family: str):
+        super().__init__(config, family)
+        self.bert = nn.Linear(2, 1)
+
+
+def test_a_module_called_bert_has_the_training_s_rate_where_no_bert_is_configured():
+    (group,) = WithABert(ModelConfig(), "mosi").parameter_groups(1e-3)
+    assert group["lr"] == 1e-3 and len(group["params"]) == 2

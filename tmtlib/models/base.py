@@ -35,7 +35,7 @@ class ModelConfig:
     masked = True  # whether padding is hidden from the model; then batches may be cut to their longest utterance
     window = None  # number of frames a modality that the model keeps; None for all
     weighting = "none"  # name of the modality weighting; "none" without one
-    bert, bert_lr = None, 5e-5  # folder of a BERT to fine-tune, and its learning rate
+    bert = None  # folder of a BERT to fine-tune; a config with such a field has a field bert_lr too
 
     def __post_init__(self):
         if not self.modalities or not set(self.modalities) <= set(MODALITIES):
@@ -155,7 +155,7 @@ class Model(nn.Module):
     def own_rates(self, learning_rate: float) -> list[tuple[nn.Module, float]]:
         """Modules with a learning rate other than the training's: by default a BERT."""
         bert = getattr(self, "bert", None)
-        return [] if bert is None else [(bert, self.config.bert_lr)]
+        return [] if bert is None or self.config.bert is None else [(bert, self.config.bert_lr)]
 
 
 def count_parameters(model: nn.Module) -> int:

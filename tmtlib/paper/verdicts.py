@@ -1,7 +1,7 @@
 """Rules that turn evidence into verdicts, and a verdict for each claim of the paper.
 
-Rules are fixed before the runs they judge: whoever changes a rule or threshold raises
-`facts.RULES_VERSION`, sets its date, and makes new runs.
+Rules are fixed before the runs they judge: whoever changes a rule or threshold raises `facts.RULES_VERSION`, sets its
+date, and makes new runs.
 """
 
 import math
@@ -194,10 +194,9 @@ def gains(
     A data set without runs of both methods has no cells. Columns: dataset, source, metric, difference, low, high (95 %
     t interval over seeds), n, p (paired t test), p_adjusted (Benjamini-Hochberg over all data sets of `rows` and the
     paper's metrics, whatever the rule names), p_below (twice the one-sided p against a gain of `margin`, adjusted
-    likewise), sd (of the differences), d_z (difference over sd), mde
-    (smallest difference that n such seeds find with power .8), seeds_needed (with which the printed gain would be found
-    so; NaN without spread), margin, practical (see `margin`, `practical_margin`), verdict (of "better") and rules
-    (`RULES`).
+    likewise), sd (of the differences), d_z (difference over sd), mde (smallest difference that n such seeds find with
+    power .8), seeds_needed (with which the printed gain would be found so; NaN without spread), margin, practical (see
+    `margin`, `practical_margin`), verdict (of "better") and rules (`RULES`).
     """
     return _within(_compared(rows, OUR_METRICS, before, after), rule)
 

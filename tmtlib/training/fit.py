@@ -106,7 +106,7 @@ def fit(
     data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
     possible = config.model_class.stackable and data[0].text_bert is None
     stacked = (where.type == "cuda" if stacked is None else stacked) and possible
-    waiting, fits = [tuple(seeds)] if stacked and seeds else [(seed,) for seed in seeds], []
+    waiting, fits = [seeds] if stacked and seeds else [(seed,) for seed in seeds], []
     while waiting:
         group, done = waiting.pop(0), None
         try:

@@ -210,6 +210,7 @@ def test_gain_claims_follow_the_runs(gain, spread, verdict):
     for claim in ("gain_everywhere", "gain_sims", "gain_mosi", "gain_mosei", "noise_robust"):
         assert found.loc[claim, "verdict"] == verdict
         assert found.loc[claim, "source"] == "synthetic" and "n = 5 seeds" in found.loc[claim, "evidence"]
+    assert len(found) == len(facts.CLAIMS), "all claims, as all their data sets are there"
     assert list(found.reset_index().columns) == verdicts.COLUMNS and set(found["verdict"]) <= set(facts.VERDICTS)
 
 

@@ -46,7 +46,8 @@ def run(
     profile: str, data: str | None, device: str, only: str | None, seeds: int | None, datasets: str, methods: str
 ) -> int:
     """Executes the series up to the first notebook that fails; returns 0, or 1 for a failure. Executed copies go to
-    `<results>/<profile>/notebooks/`. Raises WrongUse for an unknown notebook or parameter, and as `open_study`."""
+    `<results>/<profile>/notebooks/`. Raises WrongUse for an unknown notebook or parameter, or a results folder that
+    cannot be written, and as `open_study`."""
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -60,6 +61,11 @@ def run(
     for path in todo:
         _check_parameters(path, parameters)
     study = open_study(**parameters)
+    try:
+        study.results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"cannot write to {study.results}: {error.strerror}; give --results (RESULTS=) another folder"
+        raise WrongUse(text) from None
     print(f"Profile {study.profile.name}, {place or 'synthetic data'}, results in {_short(study.results)}", flush=True)
     _make_room(study)
     before = compare.reference_tables(study.results, {ref.sha256 for ref in study.refs})

@@ -83,13 +83,13 @@ def at_test_time(
 
 def training_runs(study: Study) -> list[Run]:
     """Runs of `VARIANTS` on the first data set, trained clean and with noise in one modality at a time, by the
-    profile's `noisy_training` and `training_snr_db`."""
+    profile's `noisy_training` and `training_snr_db`, with its few seeds."""
     profile, first = study.profile, study.refs[0]
     lengths = load(first).train.lengths  # noise in an absent modality changes nothing
     noisy = [("noise", (m,), x) for m in profile.noisy_training if lengths[m].any() for x in profile.training_snr_db]
     refs = [first, *(replace(first, training_corruption=Corruption(*how)) for how in noisy)]
     configs = {m: method_config(m, profile.model) for m in VARIANTS if m in study.methods}
-    methods = product(refs, configs.items(), profile.seeds)
+    methods = product(refs, configs.items(), profile.seeds[: profile.few_seeds])
     return [Run(ref, method, config, profile.training, seed) for ref, (method, config), seed in methods]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tmtlib.common import one_thread, pick_device
+from tmtlib.data.loading import load
 from tmtlib.data.regroup import regrouped, with_speakers
 from tmtlib.data.schema import Dataset
 from tmtlib.models import build_model
@@ -45,7 +46,7 @@ def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None
     seed, metric, selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises as `check_same_path`.
     """
     todo = [replace(run, training=replace(run.training, patience=None)) for run in todo]
-    return cache.map_runs(_selected, [(run,) for run in todo], device, jobs, "selection on test")
+    return cache.map_runs(_selected, [(run,) for run in todo], device, jobs, "selection on test", load)
 
 
 @cache.per_run("selection", finished=False)
@@ -87,7 +88,7 @@ def split_comparison(
     low, high (95 % t interval), n.
     """
     tasks = [(run, float(effect)) for effect in effects for run in todo]
-    scores = cache.map_runs(_splits, tasks, device, jobs, "official and grouped splits")
+    scores = cache.map_runs(_splits, tasks, device, jobs, "official and grouped splits", load)
     sign = np.where(scores["metric"].isin(LOWER_IS_BETTER), -1, 1)
     scores["difference"] = sign * (scores["official"] - scores["grouped"])
     return _means(scores, ["dataset", "source", "method", "effect", "metric"], ["official", "grouped"], "difference")

@@ -14,7 +14,6 @@ from tmtlib.common import one_thread
 from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import CURVES, Corruption
-from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
 from tmtlib.stats import metrics
@@ -68,15 +67,14 @@ def sweep(
 
 def swept(study: Study) -> pd.DataFrame:
     """`sweep` of a study, whose missing runs are trained, and `constant_rows`: P1, P3 and P7 for `EVERYWHERE` on all
-    data sets; on the first one `ON_THE_FIRST` and regime "masked" too, and P8 and P9."""
+    data sets; on the first one `ON_THE_FIRST` and regime "masked" too, with few seeds, and P8 and P9."""
     profile, first = study.profile, study.refs[0]
-    methods = [m for m in (*EVERYWHERE, *ON_THE_FIRST) if m in study.methods]
-    study.ensure(*methods)
-    masked = study.runs(*profile.masked, regime="masked")
-    runs.ensure(masked, study.device, profile.jobs)
-    todo = study.runs(*methods)
-    on_first = [run for run in todo if run.data == first] + masked
-    elsewhere = [run for run in todo if run.data != first and run.method in EVERYWHERE]
+    everywhere, there = ([m for m in methods if m in study.methods] for methods in (EVERYWHERE, ON_THE_FIRST))
+    few = study.runs(*there, few=True) + study.runs(*profile.masked, regime="masked", few=True)
+    todo = study.runs(*everywhere)
+    runs.ensure(todo + few, study.device, profile.jobs)
+    on_first = [run for run in todo + few if run.data.clean == first]
+    elsewhere = [run for run in todo if run.data != first]
     wanted = (on_first, grid(profile)), (elsewhere, grid(profile, everything=False))
     parts = [sweep(*pair, profile.masks, study.device, profile.jobs) for pair in wanted]
     rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
@@ -87,7 +85,7 @@ def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:
     """Scores of the constant trivial baseline, which reads no features, under each corruption of `rows`."""
     parts = []
     for ref in dict.fromkeys(run.data.clean for run in todo):
-        data = load(ref)
+        data = cache.looked_at(ref)
         constant = trivial_baselines.rows(data).query("method == 'constant'")
         cases = rows[(rows["dataset"] == data.card.name) & (rows["regime"] == "clean")][[*CORRUPTION, "mask"]]
         cases = cases.drop_duplicates().assign(regime="clean", seed=0, n_test=len(data.test))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tmtlib.analysis.adaptation import weighted
 from tmtlib.common import MODALITIES
+from tmtlib.data.loading import load
 from tmtlib.data.schema import FAMILY_RANGE, Dataset
 from tmtlib.models.amw import AMW
 from tmtlib.models.base import Model
@@ -53,7 +54,7 @@ def by_seed(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) 
     replaced), utterances, and by_utterance (differences (N,) to six digits; empty for F1, which is no mean over them).
     """
     tasks = [(run,) for run in weighted(todo) if run.model.task != "emotions"]
-    return cache.map_runs(_swapped, tasks, device, jobs, "swap test")
+    return cache.map_runs(_swapped, tasks, device, jobs, "swap test", load)
 
 
 @cache.per_run("swap")

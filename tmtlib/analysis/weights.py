@@ -14,6 +14,7 @@ from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
 from tmtlib.data.schema import SPLITS
 from tmtlib.paper.audit import adam_bound
+from tmtlib.study import cache
 from tmtlib.study.runs import Run, load_model, load_state, read_record
 
 KEYS = ["dataset", "source", "method", "seed"]
@@ -84,7 +85,7 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
 
 
 def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
-    """The weights of each test utterance: one row a run and utterance; runs without a weighting have none.
+    """The weights of each test utterance (`cache.looked_at`): one row a run and utterance; runs without a weighting have none.
 
     Columns: dataset, source, method, seed, utterance (its place in test), text, audio, vision (mean of A over features;
     they sum to one; NaN for a modality that no test utterance has), error (|prediction - label|, label units) and
@@ -93,12 +94,12 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     columns, names = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
     frames = [pd.DataFrame(columns=columns)]
     for *key, run, record in _weighted(todo)[[*KEYS, "run", "record"]].itertuples(index=False):
-        data, unreliable = load(run.data.clean), "unknown"
+        data, unreliable = cache.looked_at(run.data), "unknown"
         if data.truth is not None:
             unreliable = ["+".join(names[~row]) or "none" for row in data.truth.splits["test"].reliable]
         weights = weight_values(load_model(run, data.shape), data.test, "cpu")["weight"]
         frame = pd.DataFrame(weights.T, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
-        error = np.abs(record.predictions["test"] - data.test.labels)
+        error = np.abs(record.predictions["test"][: len(data.test)] - data.test.labels)
         start = dict(zip(KEYS, key, strict=True))
         frames.append(frame.assign(**start, error=error, unreliable=unreliable)[columns])
     return pd.concat(frames[1:] or frames, ignore_index=True)

@@ -2,19 +2,23 @@
 
 import json
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import fields, replace
+from functools import lru_cache, wraps
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from tmtlib.common import digest, pick_device, write_atomic
 from tmtlib.data.loading import load
-from tmtlib.data.schema import Dataset
+from tmtlib.data.schema import DataRef, Dataset
+from tmtlib.data.synthetic import SplitTruth
 from tmtlib.study import runs
 from tmtlib.study.provenance import code_sha256
 from tmtlib.study.runs import Run
 
 Rows = list[dict]
+LOOKED_AT = 500  # of the test utterances of synthetic data, the first so many are looked at; scores are of all
 
 
 def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finished: bool = True) -> Rows:
@@ -44,13 +48,32 @@ def per_run(name: str, finished: bool = True) -> Callable:
     return decorate
 
 
-def map_runs(function: Callable[..., Rows], tasks: list[tuple], device: str, jobs: int | None, name: str):
+@lru_cache(maxsize=4)
+def looked_at(ref: DataRef) -> Dataset:
+    """The data of a reference without training corruption; of synthetic test data the first `LOOKED_AT` utterances."""
+    data = load(ref.clean)
+    if data.truth is None or len(data.test) <= LOOKED_AT:
+        return data
+    of_test = data.truth.splits["test"]
+    first = SplitTruth(**{f.name: getattr(of_test, f.name)[:LOOKED_AT] for f in fields(of_test)})
+    truth = replace(data.truth, splits=data.truth.splits | {"test": first})
+    return replace(data, test=data.test.take(np.arange(LOOKED_AT)), truth=truth)
+
+
+def map_runs(
+    function: Callable[..., Rows],
+    tasks: list[tuple],
+    device: str,
+    jobs: int | None,
+    name: str,
+    data_of: Callable[[DataRef], Dataset] = looked_at,
+) -> pd.DataFrame:
     """Rows of all tasks in order, as a DataFrame that begins with the run's dataset, source, method and seed. A task is
-    (run, ...), the arguments of `function(run, ..., device, data) -> rows` before the device; `data` are the run's
-    without training corruption. On a CPU `jobs` processes (default: one a core) share the tasks."""
+    (run, ...), the arguments of `function(run, ..., device, data) -> rows` before the device; `data` are the run's,
+    from `data_of`. On a CPU `jobs` processes (default: one a core) share the tasks."""
     cpu = pick_device(device).type == "cpu"
     jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
-    arguments = ((function, task, device, load(task[0].data.clean)) for task in tasks)
+    arguments = ((function, task, device, data_of(task[0].data.clean)) for task in tasks)
     results = tqdm(runs.in_parallel(_of_task, arguments, jobs), desc=name, total=len(tasks), unit="run")
     return pd.DataFrame([row for rows in results for row in rows])
 

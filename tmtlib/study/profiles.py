@@ -1,5 +1,6 @@
-"""The sizes of the study: smoke (for tests), quick (minutes on two CPU cores), full (quick with all weightings and all
-subsets of the modalities) and paper (the paper's size and protocol, ten seeds, on a GPU)."""
+"""The sizes of the study: smoke (for tests), quick (minutes on two CPU cores), full (the reported one: quick's models
+with twenty seeds, all weightings and all subsets of the modalities; hours) and paper (the paper's size and protocol,
+ten seeds, on a GPU)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ class Profile:
 
     name: str
     seeds: tuple[int, ...]
+    few_seeds: int | None = None  # of these seeds, the first so many where each costs much; None: all
     model: TMTConfig = TMTConfig()
     training: Training = Training()
     synthetic: Mapping[str, SyntheticSize] = field(default_factory=lambda: MappingProxyType({}))
@@ -34,7 +36,8 @@ class Profile:
     blocks: tuple[float, ...] = (0.2, 0.4, 0.6)  # its shares of frames in a missing block
     shifts: tuple[int, ...] = (2, 4, 8)  # its delays of a modality, in frames
     masks: int = 3  # how many times each random corruption is drawn, the same for every model
-    worlds: int = 20  # synthetic worlds in which measures of importance are judged, of this size, one seed each
+    worlds: int = 30  # synthetic worlds in which measures of importance are judged, of this size, one seed each
+    world_methods: tuple[str, ...] = ("tmt_amw", "tmt_amw_fast")  # the methods that are trained in them
     world_size: SyntheticSize = SyntheticSize((1200, 300, 500), (20, 20, 20))
     jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
 
@@ -67,6 +70,7 @@ QUICK = Profile(
     shifts=(4,),
     masks=2,
     worlds=12,
+    world_methods=("tmt_amw_fast",),  # its W can move
     world_size=SyntheticSize((1200, 150, 300), (4, 4, 4)),  # few frames, for speed
 )
 PROFILES = {
@@ -94,16 +98,20 @@ PROFILES = {
         methods=(*family("main", "weighting"), "text_only", *family("baseline")),
         ablations=tuple(m for m in family("placement", "variant", "subset", "mmsa") if m != "text_only"),
         masked=MASKED,
-        worlds=30,
     ),
-    "full": replace(  # quick with what it leaves out for time; quick's runs are used again
+    "full": replace(  # the reported study: quick's models and trainings, with seeds and test utterances that decide
         QUICK,
         name="full",
+        seeds=tuple(range(20)),
+        few_seeds=5,
+        synthetic=synthetic_sizes((1200, 300, 6000), aligned=20, unaligned=(20, 26, 24)),
         ablations=family("weighting", "subset", "baseline", "placement", "variant", "mmsa"),
         masked=MASKED,
-        training_snr_db=Profile.training_snr_db,
+        noisy_training=Profile.noisy_training,
         blocks=Profile.blocks,
         shifts=Profile.shifts,
+        worlds=Profile.worlds,
+        world_methods=Profile.world_methods,
     ),
 }
 

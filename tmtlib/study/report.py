@@ -106,12 +106,14 @@ def _adaptation(combined: pd.DataFrame) -> str:
 
 def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
     """Agreement of each measure of importance with the ground truth, and what it may be read as."""
-    rows = readable.sort_values("spearman", ascending=False, na_position="last").set_index("measure")
-    texts = agreement.assign(text=intervals(agreement, "value", ".3g")).set_index(["statistic", "measure"])["text"]
+    names = ["method", "measure"]
+    rows = readable.sort_values("spearman", ascending=False, na_position="last").set_index(names)
+    texts = agreement.assign(text=intervals(agreement, "value", ".3g")).set_index(["statistic", *names])["text"]
     top = rows["top"].map("{:.0%}".format) + rows["chance"].map(" (chance {:.0%})".format)
     columns = {"rank correlation": texts["spearman"], "slope": texts["slope"], "names the top modality": top}
     frame = pd.DataFrame(columns | {"may be read as": rows["readable"], "worlds": rows["n"]}, index=rows.index)
-    return _markdown(frame.rename(index=lambda measure: measure.replace("_", " ")).reset_index())
+    frame = frame.rename(method_titles(), level="method").rename(lambda name: name.replace("_", " "), level="measure")
+    return _markdown(frame.reset_index())
 
 
 def _held(held: pd.DataFrame) -> str:

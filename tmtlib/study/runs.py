@@ -60,9 +60,10 @@ class Record:
     weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
     other_test: np.ndarray | None = None  # test predictions of the epoch that the other rule of `SELECT_BY` selects
 
-    def scores(self, split: str = "test") -> dict[str, float]:
-        """Metrics of a split; of labels of three values those that suit them (`metrics.for_three_values`)."""
-        return self._scores(self.predictions[split], split)
+    def scores(self, split: str = "test", first: int | None = None) -> dict[str, float]:
+        """Metrics of a split, or of its first utterances; of labels of three values those that suit them
+        (`metrics.for_three_values`)."""
+        return self._scores(self.predictions[split][:first], split)
 
     def by_rule(self) -> dict[str, dict[str, float]]:
         """Test metrics, and "epoch", by the rule that selected the epoch: "accuracy" and "loss"."""
@@ -73,7 +74,7 @@ class Record:
 
     def _scores(self, values: np.ndarray, split: str) -> dict[str, float]:
         task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
-        judged = values, self.labels[split], family
+        judged = values, self.labels[split][: len(values)], family
         scores = scores_of(task, *judged)
         if task == "emotions" or not three_valued(np.concatenate([*self.labels.values()]), family):
             return scores

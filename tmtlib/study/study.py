@@ -48,8 +48,9 @@ class Study:
     def datasets(self) -> Iterator[Dataset]:
         return (load(ref) for ref in self.refs)
 
-    def runs(self, *methods: str, regime: str = "clean") -> list[Run]:
-        """All runs of some methods: data set by data set, method by method, seed by seed.
+    def runs(self, *methods: str, regime: str = "clean", few: bool = False) -> list[Run]:
+        """All runs of some methods, or with `few` those of the profile's `few_seeds`: data set by data set, method by
+        method, seed by seed.
 
         `regime` "masked" (`corruption.REGIMES`) trains on the first data set with frames missing. 5-class methods run
         on the profile's `five_class`, those of emotions where there are such labels, ablations on the first data set.
@@ -63,7 +64,7 @@ class Study:
                 names = ", ".join(ref.name for ref in self.refs)
                 raise DataError(f"{method} needs emotion labels, which none of the study's data sets has ({names})")
         pairs = [(ref, method) for ref in refs for method in methods if self._suits(method, ref)]
-        training, seeds = self.profile.training, self.profile.seeds
+        training, seeds = self.profile.training, self.profile.seeds[: self.profile.few_seeds if few else None]
         return [Run(ref, method, configs[method], training, seed) for ref, method in pairs for seed in seeds]
 
     def _suits(self, method: str, ref: DataRef) -> bool:
@@ -73,9 +74,9 @@ class Study:
             return ref.name in self.profile.five_class
         return method not in self.profile.ablations or ref.clean == self.refs[0]
 
-    def ensure(self, *methods: str, regime: str = "clean") -> pd.DataFrame:
-        """`runs.ensure` of some methods (default: all of the profile)."""
-        return runs.ensure(self.runs(*(methods or self.methods), regime=regime), self.device, self.profile.jobs)
+    def ensure(self, *methods: str, **which) -> pd.DataFrame:
+        """`runs.ensure` of the `runs` of some methods (default: all of the profile)."""
+        return runs.ensure(self.runs(*(methods or self.methods), **which), self.device, self.profile.jobs)
 
     @property
     def methods(self) -> tuple[str, ...]:

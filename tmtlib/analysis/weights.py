@@ -85,7 +85,7 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
 
 
 def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
-    """The weights of each test utterance (`cache.looked_at`): one row a run and utterance; runs without a weighting have none.
+    """The weights of each test utterance, `cache.looked_at`: a row a run and utterance; none without a weighting.
 
     Columns: dataset, source, method, seed, utterance (its place in test), text, audio, vision (mean of A over features;
     they sum to one; NaN for a modality that no test utterance has), error (|prediction - label|, label units) and

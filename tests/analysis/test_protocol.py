@@ -19,7 +19,7 @@ from tmtlib.data.regroup import _placed, regrouped, video_names, with_speakers
 from tmtlib.data.schema import SPLITS, Split, SyntheticSize, valid_frames
 from tmtlib.data.synthetic import generate, grid
 from tmtlib.stats import metrics
-from tmtlib.study import cache, runs
+from tmtlib.study import runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.runs import Run
@@ -51,7 +51,8 @@ def noise(monkeypatch):
         splits = {s: replace(data[s], labels=rng.permutation(data[s].labels)) for s in SPLITS}
         return replace(data, truth=None, **splits)
 
-    monkeypatch.setattr(cache, "load", shuffled)
+    for module in (protocol, runs):
+        monkeypatch.setattr(module, "load", shuffled)
 
 
 def test_bonus_is_never_negative_and_positive_on_noise(own_results, noise):
@@ -84,10 +85,12 @@ def test_validation_or_test_beside_it_training_takes_the_same_path():
     trained = (fit(run.model, run.training, data.train, data[s], data.shape, device="cpu") for s in ("valid", "test"))
     (valid,), (test,) = trained
     assert [r["train_loss"] for r in valid.history] == [r["train_loss"] for r in test.history]
-    protocol.check_same_path(valid, test)
+    protocol.check_same_path(valid.history, test.history, seed=0)
+    protocol.check_same_path(valid.history[:2], test.history, seed=0)  # one that stopped early
     (other,) = fit(run.model, run.training, data.train, data.test, data.shape, seeds=(1,), device="cpu")
-    with pytest.raises(RuntimeError, match="wanted the same"):
-        protocol.check_same_path(valid, other)
+    for first, second in ((valid.history, other.history), (valid.history, test.history[:2])):
+        with pytest.raises(RuntimeError, match="wanted the same"):
+            protocol.check_same_path(first, second, seed=0)
 
 
 def test_each_method_has_its_bonus_beside_the_paper_s_number(own_results):

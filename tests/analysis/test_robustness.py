@@ -13,7 +13,7 @@ from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, keep_only, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
-from tmtlib.study import cache, runs
+from tmtlib.study import runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
@@ -92,6 +92,28 @@ def test_what_is_stored_does_not_depend_on_the_number_of_cores(hurt, smoke, monk
         monkeypatch.setattr(runs, "cpu_count", lambda n=cores: n)
         again = robustness.sweep([run], GRID, 2, "cpu")
         assert again.equals(alone[again.columns].reset_index(drop=True))
+
+
+def test_runs_on_the_same_data_share_each_corruption_and_only_the_missing_are_computed(smoke, hurt, monkeypatch):
+    here = [run for run in smoke.runs("tmt", "tmt_amw") if run.data == smoke.refs[0]]
+    drawn, corrupted = [], robustness.corrupt
+    monkeypatch.setattr(
+        robustness, "corrupt", lambda split, how, *rest: drawn.append(how) or corrupted(split, how, *rest)
+    )
+    grid = corruption.noise((-7.0,))
+    first = robustness.sweep(here[:1], grid, 2, "cpu", 1)
+    alone = len(drawn)
+    both = robustness.sweep(here, grid, 2, "cpu", 1)
+    assert len(here) == 4 and alone == 2 * 4 and len(drawn) == 2 * alone
+    assert both["seed"].tolist() == [run.seed for run in here for _ in range(len(first))], "rows run by run"
+    assert both[: len(first)].equals(first)
+
+
+def test_groups_are_of_one_data_set_and_protocol_and_not_large(smoke):
+    todo = smoke.runs("tmt", "tmt_amw")
+    groups = robustness.groups(todo, together=3)
+    assert [len(group) for group in groups] == [3, 1] * 3 and [run for group in groups for run in group] == todo
+    assert all(len({(run.data, run.training) for run in group}) == 1 for group in groups)
 
 
 def test_second_sweep_computes_nothing(smoke, hurt, monkeypatch):
@@ -298,12 +320,11 @@ def test_corruptions_suit_the_data_or_are_left_out(smoke):
     assert robustness.suits(late, changed(split, dict.fromkeys(MODALITIES, 6))) == (split.lengths["text"].max() > 5)
 
 
-def test_a_sweep_has_no_rows_of_what_does_not_suit(smoke, monkeypatch):
+def test_a_sweep_has_no_rows_of_what_does_not_suit(smoke):
     run = smoke.runs("tmt")[0]
-    monkeypatch.setattr(cache, "stored", lambda run, module, key, compute, finished=True: compute())
     data = load(run.data)
     data = replace(data, test=changed(data.test, {"text": 99, "audio": 99, "vision": 0}))
-    rows = robustness._computed(run, tuple(GRID), 1, "cpu", data)
+    (rows,) = robustness._computed.__wrapped__([run], tuple(GRID), 1, "cpu", data)
     assert "vision" not in {row["modality"] for row in rows} and {"text", "all"} <= {row["modality"] for row in rows}
 
 

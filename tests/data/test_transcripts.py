@@ -271,7 +271,7 @@ def test_second_sweep_computes_nothing_and_another_encoder_does(swept, study, np
     def computed(*_):
         raise InterruptedError
 
-    monkeypatch.setattr(words_missing, "_computed", computed)
+    monkeypatch.setattr(words_missing.runs, "load_model", computed)
     some = study.runs("tmt", "tmt_amw")
     assert words_missing.sweep(some, npz, (0.0, 0.5, 1.0), 2, "cpu", 1).equals(swept)
     np.savez(tmp_path / "other.npz", words=np.array(WORDS), vectors=-VECTORS)

@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tmtlib import common
+from tmtlib.data.loading import load, synthetic_ref
 from tmtlib.data.mmsa import write_mmsa
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.data.synthetic import generate
 from tmtlib.models.tmt import TMTConfig
+from tmtlib.study import cache
 from tmtlib.study.methods import METHODS, family, method_config, method_titles
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
@@ -29,6 +32,26 @@ def test_runs_are_every_seed_of_every_method_on_every_data_set(smoke):
     assert {r.data.name for r in runs if r.method == "tmt_5class"} == {"sims"}
     assert {r.seed for r in runs} == set(smoke.profile.seeds)
     assert all(r.model == method_config(r.method, smoke.profile.model) for r in runs)
+
+
+def test_few_runs_are_those_of_the_first_seeds(own_results):
+    study = open_study("full")
+    runs = study.runs("tmt", few=True)
+    assert {r.seed for r in runs} == set(range(5)) and len(study.runs("tmt")) == 4 * len(runs)
+
+
+def test_of_large_synthetic_test_data_the_first_utterances_are_looked_at(monkeypatch):
+    ref = synthetic_ref("mosi", SyntheticSize((16, 8, 30), (4, 4, 4)))
+    monkeypatch.setattr(cache, "LOOKED_AT", 12)
+    whole, some = load(ref), cache.looked_at(ref)
+    assert len(some.test) == 12 and some.test.ids == whole.test.ids[:12] and len(some.train) == 16
+    truth, first = (data.truth.splits["test"] for data in (whole, some))
+    assert (
+        np.array_equal(first.importance, truth.importance[:12]) and len(first.best_value) == len(first.reliable) == 12
+    )
+    monkeypatch.setattr(cache, "LOOKED_AT", 30)
+    cache.looked_at.cache_clear()
+    assert cache.looked_at(ref) is load(ref)
 
 
 def test_methods_of_tmt_differ_in_what_they_name_alone():

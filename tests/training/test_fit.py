@@ -214,8 +214,11 @@ def test_stops_after_patience_epochs_without_a_better_one(monkeypatch, patience,
 
 
 def test_both_rules_of_selection_come_from_one_training(monkeypatch):
-    scripted(monkeypatch, (0.5, 1.0, 0.5, 0.5, 0.5), (1.0, 0.9, 0.8, 0.3, 0.6))
-    by_accuracy, by_loss = (train(epochs=5, select_by=rule)[0] for rule in ("accuracy", "loss"))
+    fits = []
+    for rule in ("accuracy", "loss"):
+        scripted(monkeypatch, (0.5, 1.0, 0.5, 0.5, 0.5), (1.0, 0.9, 0.8, 0.3, 0.6))
+        fits += train(epochs=5, select_by=rule)
+    by_accuracy, by_loss = fits
     assert (by_accuracy.best_epoch, by_accuracy.other_epoch) == (2, 4)
     assert (by_loss.best_epoch, by_loss.other_epoch) == (4, 2)
     assert all(value.equal(by_loss.other_state[name]) for name, value in by_accuracy.state.items())
@@ -231,7 +234,7 @@ def test_small_splits_get_more_epochs_for_their_steps(utterances, batch, epochs,
     assert training.epochs_for(utterances) == wanted
 
 
-def test_as_many_steps_are_taken_as_asked_for(monkeypatch):
+def test_as_many_steps_are_taken_as_asked_for():
     (done,) = train(epochs=2, batch_size=16, least_steps=7)  # two batches of 16 utterances
     assert len(done.history) == 4
 
@@ -395,6 +398,18 @@ def test_predictions_follow_the_order_of_the_utterances_whatever_the_batches(con
     np.testing.assert_allclose(predict(model, split, protocol(batch_size=2), "cpu"), values, atol=1e-6)
     order = np.random.default_rng(0).permutation(32)
     np.testing.assert_allclose(predict(model, split.take(order), protocol(), "cpu"), values[order], atol=1e-6)
+
+
+def test_models_predicted_together_say_what_each_says_alone(monkeypatch):
+    split, made = synthetic().test, []
+    configs = SMALL, replace(SMALL, weighting="static"), replace(SMALL, modalities=("text",)), SMALL
+    models = [build_model(config, synthetic()).eval() for config in configs]
+    alone = [predict(model, split, protocol(), "cpu") for model in models]
+    on_device = fit_module.OnDevice
+    monkeypatch.setattr(fit_module, "OnDevice", lambda *a: made.append(1) or on_device(*a))
+    together = fit_module.predict_together(models, split, protocol(), "cpu")
+    assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
+    assert len(made) == 2, "one set of batches for all modalities, one for text alone"
 
 
 # --- A BERT that is fine-tuned ---------------------------------------------------------------------------------------

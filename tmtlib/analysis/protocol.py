@@ -18,7 +18,7 @@ from tmtlib.stats.metrics import LOWER_IS_BETTER
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
-from tmtlib.training.fit import Fit, fit, predict
+from tmtlib.training.fit import fit, predict
 
 PAIR = ("tmt", "tmt_amw")  # what `sensitivity` compares
 
@@ -41,21 +41,21 @@ def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None
     """One row a run and metric: its test value at the epoch that validation (`select_by`) picks, and at its best test
     epoch, which is what the original TMT's code reports.
 
-    Every run is trained twice to its last epoch (without `patience`), with validation and with test held out, which
-    does not change the parameters. No other function gives `fit` the test split. Columns: dataset, source, method,
-    seed, metric, selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises as `check_same_path`.
+    Every run is trained once more, to the last epoch (without `patience`), with test held out, which does not change
+    the parameters. No other function gives `fit` the test split. Columns: dataset, source, method, seed, metric,
+    selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises as `check_same_path`.
     """
-    todo = [replace(run, training=replace(run.training, patience=None)) for run in todo]
+    runs.ensure(todo, device, jobs)
     return cache.map_runs(_selected, [(run,) for run in todo], device, jobs, "selection on test", load)
 
 
-@cache.per_run("selection", finished=False)
+@cache.per_run("selection")
 def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
-    config, training, train, shape = run.model, run.training, data.train, data.shape
+    record, training, rows = runs.read_record(run), replace(run.training, patience=None), []
     with one_thread(device):
-        valid, test = (fit(config, training, train, data[s], shape, (run.seed,), device)[0] for s in ("valid", "test"))
-    check_same_path(valid, test, device)
-    epoch, rows = valid.best_epoch, []
+        (test,) = fit(run.model, training, data.train, data.test, data.shape, (run.seed,), device)
+    check_same_path(record.meta["history"], test.history, run.seed, device)
+    epoch = record.meta["best_epoch"]
     for metric in (m for m in metrics.LABELS if f"valid_{m}" in test.history[0]):
         values = np.array([row[f"valid_{metric}"] for row in test.history])  # of the test split, whatever the name
         sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -66,13 +66,13 @@ def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
     return rows
 
 
-def check_same_path(first: Fit, second: Fit, device: str = "cpu") -> None:
-    """Raises RuntimeError unless two trainings have the same training loss in every epoch (on a GPU: to 1 %)."""
+def check_same_path(first: Sequence[dict], second: Sequence[dict], seed: int, device: str = "cpu") -> None:
+    """Raises RuntimeError unless a training's history begins with another's training losses (on a GPU: to 1 %)."""
     tolerance = 0.0 if pick_device(device).type == "cpu" else 0.01
-    losses = [np.array([row["train_loss"] for row in f.history]) for f in (first, second)]
-    if len(losses[0]) != len(losses[1]) or not np.allclose(*losses, rtol=tolerance, atol=0, equal_nan=True):
+    losses = [np.array([row["train_loss"] for row in history]) for history in (first, second[: len(first)])]
+    if len(second) < len(first) or not np.allclose(*losses, rtol=tolerance, atol=0, equal_nan=True):
         raise RuntimeError(
-            f"training losses of seed {first.seed} are {losses[0]} and {losses[1]}; wanted the same, as only then do "
+            f"training losses of seed {seed} are {losses[0]} and {losses[1]}; wanted the same, as only then do "
             "their epochs belong together (on a GPU, where sums may differ in order, use device='cpu')"
         )
 

@@ -10,7 +10,6 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from tmtlib.analysis import trivial_baselines
-from tmtlib.common import one_thread
 from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import CURVES, Corruption
@@ -24,7 +23,7 @@ from tmtlib.study.methods import family
 from tmtlib.study.profiles import Profile
 from tmtlib.study.runs import Run
 from tmtlib.study.study import Study
-from tmtlib.training.fit import predict
+from tmtlib.training.fit import predict_together
 
 EVERYWHERE = (*family("main"), "tmt_gated")
 ON_THE_FIRST = ("tmt_token", "text_only", *family("baseline"))
@@ -60,9 +59,17 @@ def sweep(
     `suits`, nor for noise or shift of text read as token ids. Raises FileNotFoundError for an untrained run.
     """
     kinds = [tuple(group) for _, group in groupby(grid, key=lambda how: how.kind)]  # one task each, for many cores
-    tasks = [(run, kind, masks) for run in todo for kind in kinds]
+    tasks = [(group, kind, masks) for group in groups(todo) for kind in kinds]
     rows = cache.map_runs(_computed, tasks, device, jobs, "corrupted test data")
     return rows.astype({"level": float}) if len(rows) else rows
+
+
+def groups(todo: Sequence[Run], together: int = 12) -> list[tuple[Run, ...]]:
+    """Runs on the same test data with the same protocol; few in a group, as what is finished is kept group by group."""
+    alike: dict[tuple, list[Run]] = {}
+    for run in todo:
+        alike.setdefault((run.data.clean, run.training), []).append(run)
+    return [tuple(some[i : i + together]) for some in alike.values() for i in range(0, len(some), together)]
 
 
 def swept(study: Study) -> pd.DataFrame:
@@ -93,19 +100,24 @@ def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).reindex(columns=rows.columns)
 
 
-@cache.per_run("robustness")
-def _computed(run: Run, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset) -> list[dict]:
-    model = runs.load_model(run, data.shape)
-    if run.model.reads_token_ids:
-        grid = [how for how in grid if how.kind not in ("noise", "shift") or "text" not in how.modalities]
-    rows = measured(data, grid, masks, lambda split: scores(run, model, split, device))
-    return [row_start(run, how, mask, len(data.test)) | metrics for how, mask, metrics in rows]
+@cache.per_group("robustness")
+def _computed(
+    group: Sequence[Run], grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset
+) -> list[list[dict]]:
+    models, rows = [runs.load_model(run, data.shape) for run in group], [[] for _ in group]
+    for how, mask, each in measured(data, grid, masks, lambda split: scores(group, models, split, device)):
+        unread = how.kind in ("noise", "shift") and "text" in how.modalities  # by a BERT, which reads token ids
+        for run, scored, of_run in zip(group, each, rows, strict=True):
+            if not (unread and run.model.reads_token_ids):
+                of_run.append(row_start(run, how, mask, len(data.test)) | scored)
+    return rows
 
 
-def scores(run: Run, model: Model, split: Split, device: str) -> dict[str, float]:
-    with one_thread(device):
-        values = predict(model, split, run.training, device)
-    return scores_of(run.model.task, values, split.labels_for(run.model.task), model.family)
+def scores(group: Sequence[Run], models: Sequence[Model], split: Split, device: str) -> list[dict[str, float]]:
+    """Metrics of each run's model on a split. The runs share their training protocol."""
+    values = predict_together(models, split, group[0].training, device)
+    tasks = [run.model.task for run in group]
+    return [scores_of(t, v, split.labels_for(t), models[0].family) for t, v in zip(tasks, values, strict=True)]
 
 
 def measured(

@@ -6,13 +6,13 @@ that a curve does not show the encoder. In word-aligned data, lost words move th
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tmtlib.analysis.robustness import cases, row_start, scores
+from tmtlib.analysis.robustness import cases, groups, row_start, scores
 from tmtlib.data import corruption, schema
 from tmtlib.data.corrupt import noise_scale
 from tmtlib.data.corruption import Corruption
@@ -41,14 +41,12 @@ def sweep(
     1; words are drawn `masks` times, the same for every model. Raises as `open_encoder` and `check_text`, ValueError
     for a model that reads token ids, FileNotFoundError for an untrained run.
     """
-    by_data: dict[DataRef, list[Run]] = {}
     for run in todo:
         if run.model.reads_token_ids:
             raise ValueError(f"{run.method} has a BERT of its own, which reads token ids and no features; leave it out")
-        by_data.setdefault(run.data.clean, []).append(run)
-    grid = tuple(corruption.in_transcripts(rates))
-    tasks = [(group[0], group, str(encoder), grid, masks) for group in by_data.values()]
-    rows = cache.map_runs(_of_data_set, tasks, device, jobs, "corrupted transcripts")
+    options = str(encoder), open_encoder(encoder, device).sha256, tuple(corruption.in_transcripts(rates)), masks
+    tasks = [(group, *options) for group in groups(todo, together=len(todo))]
+    rows = cache.map_runs(_computed, tasks, device, jobs, "corrupted transcripts")
     return rows.astype({"level": float}) if len(rows) else rows
 
 
@@ -93,36 +91,25 @@ def _statistics(ref: DataRef) -> tuple[np.ndarray, np.ndarray]:
     return schema.normalizer(load(replace(ref, normalize=False)).train)["text"]
 
 
-def _of_data_set(
-    _: Run, todo: list[Run], encoder: str, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset
-) -> list[dict]:
-    """Rows of all runs on one data set, stored by run. If one has none, those of all are computed."""
-    encode, computed, rows = open_encoder(encoder, device), {}, []
-    for run in todo:
-        compute = partial(_rows_of, run, computed, (todo, encode, grid, masks, device, data))
-        kept = cache.stored(run, __name__, ("transcripts", encode.sha256, grid, masks), compute)
-        rows += [{"method": run.method, "seed": run.seed} | row for row in kept]
-    return rows
-
-
-def _rows_of(run: Run, computed: dict[Run, list[dict]], arguments: tuple) -> list[dict]:
-    """A run's rows from `computed`, which the first run that has none stored fills by `_computed(*arguments)`."""
-    if not computed:
-        computed.update(_computed(*arguments))
-    return computed[run]
-
-
+@cache.per_group("transcripts")
 def _computed(
-    todo: list[Run], encode: Encoder, grid: tuple[Corruption, ...], masks: int, device: str, data: Dataset
-) -> dict[Run, list[dict]]:
-    """Rows by run. Each corruption is encoded once for all runs, as that takes most of the time."""
+    group: Sequence[Run],
+    encoder: str,
+    sha256: str,
+    grid: tuple[Corruption, ...],
+    masks: int,
+    device: str,
+    data: Dataset,
+) -> list[list[dict]]:
+    """Rows of each run. Each corruption is encoded once for all, as that takes most of the time."""
+    encode = open_encoder(encoder, device)
     check_text(data, encode)
     counts, texts = vocabulary(data.train.raw_text), data.test.raw_text
-    models, rows = {run: runs.load_model(run, data.shape) for run in todo}, {run: [] for run in todo}
+    models, rows = [runs.load_model(run, data.shape) for run in group], [[] for _ in group]
     for how, mask in cases(grid, masks):
         dropped = how.kind == "words_dropped"
         said = drop_words(texts, how.level, mask) if dropped else substitute_words(texts, how.level, counts, mask)
         split = encoded(data, said, encode)
-        for run, model in models.items():
-            rows[run].append(row_start(run, how, mask, len(split)) | scores(run, model, split, device))
+        for run, scored, of_run in zip(group, scores(group, models, split, device), rows, strict=True):
+            of_run.append(row_start(run, how, mask, len(split)) | scored)
     return rows

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,13 +26,18 @@ LOOKED_AT = 500  # of the test utterances of synthetic data, the first so many a
 def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finished: bool = True) -> Rows:
     """The rows of `compute`, stored as JSON beside the run. They are computed again where `key`, `code_sha256(module)`
     or, with `finished`, the run's training differs. With `finished`, raises FileNotFoundError for an untrained run."""
-    trained = runs.read_record(run).meta["time"] if finished else ""
-    name = f"{run.id}.{digest((*key, trained, code_sha256(module)))[:8]}.json"
-    path = runs.record_path(run).with_name(name)
+    path = stored_path(run, module, key, finished)
     if not path.exists():
         rows = compute()
         write_atomic(path, lambda file: file.write(json.dumps(rows).encode()))
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def stored_path(run: Run, module: str, key: tuple, finished: bool = True) -> Path:
+    """Where `stored` keeps its rows."""
+    trained = runs.read_record(run).meta["time"] if finished else ""
+    name = f"{run.id}.{digest((*key, trained, code_sha256(module)))[:8]}.json"
+    return runs.record_path(run).with_name(name)
 
 
 def per_run(name: str, finished: bool = True) -> Callable:
@@ -42,6 +49,23 @@ def per_run(name: str, finished: bool = True) -> Callable:
         def kept(run: Run, *arguments) -> Rows:
             options = arguments[:-2]  # without device and data
             return stored(run, function.__module__, (name, *options), lambda: function(run, *arguments), finished)
+
+        return kept
+
+    return decorate
+
+
+def per_group(name: str) -> Callable:
+    """As `per_run`, of `function(runs, *options, device, data) -> rows of each`, for work that runs on one data set
+    share: it is called with the runs that have nothing stored."""
+
+    def decorate(function: Callable[..., list[Rows]]) -> Callable[..., list[Rows]]:
+        @wraps(function)
+        def kept(group: tuple[Run, ...], *arguments) -> list[Rows]:
+            kind = function.__module__, (name, *arguments[:-2])
+            missing = [run for run in group if not stored_path(run, *kind).exists()]
+            rows = dict(zip(missing, function(missing, *arguments), strict=True)) if missing else {}
+            return [stored(run, *kind, partial(rows.get, run)) for run in group]
 
         return kept
 
@@ -68,16 +92,28 @@ def map_runs(
     name: str,
     data_of: Callable[[DataRef], Dataset] = looked_at,
 ) -> pd.DataFrame:
-    """Rows of all tasks in order, as a DataFrame that begins with the run's dataset, source, method and seed. A task is
-    (run, ...), the arguments of `function(run, ..., device, data) -> rows` before the device; `data` are the run's,
-    from `data_of`. On a CPU `jobs` processes (default: one a core) share the tasks."""
+    """Rows of all runs in order, as a DataFrame that begins with the run's dataset, source, method and seed. A task is
+    (run, ...), the arguments of `function(run, ..., device, data) -> rows` before the device, or (runs, ...) for a
+    function of `per_group`; `data` are the run's, from `data_of`. On a CPU `jobs` processes (default: one a core) share
+    the tasks."""
     cpu = pick_device(device).type == "cpu"
     jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
-    arguments = ((function, task, device, data_of(task[0].data.clean)) for task in tasks)
+    arguments = ((function, task, device, data_of(_group(task)[0].data.clean)) for task in tasks)
     results = tqdm(runs.in_parallel(_of_task, arguments, jobs), desc=name, total=len(tasks), unit="run")
-    return pd.DataFrame([row for rows in results for row in rows])
+    of_run = {run: [] for task in tasks for run in _group(task)}
+    for task, rows_of_runs in zip(tasks, results, strict=True):
+        for run, rows in zip(_group(task), rows_of_runs, strict=True):
+            of_run[run] += rows
+    return pd.DataFrame(list(chain.from_iterable(of_run.values())))
 
 
-def _of_task(function: Callable[..., Rows], task: tuple, device: str, data: Dataset) -> Rows:
-    which = {"dataset": data.card.name, "source": data.card.source, "method": task[0].method, "seed": task[0].seed}
-    return [which | row for row in function(*task, device, data)]
+def _group(task: tuple) -> tuple[Run, ...]:
+    return task[0] if isinstance(task[0], tuple) else task[:1]
+
+
+def _of_task(function: Callable, task: tuple, device: str, data: Dataset) -> list[Rows]:
+    results = function(*task, device, data)
+    results = results if isinstance(task[0], tuple) else [results]
+    of_data = {"dataset": data.card.name, "source": data.card.source}
+    starts = (of_data | {"method": run.method, "seed": run.seed} for run in _group(task))
+    return [[start | row for row in rows] for start, rows in zip(starts, results, strict=True)]

@@ -24,7 +24,7 @@ from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Model, ModelConfig
 from tmtlib.stats.metrics import scores_of
 from tmtlib.training.batches import OnDevice
-from tmtlib.training.learners import Alone, Learner, Stacked
+from tmtlib.training.learners import Alone, Learner, Several, Stacked
 
 SELECT_BY = ("accuracy", "loss")  # rules by which validation selects an epoch
 
@@ -312,11 +312,23 @@ def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -
 
 def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:
     """The model's values: on the label scale (N,), or probabilities of emotions (N, 6)."""
-    where = pick_device(device)
-    data = OnDevice(split, where, model.config, model.family)
+    return predict_together([model], split, training, device)[0]
+
+
+def predict_together(
+    models: Sequence[Model], split: Split, training: Training, device: str = "auto"
+) -> list[np.ndarray]:
+    """As `predict` of each model. Models that read the same features share the work of making batches."""
+    where, groups, values = pick_device(device), {}, {}
+    for i, model in enumerate(models):
+        c = model.config
+        groups.setdefault((c.modalities, c.window, c.masked, c.task, c.reads_token_ids), []).append(i)
     with one_thread(device):
-        values, _, _ = evaluate(Alone(model.to(where)), data, training)
-    return values[0]
+        for members in groups.values():
+            alike = [models[i].to(where) for i in members]
+            data = OnDevice(split, where, alike[0].config, alike[0].family)
+            values |= dict(zip(members, evaluate(Several(alike), data, training)[0], strict=True))
+    return [values[i] for i in range(len(models))]
 
 
 def _peak_memory_mb(device: torch.device) -> float:

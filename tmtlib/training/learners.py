@@ -1,11 +1,11 @@
-"""Models in training: one (`Alone`), or several seeds as one program (`Stacked`).
+"""Models in training: one (`Alone`), or several seeds as one program (`Stacked`); `Several` are evaluated together.
 
 One model of this size does not use a whole GPU. `Stacked` stacks the seeds' parameters along a leading axis and runs
 the same model code by `torch.func.vmap`; each seed has its own generators, so its result is that of a stack of one. On
 a CPU, where vmap has no fused attention, models are trained alone.
 
-Both are called with `function(model, batch, target, *rest) -> dict of tensors` and return its results with a leading
-axis of seeds. Axes: S seeds, B utterances.
+All are called with `function(model, batch, target, *rest) -> dict of tensors` and return its results with a leading
+axis of seeds. Axes: S seeds (or models), B utterances.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,6 +44,23 @@ class Alone:
     def state(self, i: int) -> dict[str, Tensor]:
         """A copy of the parameters on the CPU."""
         return {k: v.to("cpu", copy=True) for k, v in self.model.state_dict().items()}
+
+
+class Several:
+    """Models that are only evaluated, on the same features and targets: each batch is made once for all of them."""
+
+    def __init__(self, models: Sequence[Model]):
+        self.models, self.count = models, len(models)
+
+    def train(self, mode: bool) -> None:
+        for model in self.models:
+            model.train(mode)
+
+    def __call__(self, function: Callable, data: OnDevice, index: Int64[Tensor, "S B"]) -> Results:
+        order = data.by_length(index[0])
+        batch, target = data.batch(order), data.target(order)
+        results = [function(model, batch, target) for model in self.models]
+        return {name: torch.stack([result[name] for result in results]) for name in ("values", "loss")}
 
 
 class _Call(nn.Module):
@@ -107,4 +124,4 @@ class Stacked:
         return {name: stacks[f"model.{name}"][i].detach().to("cpu", copy=True) for name in names}
 
 
-Learner = Alone | Stacked
+Learner = Alone | Several | Stacked

@@ -74,11 +74,12 @@ def groups(todo: Sequence[Run], together: int = 12) -> list[tuple[Run, ...]]:
 
 def swept(study: Study) -> pd.DataFrame:
     """`sweep` of a study, whose missing runs are trained, and `constant_rows`: P1, P3 and P7 for `EVERYWHERE` on all
-    data sets; on the first one `ON_THE_FIRST` and regime "masked" too, with few seeds, and P8 and P9."""
+    data sets, with `family_seeds`; on the first one `ON_THE_FIRST` and regime "masked" too, with `few_seeds`, and P8
+    and P9."""
     profile, first = study.profile, study.refs[0]
     everywhere, there = ([m for m in methods if m in study.methods] for methods in (EVERYWHERE, ON_THE_FIRST))
     few = study.runs(*there, few=True) + study.runs(*profile.masked, regime="masked", few=True)
-    todo = study.runs(*everywhere)
+    todo = [run for run in study.runs(*everywhere) if run.seed in profile.seeds[: profile.family_seeds]]
     runs.ensure(todo + few, study.device, profile.jobs)
     on_first = [run for run in todo + few if run.data.clean == first]
     elsewhere = [run for run in todo if run.data != first]

@@ -1,5 +1,5 @@
 """The sizes of the study: smoke (for tests), quick (minutes on two CPU cores), full (the reported one: quick's models
-with twenty seeds, all weightings and all subsets of the modalities; hours) and paper (the paper's size and protocol,
+with forty seeds, all weightings and all subsets of the modalities; hours) and paper (the paper's size and protocol,
 ten seeds, on a GPU)."""
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ class Profile:
 
     name: str
     seeds: tuple[int, ...]
-    few_seeds: int | None = None  # of these seeds, the first so many where each costs much; None: all
+    family_seeds: int | None = None  # the first so many for other methods than `methods`, and for corrupted test data
+    few_seeds: int | None = None  # the first so many where each costs much; None: all
     model: TMTConfig = TMTConfig()
     training: Training = Training()
     synthetic: Mapping[str, SyntheticSize] = field(default_factory=lambda: MappingProxyType({}))
@@ -102,7 +103,8 @@ PROFILES = {
     "full": replace(  # the reported study: quick's models and trainings, with seeds and test utterances that decide
         QUICK,
         name="full",
-        seeds=tuple(range(20)),
+        seeds=tuple(range(40)),
+        family_seeds=20,
         few_seeds=5,
         synthetic=synthetic_sizes((1200, 300, 6000), aligned=20, unaligned=(20, 26, 24)),
         ablations=family("weighting", "subset", "baseline", "placement", "variant", "mmsa"),

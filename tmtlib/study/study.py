@@ -49,8 +49,8 @@ class Study:
         return (load(ref) for ref in self.refs)
 
     def runs(self, *methods: str, regime: str = "clean", few: bool = False) -> list[Run]:
-        """All runs of some methods, or with `few` those of the profile's `few_seeds`: data set by data set, method by
-        method, seed by seed.
+        """All runs of some methods, or with `few` those of the profile's `few_seeds` (methods that are not among its
+        `methods`: `family_seeds`): data set by data set, method by method, seed by seed.
 
         `regime` "masked" (`corruption.REGIMES`) trains on the first data set with frames missing. 5-class methods run
         on the profile's `five_class`, those of emotions where there are such labels, ablations on the first data set.
@@ -64,8 +64,9 @@ class Study:
                 names = ", ".join(ref.name for ref in self.refs)
                 raise DataError(f"{method} needs emotion labels, which none of the study's data sets has ({names})")
         pairs = [(ref, method) for ref in refs for method in methods if self._suits(method, ref)]
-        training, seeds = self.profile.training, self.profile.seeds[: self.profile.few_seeds if few else None]
-        return [Run(ref, method, configs[method], training, seed) for ref, method in pairs for seed in seeds]
+        p = self.profile
+        seeds = {m: p.seeds[: p.few_seeds if few else None if m in p.methods else p.family_seeds] for m in methods}
+        return [Run(ref, m, configs[m], p.training, seed) for ref, m in pairs for seed in seeds[m]]
 
     def _suits(self, method: str, ref: DataRef) -> bool:
         if METHODS[method].family == "emotions":

@@ -41,12 +41,17 @@ def test_a_better_method_is_seen_in_every_column(records):
     assert row["low"] < row["mae_difference"] < row["high"] < 0
     assert row["mae_difference"] == pytest.approx(-0.5 * np.sqrt(2 / np.pi), abs=0.03)
     assert row["gained"] > row["lost"] and row["mcnemar_p_median"] < 0.001
+    assert row["acc5_difference"] == pytest.approx((row["gained"] - row["lost"]) / 300)
+    assert 0 < row["acc5_low"] < row["acc5_difference"] < row["acc5_high"]
     assert row["p_better"] == 1 and row["permutation_p"] == pytest.approx(2 / 2**3)
 
 
 def test_equal_methods_differ_in_nothing(records):
     row = paired.by_utterance(runs("tmt", "tmt_amw")).iloc[0]
-    assert row["mae_difference"] == row["gained"] == row["lost"] == 0 and row["mcnemar_p_median"] == 1
+    assert (
+        row["mae_difference"] == row["acc5_difference"] == row["gained"] == row["lost"] == 0
+        and row["mcnemar_p_median"] == 1
+    )
     assert row["p_better"] == 0.5
 
 

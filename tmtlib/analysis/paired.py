@@ -15,7 +15,7 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
     """`after` against `before` on the test utterances, one row a data set; only seeds that both have.
 
     Columns: dataset, source, n_seeds, n_utterances; mae_difference (after - before, label units) with low and high
-    (95 % bootstrap over seeds and utterances at once); permutation_p (paired signs of the seeds' differences; NaN for
+    (95 % bootstrap over seeds and utterances at once); likewise acc5_difference, acc5_low and acc5_high; permutation_p (paired signs of the seeds' differences; NaN for
     one seed); gained and lost (utterances whose class of Acc-5 only `after`, or only `before`, has right: means over
     seeds); mcnemar_p_median (exact, of each seed; their median is a summary and no p itself); p_better with p_low and
     p_high (probability that a seed of `after` has a lower MAE than a seed of `before`, bootstrap). Raises
@@ -43,6 +43,8 @@ def _compared(after: list[Run], before: list[Run]) -> dict:
     tests = pd.DataFrame([mcnemar(*pair) for pair in zip(*right, strict=True)])
     row = {"dataset": card["name"], "source": card["source"], "n_seeds": difference.n, "n_utterances": len(label)}
     row |= {"mae_difference": difference.mean, "low": difference.low, "high": difference.high}
+    in_acc5 = hierarchical_bootstrap(*(np.array(x, float) for x in right))
+    row |= {"acc5_difference": in_acc5.mean, "acc5_low": in_acc5.low, "acc5_high": in_acc5.high}
     row |= {"permutation_p": permutation_p(*mae) if difference.n > 1 else np.nan}
     row |= {"gained": tests["gained"].mean(), "lost": tests["lost"].mean(), "mcnemar_p_median": tests["p"].median()}
     return row | {"p_better": better.mean, "p_low": better.low, "p_high": better.high}

@@ -15,11 +15,11 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
     """`after` against `before` on the test utterances, one row a data set; only seeds that both have.
 
     Columns: dataset, source, n_seeds, n_utterances; mae_difference (after - before, label units) with low and high
-    (95 % bootstrap over seeds and utterances at once); likewise acc5_difference, acc5_low and acc5_high; permutation_p (paired signs of the seeds' differences; NaN for
-    one seed); gained and lost (utterances whose class of Acc-5 only `after`, or only `before`, has right: means over
-    seeds); mcnemar_p_median (exact, of each seed; their median is a summary and no p itself); p_better with p_low and
-    p_high (probability that a seed of `after` has a lower MAE than a seed of `before`, bootstrap). Raises
-    FileNotFoundError for an untrained run.
+    (95 % bootstrap over seeds and utterances at once), and acc5_difference with acc5_low and acc5_high; permutation_p
+    (paired signs of the seeds' differences in MAE; NaN for one seed); gained and lost (utterances whose class of Acc-5
+    only `after`, or only `before`, has right: means over seeds); mcnemar_p_median (exact, of each seed; their median is
+    a summary and no p itself); p_better with p_low and p_high (probability that a seed of `after` has a lower MAE than
+    a seed of `before`, bootstrap). Raises FileNotFoundError for an untrained run.
     """
     rows = []
     for data in dict.fromkeys(run.data for run in todo):

@@ -24,7 +24,7 @@ from torch import nn
 
 from tmtlib.common import MODALITIES, digest
 from tmtlib.data.schema import DataShape
-from tmtlib.models import build_model, mult
+from tmtlib.models import build_model
 from tmtlib.models.base import Batch, count_parameters
 from tmtlib.models.bert import BertTextConfig
 from tmtlib.models.late_fusion import LateFusionConfig
@@ -172,9 +172,10 @@ def test_seeds_are_trained_as_one_program_only_where_vmap_can(config, name):
         assert together[0].history[0] == pytest.approx(alone[0].history[0], rel=1e-3, abs=1e-4, nan_ok=True)
 
 
-def test_mult_in_a_stack_learns_what_it_learns_alone():
+@pytest.mark.parametrize("compat", ["none", "mmsa"])
+def test_mult_in_a_stack_learns_what_it_learns_alone(compat):
     rates = {k: 0.0 for k in ("relu_dropout", "residual_dropout", "text_dropout", "output_dropout")}
-    config = replace(MULT, attention_dropout=(0.0, 0.0, 0.0), **rates)
+    config = replace(MULT, compat=compat, attention_dropout=(0.0, 0.0, 0.0), **rates)
     for a, b in zip(*(train(config, synthetic(), (0, 1), stacked) for stacked in (True, False)), strict=True):
         for one, other in zip(a.history, b.history, strict=True):
             assert one == pytest.approx(other, rel=1e-3, abs=1e-5, nan_ok=True)
@@ -263,32 +264,6 @@ def test_attention_dropout_is_by_source(source):
     for name, transformer in model.cross.items():
         assert transformer.layers[0].attention.map_dropout.rate == 0.5 * name.startswith(source)
     assert {t.layers[0].attention.map_dropout.rate for t in model.memory.values()} == {rates[0]}
-
-
-FULL = {m: torch.full((24,), x.shape[1]) for m, x in spoken_batch().features.items()}
-
-
-def test_mmsas_mult_differs_by_positions_padding_and_nothing_else(monkeypatch):
-    ours, theirs = make(MULT), make(replace(MULT, compat="mmsa"))
-    assert all(p.equal(q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
-    batch = spoken_batch()
-    full = replace(batch, lengths=FULL)
-    torch.testing.assert_close(theirs(batch)[0], theirs(full)[0], **CLOSE)  # it knows no lengths
-    assert not torch.allclose(ours(full)[0], theirs(full)[0])
-    monkeypatch.setattr(mult, "sinusoids", lambda t, d, device: torch.zeros(t, d, device=device))
-    torch.testing.assert_close(ours(full)[0], theirs(full)[0], **CLOSE)
-    assert not torch.allclose(ours(batch)[0], theirs(batch)[0])
-
-
-def test_mmsas_mult_knows_no_order():
-    """Without positions and with kernels of one frame, only the last frame has a place of its own."""
-    config = replace(MULT, kernels=(1, 1, 1))
-    batch = replace(spoken_batch(), lengths=FULL)
-    x = batch.features["audio"]
-    mixed = change(batch, "audio", torch.cat([x[:, :-1].flip(1), x[:, -1:]], dim=1))
-    for compat, knows in (("mmsa", False), ("none", True)):
-        model = make(replace(config, compat=compat))
-        assert torch.allclose(model(batch)[0], model(mixed)[0], **CLOSE) is not knows
 
 
 @pytest.mark.parametrize("config", [MULT, MISA], ids=["mult", "misa"])

@@ -68,6 +68,14 @@ def test_methods_of_tmt_differ_in_what_they_name_alone():
     assert set(METHODS) <= set(method_titles())
 
 
+def test_mmsas_models_have_the_sizes_that_mmsa_lists():
+    small = TMTConfig(encoder_layers=1, schedule="cosine")  # a baseline has as many layers as TMT, these have their own
+    mult, misa = (method_config(f"{name}_mmsa", small) for name in ("mult", "misa"))
+    assert (mult.width, mult.layers, mult.memory_layers, mult.kernels) == (50, 4, 4, (5, 5, 5))
+    assert (misa.width, misa.dropout, misa.difference, misa.similarity) == (128, 0.2, 0.1, 0.3)
+    assert {c.compat for c in (mult, misa)} == {"mmsa"} and {c.schedule for c in (mult, misa)} == {"cosine"}
+
+
 def test_unknown_names_are_refused(own_results):
     with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper', 'full'"):
         open_study("fast")

@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 LEVELS = 2**16  # a dropout rate is rounded to a multiple of 1 / LEVELS
 Target, Source = Float[Tensor, "B Q d"], Float[Tensor, "B K d"]  # what attends, and what it attends to
-Valid = Bool[Tensor, "B K"]  # False where a key gets no attention, as in padding
+Valid = Bool[Tensor, "B K"] | Bool[Tensor, "1 Q K"]  # False where a key gets no attention, as in padding
 Heads = Float[Tensor, "B h K e"]
 
 
@@ -111,7 +111,7 @@ class Attention(nn.Module):
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q or K, head_width)
             for project, x in ((self.query, query), (self.key, key), (self.value, value))
         )
-        mask = None if valid is None else valid[:, None, None, :]
+        mask = None if valid is None else valid[:, None] if valid.ndim == 3 else valid[:, None, None]
         if maps is not None or (self.training and self.map_dropout.rate > 0):
             score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
             map_ = (score if mask is None else score.masked_fill(~mask, -torch.inf)).softmax(-1)
@@ -124,7 +124,7 @@ class Attention(nn.Module):
 
 
 def fused_attention(
-    q: Float[Tensor, "B h Q e"], k: Heads, v: Heads, mask: Bool[Tensor, "B 1 1 K"] | None
+    q: Float[Tensor, "B h Q e"], k: Heads, v: Heads, mask: Bool[Tensor, "#B 1 #Q K"] | None
 ) -> Float[Tensor, "B h Q e"]:
     """PyTorch's fused attention; on a CPU in float32, as its bfloat16 kernel is slow for narrow heads (e = 16)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:

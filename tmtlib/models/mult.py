@@ -7,14 +7,21 @@
 Axes: B batch, T frames, D features, d width, h heads, Q and K frames of target and source.
 
 Each transformer begins with sinusoidal positions and ends in a norm. Residuals go around the norms (eq. 5 prints the
-normed input instead). MMSA also masks future frames (`attn_mask`), the paper and this do not.
+normed input instead).
+
+`compat` "mmsa" computes what MMSA's MulT does (https://github.com/thuiar/MMSA, version 2.2.1, MIT): a transformer's
+inputs times sqrt(d) and without positions, convolutions without padding, target frame q sees the source's frames up to
+q + |K - Q| alone, and padded frames are read as any others, the last one too. Still different: no biases of queries,
+keys and values; initial weights; one dropout of keys and values; features that are d wide are convolved as well; fewer
+frames than a kernel, where MMSA fails, are filled up with zeros.
 """
 
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from tmtlib.common import MODALITIES
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, check_widths, read_out
@@ -37,7 +44,7 @@ class MulTConfig(ModelConfig):
     embedding_dropout: float = 0.0
     text_dropout: float = 0.2  # on the text's features themselves
     output_dropout: float = 0.1
-    compat: str = "none"  # "mmsa": no positions, no padding mask, reads the last frame even where it is padding
+    compat: str = "none"  # "mmsa": MMSA's version, as the module says
 
     choices = ModelConfig.choices | {"compat": ("none", "mmsa")}
     masked = property(lambda self: self.compat == "none")
@@ -76,7 +83,7 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int, attention_dropout: float, config: MulTConfig):
         super().__init__()
-        self.positions = config.compat == "none"
+        self.mmsa, self.scale = config.compat == "mmsa", width**0.5
         self.dropout = Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(Layer(width, attention_dropout, config) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -86,12 +93,14 @@ class Transformer(nn.Module):
     ) -> Target:
         target = self._placed(target)
         source = None if source is None else self._placed(source)
+        if self.mmsa:
+            valid = past(target.shape[1], (target if source is None else source).shape[1], target.device)
         for i, layer in enumerate(self.layers):
             target = layer(target, target if source is None else source, valid, maps, f"{name}.{i}")
         return self.norm(target)
 
     def _placed(self, x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T d"]:
-        return self.dropout(x + sinusoids(x.shape[1], x.shape[2], x.device) if self.positions else x)
+        return self.dropout(self.scale * x if self.mmsa else x + sinusoids(x.shape[1], x.shape[2], x.device))
 
 
 class MulT(Model):
@@ -106,8 +115,9 @@ class MulT(Model):
         self.widths = {m: shapes[m][1] for m in MODALITIES}
         self.text_dropout = Dropout(c.text_dropout)
         kernel = dict(zip(MODALITIES, c.kernels, strict=True))
+        padding = "same" if c.masked else "valid"
         self.convolve = nn.ModuleDict(  # no bias: padding stays zero
-            {m: nn.Conv1d(self.widths[m], d, kernel[m], padding="same", bias=False) for m in MODALITIES}
+            {m: nn.Conv1d(self.widths[m], d, kernel[m], padding=padding, bias=False) for m in MODALITIES}
         )
         rate = dict(zip(MODALITIES, c.attention_dropout, strict=True))
         self.cross = nn.ModuleDict(
@@ -136,6 +146,9 @@ class MulT(Model):
         """The last frames of the three memories side by side, and the mean of each X_m over time."""
         valid = {m: batch.valid(m) if self.config.masked else None for m in MODALITIES}
         features = {**batch.features, "text": self.text_dropout(batch.features["text"])}
+        if not self.config.masked:
+            short = {m: max(0, conv.kernel_size[0] - features[m].shape[1]) for m, conv in self.convolve.items()}
+            features = {m: pad(x, (0, 0, 0, short[m])) for m, x in features.items()}
         frames = {m: convolve(features[m].mT).mT for m, convolve in self.convolve.items()}
         last = torch.cat([self._last(m, frames, valid, batch, maps) for m in MODALITIES], dim=-1)
         return last, {m: masked_mean(x, valid[m]) for m, x in frames.items()}
@@ -151,6 +164,11 @@ class MulT(Model):
             return memory[:, -1]
         index = (batch.lengths[target] - 1)[:, None, None].expand(-1, 1, memory.shape[2])
         return memory.gather(1, index).squeeze(1)
+
+
+def past(targets: int, sources: int, device: torch.device) -> Bool[Tensor, "1 Q K"]:
+    """MMSA's mask: frame q of Q may see the frames up to q + |K - Q|."""
+    return torch.ones(1, targets, sources, dtype=torch.bool, device=device).tril(abs(sources - targets))
 
 
 def sinusoids(frames: int, width: int, device: torch.device) -> Float32[Tensor, "T d"]:

@@ -30,7 +30,11 @@ class Method:
 
     def config(self, tmt: TMTConfig) -> ModelConfig:
         """The config of the method's model where the profile's TMT is `tmt`."""
-        return replace(tmt, **self.change) if self.model is TMTConfig else self.model.beside(tmt, **self.change)
+        if self.model is TMTConfig:
+            return replace(tmt, **self.change)
+        if self.family == "mmsa":  # at MMSA's sizes for CMU-MOSI, whatever the data
+            return self.model.published("mosi", schedule=tmt.schedule, **self.change)
+        return self.model.beside(tmt, **self.change)
 
 
 AMW, UNIFORM, GATED, TOKEN = ({"weighting": name} for name in ("static", "uniform", "gated", "token"))

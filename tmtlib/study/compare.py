@@ -17,7 +17,7 @@ TOLERANCE = 1e-5  # relative, and absolute below 1
 KEYS = (  # columns that identify a row; all others are compared
     *("dataset", "source", "alignment", "method", "regime", "when", "seed", "epoch", "kind", "what", "level"),
     *("modality", "metric", "emotion", "measure", "statistic", "before", "after", "claim", "block", "order", "pair"),
-    *("scene", "effect", "learning_rate", "batch_size", "protocol"),
+    *("scene", "effect", "learning_rate", "batch_size", "protocol", "trial", "frames", "select_by"),
 )
 # Not compared: differs from run to run, or repeats numbers of other columns
 LEFT_OUT = ("seconds", "peak_memory_mb", "device", "torch", "commit", "run_id", "time", "extra_time", "evidence")

@@ -15,8 +15,9 @@ from tmtlib.data.corruption import REGIMES
 from tmtlib.data.loading import load, resolve_all, stated
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
+from tmtlib.study.compare import data_hashes
 from tmtlib.study.methods import METHODS, family, method_config
-from tmtlib.study.profiles import PROFILES, Profile, resized, split_names
+from tmtlib.study.profiles import PROFILES, REPORTED, Profile, resized, split_names
 from tmtlib.study.provenance import provenance
 from tmtlib.study.runs import Run
 
@@ -94,6 +95,15 @@ class Study:
         path = self.results / name
         write_atomic(path, lambda file: file.write(text.encode()))
         return path
+
+    def reported(self, name: str) -> pd.DataFrame | None:
+        """Table `name` of profile `REPORTED`, here or as committed, if it has this study's data sets; else None."""
+        for folder in (common.results_folder(REPORTED), common.ROOT / "results" / REPORTED):
+            paths = folder / f"{name}.csv", folder / "provenance.json"
+            if all(path.is_file() for path in paths):
+                if {ref.sha256 for ref in self.refs} <= data_hashes(paths[1].read_text(encoding="utf-8")):
+                    return pd.read_csv(paths[0])
+        return None
 
     def show(self, figure: Figure, name: str) -> Figure:
         """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it."""

@@ -15,7 +15,6 @@ from tmtlib.data.corruption import REGIMES
 from tmtlib.data.loading import load, resolve_all, stated
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
-from tmtlib.study.compare import data_hashes
 from tmtlib.study.methods import METHODS, family, method_config
 from tmtlib.study.profiles import PROFILES, REPORTED, Profile, resized, split_names
 from tmtlib.study.provenance import provenance
@@ -97,11 +96,13 @@ class Study:
         return path
 
     def reported(self, name: str) -> pd.DataFrame | None:
-        """Table `name` of profile `REPORTED`, here or as committed, if it has this study's data sets; else None."""
+        """Table `name` of profile `REPORTED`, here or as committed, if it has this study's data sets; else None. Synthetic
+        data of another size are the same data."""
         for folder in (common.results_folder(REPORTED), common.ROOT / "results" / REPORTED):
             paths = folder / f"{name}.csv", folder / "provenance.json"
             if all(path.is_file() for path in paths):
-                if {ref.sha256 for ref in self.refs} <= data_hashes(paths[1].read_text(encoding="utf-8")):
+                cards = json.loads(paths[1].read_text(encoding="utf-8"))["data"]
+                if {_identity(asdict(data.card)) for data in self.datasets()} <= {_identity(card) for card in cards}:
                     return pd.read_csv(paths[0])
         return None
 
@@ -116,6 +117,11 @@ class Study:
         trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
         study = {"profile": as_json(self.profile), "data": [asdict(dataset.card) for dataset in self.datasets()]}
         return json.dumps({"written": provenance()} | trained | study, indent=2) + "\n"
+
+
+def _identity(card: dict) -> tuple[str, str]:
+    """What makes data the same, whatever the size of synthetic ones: name and generator, or name and content."""
+    return card["name"], card["origin" if card["source"] == "synthetic" else "sha256"]
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

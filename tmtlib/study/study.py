@@ -96,8 +96,8 @@ class Study:
         return path
 
     def reported(self, name: str) -> pd.DataFrame | None:
-        """Table `name` of profile `REPORTED`, here or as committed, if it has this study's data sets; else None. Synthetic
-        data of another size are the same data."""
+        """Table `name` of profile `REPORTED`, here or as committed, if it has this study's data sets (synthetic ones of
+        any size); else None."""
         for folder in (common.results_folder(REPORTED), common.ROOT / "results" / REPORTED):
             paths = folder / f"{name}.csv", folder / "provenance.json"
             if all(path.is_file() for path in paths):

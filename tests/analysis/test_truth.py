@@ -216,7 +216,7 @@ def test_runs_in_worlds_go_through_training_and_importance(own_results, monkeypa
     monkeypatch.setenv("TMT_DATA", str(tmp_path))  # synthetic, whatever data there are
     todo = truth.runs_in_worlds(study, "tmt_amw_fast", "tmt")
     assert [split_name(load(r.data).card.name)[1] for r in todo] == [0, 1, 0, 1] and len({r.id for r in todo}) == 4
-    assert len({run.id for run in truth.runs_in_worlds(study, "tmt", worlds=30)}) == 30
+    assert len({run.id for run in truth.runs_in_worlds(study, "tmt", worlds=range(30))}) == 30
     rows = runs.ensure(todo, "cpu", jobs=1, progress=False)
     assert rows["dataset"].tolist() == ["mosi-world0", "mosi-world1"] * 2
     table = importance_table(todo, "cpu", jobs=1)

@@ -6,7 +6,7 @@ definition). Utterances labelled 0, those where no modality goes to that side an
 true importance names the carrier in about nine of ten utterances.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -82,11 +82,11 @@ def oracle_importance(todo: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEYS, "mean", "truth"])
 
 
-def runs_in_worlds(study: Study, *methods: str, worlds: int | None = None) -> list[Run]:
-    """One run a method and synthetic world (number 0, 1, ...; default: as many as the profile says) of CMU-MOSI, with
-    the study's model, training and first seed."""
+def runs_in_worlds(study: Study, *methods: str, worlds: Iterable[int] | None = None) -> list[Run]:
+    """One run a method and synthetic world of CMU-MOSI (their numbers; default: 0, 1, ..., as many as the profile says),
+    with the study's model, training and first seed."""
     p = study.profile
-    refs = [synthetic_ref("mosi", replace(p.world_size, world=w)) for w in range(worlds or p.worlds)]
+    refs = [synthetic_ref("mosi", replace(p.world_size, world=w)) for w in worlds or range(p.worlds)]
     return [Run(ref, m, method_config(m, p.model), p.training, p.seeds[0]) for m in methods for ref in refs]
 
 

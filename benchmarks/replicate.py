@@ -1,0 +1,105 @@
+"""The headline numbers of the reported study again, on training seeds and synthetic worlds that it never used.
+
+    python -m benchmarks.replicate
+
+Trains TMT, TMT+AMW and the controls with fresh seeds on each synthetic data set, and the profile's methods in fresh
+worlds, and puts what they say beside the tables in `results/full`. Finished runs are kept in the results folder, so an
+interrupted replication goes on where it was. Writes `results/benchmarks/replicate.csv`.
+"""
+
+import argparse
+from dataclasses import replace
+
+import pandas as pd
+
+from tmtlib import common
+from tmtlib.analysis import importance, swap, truth, weights
+from tmtlib.common import write_atomic
+from tmtlib.paper import verdicts
+from tmtlib.study import runs
+from tmtlib.study.methods import family
+from tmtlib.study.study import REPORTED, Study, open_study
+
+COLUMNS = ["headline", "cell", "value", "low", "high", "n", "reading"]
+FIRST = 1000  # the first fresh seed and world; the study's are far below
+
+
+def fresh_study(seeds: int, device: str = "auto") -> Study:
+    """The reported study with so many seeds that it never used. Raises ValueError for none."""
+    if seeds < 2:
+        raise ValueError(f"{seeds} seeds; wanted at least 2, for an interval")
+    study = open_study(REPORTED, device=device)
+    profile = replace(study.profile, name="replicate", seeds=tuple(range(FIRST, FIRST + seeds)), family_seeds=None)
+    return replace(study, profile=profile)
+
+
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Headlines of `amw_differences.csv`: TMT+AMW minus TMT and minus each control, by data set and metric."""
+    cell = table["dataset"] + ", " + table["metric"] + ", minus " + table["before"]
+    return _rows("TMT+AMW minus another", cell, table, "difference", "verdict")
+
+
+def swapped(table: pd.DataFrame) -> pd.DataFrame:
+    """Headlines of `swap.csv`: learned weights minus 1/M in the same model."""
+    own = table[(table["method"] == "tmt_amw") & (table["replaced_by"] == "uniform") & (table["regime"] == "clean")]
+    return _rows("learned minus equal weights", own["dataset"] + ", " + own["metric"], own, "difference", "verdict")
+
+
+def readings(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Headlines of `worlds_agreement.csv`: rank correlation with the truth, and what a measure may be read as."""
+    rank = agreement[agreement["statistic"] == "spearman"].merge(
+        truth.readable(agreement)[["method", "measure", "readable"]], on=["method", "measure"]
+    )
+    return _rows("may be read as", rank["method"] + ", " + rank["measure"], rank, "value", "readable")
+
+
+def reach(table: pd.DataFrame) -> pd.DataFrame:
+    """Headlines of `weights_reach.csv`: the least and the greatest weight, of W at each rate."""
+    rows = table.assign(low=table["a_low"], high=table["a_high"], n=float("nan"), reading="")
+    return _rows("weights reach", rows["dataset"] + ", " + rows["method"], rows, "a_high", "reading")
+
+
+def _rows(headline: str, cell: pd.Series, table: pd.DataFrame, value: str, reading: str) -> pd.DataFrame:
+    """`COLUMNS`, from a table with low, high and n and columns of these names."""
+    renamed = table.rename(columns={value: "value", reading: "reading"}).assign(headline=headline, cell=cell)
+    return renamed[COLUMNS]
+
+
+def measured(study: Study, worlds: int) -> pd.DataFrame:
+    """`COLUMNS` of all headlines, from a study's runs and so many fresh worlds."""
+    device, jobs = study.device, study.profile.jobs
+    main, amw = family("main"), study.runs("tmt_amw")
+    rows = study.ensure(*main)
+    parts = [verdicts.gains(rows, before=b).assign(before=b) for b in main if b != "tmt_amw"]
+    inside = truth.runs_in_worlds(study, *study.profile.world_methods, worlds=range(FIRST, FIRST + worlds))
+    runs.ensure(inside, device, jobs)
+    table = importance.importance_table(inside, device, jobs)
+    agreement = truth.worlds_agreement(pd.concat([table, truth.oracle_importance(inside)], ignore_index=True))
+    found = gains(pd.concat(parts)), swapped(swap.summary(swap.by_seed(amw, device, jobs)))
+    return pd.concat([*found, readings(agreement), reach(weights.reach(amw))], ignore_index=True)
+
+
+def beside(reported: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
+    """Both, a row a headline and cell that both have: `COLUMNS` of each, and whether the reading is the same."""
+    both = reported.merge(fresh, on=["headline", "cell"], suffixes=("", "_fresh"))
+    return both.assign(same=both["reading"] == both["reading_fresh"])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.replicate", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20, help=f"fresh training seeds, from {FIRST} (20)")
+    parser.add_argument("--worlds", type=int, default=30, help=f"fresh synthetic worlds, from {FIRST} (30)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    chosen = parser.parse_args(argv)
+    folder = common.ROOT / "results" / REPORTED
+    made = {"amw_differences": gains, "swap": swapped, "worlds_agreement": readings, "weights_reach": reach}
+    reported = pd.concat([of(pd.read_csv(folder / f"{name}.csv")) for name, of in made.items()], ignore_index=True)
+    table = beside(reported, measured(fresh_study(chosen.seeds, chosen.device), chosen.worlds))
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_atomic(common.results_folder("benchmarks") / "replicate.csv", lambda file: file.write(text.encode()))
+    print(table.to_string(index=False, float_format="{:.4g}".format))
+    print(f"\n{table['same'].sum()} of {len(table)} readings are the same.")
+
+
+if __name__ == "__main__":
+    main()

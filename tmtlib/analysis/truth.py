@@ -83,8 +83,8 @@ def oracle_importance(todo: Sequence[Run]) -> pd.DataFrame:
 
 
 def runs_in_worlds(study: Study, *methods: str, worlds: Iterable[int] | None = None) -> list[Run]:
-    """One run a method and synthetic world of CMU-MOSI (their numbers; default: 0, 1, ..., as many as the profile says),
-    with the study's model, training and first seed."""
+    """One run a method and synthetic world of CMU-MOSI (numbers; default: 0, 1, ..., as many as the profile says), with
+    the study's model, training and first seed."""
     p = study.profile
     refs = [synthetic_ref("mosi", replace(p.world_size, world=w)) for w in worlds or range(p.worlds)]
     return [Run(ref, m, method_config(m, p.model), p.training, p.seeds[0]) for m in methods for ref in refs]

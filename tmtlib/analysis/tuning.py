@@ -5,14 +5,14 @@ two settings always change together (resolution IV), and the study's own setting
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 
 import pandas as pd
 
 from tmtlib.analysis.trivial_baselines import against_linear
 from tmtlib.data.loading import synthetic_ref
-from tmtlib.data.schema import DataRef, SyntheticSize, split_name
+from tmtlib.data.schema import DataRef, SyntheticSize
 from tmtlib.models.base import ModelConfig
 from tmtlib.models.late_fusion import LateFusionConfig
 from tmtlib.models.misa import MISAConfig
@@ -44,7 +44,7 @@ class Trial:
     def of(self, run: Run) -> Run:
         """The run with these settings. Raises ValueError where its model has no other size."""
         changes = {k: v for k, v in asdict(self).items() if k != "size" and v is not None}
-        model = run.model if self.size == "study" else other_size(run.model, split_name(run.data.name)[0])
+        model = run.model if self.size == "study" else other_size(run.model, run.data.name)
         return replace(run, model=model, training=replace(run.training, **changes))
 
 
@@ -56,7 +56,7 @@ def other_size(config: ModelConfig, dataset: str) -> ModelConfig:
     """MulT and MISA: as published for the data set (for one without published settings: those of CMU-MOSI), layers
     included. TMT and late fusion, for which none are: twice as wide. Raises ValueError for other models."""
     if isinstance(config, (MulTConfig, MISAConfig)):
-        kept = {"schedule": config.schedule, "compat": config.compat}
+        kept = {field.name: getattr(config, field.name) for field in fields(ModelConfig)} | {"compat": config.compat}
         try:
             return type(config).published(dataset, **kept)
         except ValueError:

@@ -196,9 +196,9 @@ def test_every_claim_names_what_it_was_judged_from():
     assert set(found["rules"]) == {f"v{facts.RULES_VERSION}, {facts.RULES_DATE}"}
     date.fromisoformat(facts.RULES_DATE)
     gain = found.loc["gain_mosi"]
-    assert gain["runs"] == "20 of tmt, tmt_amw, 10 seeds" and gain["data"] == "CMU-MOSI (synthetic)"
+    assert gain["runs"] == "20 runs of tmt, tmt_amw, 10 seeds" and gain["data"] == "CMU-MOSI (synthetic)"
     assert gain["numbers"] == "amw_differences.csv" and gain["trained"] == "2026-11-30"
-    assert found.loc["beats_fixed", "runs"] == "120 of tmt, tmt_amw, tmt_uniform, tmt_random, 10 seeds"
+    assert found.loc["beats_fixed", "runs"] == "120 runs of tmt, tmt_amw, tmt_uniform, tmt_random, 10 seeds"
     assert found.loc["interpretable", "data"] == "CH-SIMS (synthetic), CMU-MOSI (synthetic), synthetic worlds"
     read = found[found["judged_from"] == "reading"]
     assert (read.loc[["tmt_equal", "per_sample"], ["runs", "data", "trained"]] == "").all(axis=None)

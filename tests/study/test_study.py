@@ -1,8 +1,10 @@
 """What a study runs, and where it writes."""
 
 import json
+import os
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from tmtlib import common
@@ -10,6 +12,7 @@ from tmtlib.data.mmsa import write_mmsa
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.data.synthetic import generate
 from tmtlib.models.tmt import TMTConfig
+from tmtlib.study import runs
 from tmtlib.study.methods import METHODS, family, method_config, method_titles
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
@@ -107,3 +110,18 @@ def test_synthetic_data_in_a_file_stay_synthetic(own_results, tmp_path):
     rows = study.ensure("tmt")
     assert set(rows["source"]) == {"synthetic"}
     assert json.loads(study.provenance(rows))["data"][0]["source"] == "synthetic"
+
+
+def test_a_table_of_another_notebook_is_read_only_where_it_is_of_these_runs(smoke, capsys):
+    frame = pd.DataFrame({"dataset": ["mosi"], "source": "synthetic", "method": "tmt_amw", "n": 2})
+    path = smoke.save_table(frame, "scenes")
+    pd.testing.assert_frame_equal(smoke.table("scenes"), frame)
+    assert capsys.readouterr().out == ""
+    newest = max(runs.record_path(run).stat().st_mtime for run in smoke.runs("tmt_amw"))
+    os.utime(path, (newest - 1, newest - 1))
+    assert smoke.table("scenes").empty and "scenes.csv is older than the runs" in capsys.readouterr().out
+    for other in (frame.assign(dataset="mine"), frame.assign(source="real")):
+        smoke.save_table(other, "scenes")
+        assert smoke.table("scenes").empty and "scenes.csv is of other data" in capsys.readouterr().out
+    path.unlink()
+    assert smoke.table("scenes").empty and "scenes.csv is not there: run the notebook" in capsys.readouterr().out

@@ -270,3 +270,33 @@ def test_report_reads_back_brief_and_whole(own_results):
     assert report.read("smoke") == text and "SYNTHETIC" in text and "n = 5 seeds" in text
     brief = report.read("smoke", brief=True)
     assert "| gain_mosi" in brief and "n = 5 seeds" not in brief
+
+
+def test_what_is_judged_from_reading_synthetic_and_real_data_is_counted_apart():
+    judged = [("reading", "supported")] * 2 + [("synthetic", v) for v in ("not supported", "cannot tell", "withheld")]
+    judged += [("real", "no practical difference")]
+    claims = pd.DataFrame(judged, columns=["judged_from", "verdict"])
+    words = report.decided(claims)
+    assert (
+        "Judged from reading, 2 claims: 2 supported. Judged from synthetic data, 3 claims: 1 not supported, 1" in words
+    )
+    assert words.endswith("2 of 4 claims judged from runs are decided.")
+    old = claims.rename(columns={"judged_from": "source"}).replace("reading", "paper")
+    assert report.decided(old) == words, "as results of before have it"
+    assert report._tally(claims[2:]).endswith("1 cannot tell, 1 are withheld")
+
+
+def test_the_report_says_what_each_claim_was_judged_from(own_results):
+    rows = world(0.03, 0.001).assign(time="2026-11-30T10:00:00+00:00", commit="abc")
+    folder = own_results / "smoke"
+    folder.mkdir(parents=True)
+    claims = ledger.claims(rows, areas_of(rows), COST, {})
+    for name, frame in {"table1": tables.table1(rows), "claims": claims, "runs": rows}.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    text = report.write(folder)
+    basis = "Judged from 10 runs of tmt, tmt_amw, 5 seeds on CMU-MOSI (synthetic), trained by 2026-11-30 ("
+    assert (
+        f"{basis}amw_differences.csv)." in text
+        and "claims judged from runs are decided." in text
+        and " nan" not in text
+    )

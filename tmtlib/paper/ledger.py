@@ -201,7 +201,7 @@ def _basis(claim: Claim, rows: pd.DataFrame, measured: Tables) -> dict[str, str]
         named = {dataset for dataset, _ in facts.gain_cells(claim.rule)}
         mine = rows if not named or ":all:" in claim.rule else rows[rows["dataset"].isin(named)]
         mine = mine[mine["method"].isin(JUDGED.get(kind, (*PAIR, *CONTROLS)))]
-        text = f"{len(mine)} of {', '.join(mine['method'].unique())}, {mine['seed'].nunique()} seeds"
+        text = f"{len(mine)} runs of {', '.join(mine['method'].unique())}, {mine['seed'].nunique()} seeds"
         said, data, sources = [text] * (len(mine) > 0), mine, set(rows["source"])
         files = [name for name in FILES[kind] if name != "swap" or name in measured]
     else:

@@ -293,9 +293,28 @@ def test_synthetic_importance_sums_to_one(smoke):
 def test_costs_are_ratios(smoke):
     data = next(smoke.datasets())
     amw, plain = (method_config(m, smoke.profile.model) for m in ("tmt_amw", "tmt"))
-    assert costs.extra_parameters(amw, plain, data) == 3 * smoke.profile.model.width
-    extra = costs.extra_time(amw, plain, data, smoke.profile.training, "cpu", rounds=3, steps=1)
-    assert extra.n == 3 and -0.9 < extra.mean < 9
+    width = smoke.profile.model.width
+    cost = costs.beyond(amw, plain, data, smoke.profile.training, "cpu", rounds=3)
+    assert cost.parameters == 3 * width and cost.operations == 3 * 2 * width, "M d numbers; M k d products"
+    assert cost.share == pytest.approx(cost.operations / costs.operations(plain, data)) and 0 < cost.share < 0.01
+    assert cost.time.n == 3 and -0.9 < cost.time.mean < 9
+
+
+def test_operations_are_counts(smoke):
+    data, plain = next(smoke.datasets()), method_config("tmt", smoke.profile.model)
+    first, longer = costs.operations(plain, data), replace(plain, cross_layers=plain.cross_layers + 1)
+    assert costs.operations(plain, data) == first, "no clock"
+    d, inner, hidden = plain.width, plain.heads * plain.head_width, plain.cross_hidden
+    ends = [(6, 6), (6, 6)]  # (targets, sources): 6 shared tokens, and 2 of each modality
+    linear = sum(2 * (2 * q * d * inner + 2 * k * d * inner + 2 * q * d * hidden) for q, k in ends)
+    attention = sum(2 * 2 * q * k * inner for q, k in ends)
+    assert costs.operations(longer, data) - first == linear + attention
+    weighted = {
+        p: costs.operations(replace(plain, weighting="uniform", placement=p), data) for p in ("R1", "R1M", "R3")
+    }
+    assert weighted["R1"] - first == 6 * d and weighted["R1M"] - first == 12 * d
+    frames = sum(data.test.lengths[m][:32].sum() for m in MODALITIES) / 32
+    assert weighted["R3"] - first == pytest.approx(frames * d, abs=1)
 
 
 # --- Corruptions that would not mean what they say -------------------------------------------------------------------

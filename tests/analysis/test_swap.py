@@ -157,6 +157,13 @@ def test_the_summary_by_hand(monkeypatch):
     assert row["p"] == pytest.approx(stats.ttest_rel(mae["learned"], mae["replaced"]).pvalue)
     assert row["margin"] == margin("mosi", "mae") and row["n"] == 3 and row["utterances"] == 200
     assert table.loc["f1_5class", ["crossed_low", "crossed_high"]].isna().all()
+    assert row["p_below"] == 1 and row["practical"] == 0.02, "its gain is beyond half the printed one"
+    unused = judged_by_hand(monkeypatch, 1e-4)[1].loc["mae"]
+    error = unused["high"] - unused["difference"]
+    t = (unused["margin"] + unused["difference"]) / (error / stats.t.ppf(0.975, 2))
+    assert unused["p_below"] == pytest.approx(2 * stats.t.sf(t, 2), rel=1e-6), (
+        "of one cell with a p, as the others have none"
+    )
     assert table.columns[-1] == "rules" and (table["rules"] == RULES).all()
 
 

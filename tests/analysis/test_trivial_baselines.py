@@ -1,12 +1,14 @@
 """The comparison with linear models: chosen on validation, judged on test with intervals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tmtlib.analysis import trivial_baselines
 from tmtlib.data.loading import load, resolve
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.models.tmt import TMTConfig
+from tmtlib.paper import verdicts
 from tmtlib.study.runs import Record, Run
 from tmtlib.training.fit import Training
 
@@ -64,6 +66,25 @@ def test_verdicts_are_said_with_intervals_only(monkeypatch):
     level = against(monkeypatch, lambda seed: shuffled.astype(np.float32))
     assert level["single_verdict"] == level["ensemble_verdict"] == "ranks nothing"
     assert level["single_low"] < 0 < level["single_high"]
+
+
+def test_tmt_beats_the_constant_or_does_not(monkeypatch):
+    def row(prediction):
+        monkeypatch.setattr(
+            trivial_baselines,
+            "read_record",
+            lambda run: Record({}, {"test": prediction(run.seed)}, {"test": LABEL}, None),
+        )
+        return trivial_baselines.against_constant(tmt_runs()).iloc[0]
+
+    best, median = row(noisy(0.1)), np.median(load(REF).train.labels)
+    assert best["verdict"] == "beats" and (best["n_seeds"], best["n_utterances"]) == (3, 200)
+    assert best["constant_mae"] == pytest.approx(np.abs(median - LABEL).mean(), abs=1e-6)
+    assert best["difference"] == pytest.approx(best["mae"] - best["constant_mae"], abs=1e-6) and best["high"] < 0
+    assert row(lambda seed: -LABEL)["verdict"] == "does not beat"
+    nothing = row(lambda seed: np.full_like(LABEL, median + 0.01 * (seed - 1)))
+    assert nothing["verdict"] == "ranks nothing" and nothing["low"] < 0 < nothing["high"]
+    assert verdicts.unlearned(pd.DataFrame([nothing])) == {"sims"} and not verdicts.unlearned(pd.DataFrame([best]))
 
 
 def test_emotions_and_untrained_runs_are_refused(own_results):

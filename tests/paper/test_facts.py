@@ -20,7 +20,7 @@ mosei tmt     .5300 .5600 .4600
 mosei tmt_amw .5370 .5650 .4550
 """
 TEXT = Path(__file__).resolve().parents[3] / "shared" / "paper" / "amw_tmt_paper.txt"
-RULES = ("arithmetic", "noise", "learned_noise", "weights_static", "sharpness", "parameters")
+RULES = ("arithmetic", "measured", "noise", "learned_noise", "weights_static", "sharpness", "parameters")
 
 
 def test_table1_holds_each_printed_number_once():
@@ -133,6 +133,9 @@ def test_combined_verdict_needs_every_cell_and_one_decided_cell_defeats_it():
     assert verdicts.combined_verdict([yes, open_]) == verdicts.combined_verdict([]) == open_
     assert verdicts.combined_verdict([yes, open_, small]) == small
     assert verdicts.combined_verdict([yes, small, open_, no]) == no
+    hidden = "withheld"
+    assert verdicts.combined_verdict([yes, hidden, open_]) == hidden
+    assert verdicts.combined_verdict([hidden, small]) == small and verdicts.combined_verdict([no, hidden]) == no
     assert {yes, no, small, open_} < set(facts.VERDICTS)
 
 

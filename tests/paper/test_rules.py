@@ -5,9 +5,9 @@ import inspect
 
 import pytest
 
-from tmtlib.analysis import adaptation, attention, reliability, truth
+from tmtlib.analysis import adaptation, attention, reliability, swap, trivial_baselines, truth
 from tmtlib.common import digest
-from tmtlib.paper import audit, facts, verdicts
+from tmtlib.paper import audit, facts, ledger, verdicts
 from tmtlib.stats import statistics
 from tmtlib.study.provenance import _plain
 
@@ -15,6 +15,7 @@ from tmtlib.study.provenance import _plain
 DIGESTS = {
     (1, "2026-11-25"): "948b4940c917336df5491c2ff35f8786a8a35dcef6bb8f8b7ca40e5f3a30d904",
     (2, "2026-11-26"): "53fa2de9badd226158142b8ab0b3eda26a50cbec85c8002a9454bacab387f8e3",
+    (3, "2026-11-26"): "2346b651a93648d286706c7f628f48c4652fd4254747c81da8384335cc2d5136",
 }
 DATA = "CONFIDENCE ALPHA LEAST PRINTED_SHARE PRACTICAL PRACTICAL_MAE CMU CONTROLS OUR_METRICS MUTUAL_BLOCKS".split()
 JUDGING = {
@@ -22,8 +23,11 @@ JUDGING = {
     attention: "table",
     reliability: "follows",
     truth: "readable",
-    verdicts: "margin practical_margin interval_verdict _has_width combined_verdict claims gain_verdicts gain_cells "
-    "noise_verdicts sharpness_verdict judged gains family_gains noise_gains _compared _tested _within _overhead",
+    swap: "summary",
+    trivial_baselines: "against_constant",
+    verdicts: "margin practical_margin interval_verdict _has_width combined_verdict unlearned withhold gain_verdicts "
+    "gain_cells noise_verdicts sharpness_verdict judged gains family_gains noise_gains _compared _tested _within",
+    ledger: "claims overhead findings follows_truth names_carrier held_weight_costs focus _around",
     audit: "counts utterance_gains mcnemar_bound improvement column_coincidence arithmetic_verdicts _computed "
     "_earlier_methods",
     facts: "gain_cells table1_value",
@@ -40,9 +44,10 @@ def sources() -> dict[str, str]:
 def rules_digest(texts: dict[str, str] | None = None) -> str:
     """SHA-256 of the rules as data and of the judging functions' syntax trees, without docstrings and comments."""
     trees = {name: _plain(ast.parse(text)) for name, text in (texts or sources()).items()}
-    rules = {claim.key: claim.rule for claim in facts.CLAIMS}
+    rules = {claim.key: (claim.rule, claim.measured) for claim in facts.CLAIMS}
     margins = {d: {m: verdicts.margin(d, m) for m in facts.METRICS} for d in facts.DATASETS}
     data = {name: getattr(verdicts, name) for name in DATA}
+    data |= {name: getattr(ledger, name) for name in ("WORLDS", "SLOPE", "SLIGHT")}
     return digest({"data": data, "rules": rules, "margins": margins, "better": facts.BETTER, "trees": trees})
 
 

@@ -1,6 +1,5 @@
 """Synthetic worlds, in which the truth is known, get no wrong verdict in at least 95 of 100 draws each."""
 
-from datetime import date
 from itertools import product
 
 import numpy as np
@@ -8,7 +7,6 @@ import pandas as pd
 import pytest
 
 from tmtlib.paper import facts, verdicts
-from tmtlib.stats.statistics import Interval
 
 DRAWS, ENOUGH = 100, 95
 SPREAD = 0.012  # sd of what a seed has in common, about as published (paper/seed_noise.toml)
@@ -227,12 +225,50 @@ def test_one_data_set_supports_nothing_that_is_said_of_several(datasets, verdict
     assert verdicts.judged(compared, "amw_gain:mosi:all") == "supported", "of one data set it may"
 
 
-def test_every_row_states_the_version_and_date_of_the_rules():
-    rows = world(np.random.default_rng(3), {"tmt_amw": 2}, noise=0.2)
-    areas = rows.rename(columns={"mae": "area"}).assign(modality="all")
-    table = verdicts.claims(rows, areas, 384, Interval(0.02, 0.01, 0.03, 15))
-    assert set(table["rules"]) == {f"v{facts.RULES_VERSION}, {facts.RULES_DATE}"}
-    date.fromisoformat(facts.RULES_DATE)
+def swapped(rows: pd.DataFrame, gain: float, verdict: str) -> pd.DataFrame:
+    """As `swap.summary`: a cell a data set and metric, with uniform weights; refuted ones of others, not judged."""
+    cells = verdicts.gains(rows)[["dataset", "source", "metric"]]
+    cells = cells.assign(method="tmt_amw", replaced_by="uniform", regime="clean", difference=gain, verdict=verdict)
+    cells = cells.assign(low=gain - 1e-4, high=gain + 1e-4)
+    other = cells.assign(method="tmt_gated", verdict="not supported")
+    return pd.concat([cells, other, cells.assign(replaced_by="mean", verdict="not supported")])
+
+
+def test_claims_of_learning_fall_where_the_swap_test_shows_that_the_values_bring_nothing(helps):
+    found = verdicts.gain_verdicts(helps, swapped(helps, 0.0, "not supported"))
+    assert {found[key][0] for key in LEARNED} == {"not supported"}
+    assert {found[key][0] for key in set(GAINS) - LEARNED} == {"supported"}, "others do not say where a gain is from"
+    words = found["weighting_helps"][1]
+    assert "Swap test, learned weights minus 1/3 in the trained model: CH-SIMS (synthetic) Acc-5 +0.0000" in words
+    assert "By it: a gain is supported in 0 of 3, not supported in 3, no practical" in words
+    for verdict in ("supported", "cannot tell", "no practical difference"):  # refutes, but decides nothing else
+        found = verdicts.gain_verdicts(helps, swapped(helps, 0.1, verdict))
+        assert {found[key][0] for key in GAINS} == {"supported"}
+    one = swapped(helps, 0.1, "supported")
+    one.loc[(one["dataset"] == "sims") & (one["metric"] == "f1_5class"), "verdict"] = "not supported"
+    found = verdicts.gain_verdicts(helps, one)
+    assert found["sims_finer"][0] == found["beats_fixed"][0] == "not supported"
+    assert found["single_sentence"][0] == found["weighting_helps"][0] == "supported", "of cells that it does not name"
+
+
+def test_verdicts_are_withheld_where_tmt_learned_nothing(helps):
+    against = pd.DataFrame(
+        {
+            "dataset": ["mosi", "sims", "mosei", "sims"],
+            "method": ["tmt", "tmt", "tmt", "tmt_amw"],
+            "verdict": ["beats", "ranks nothing", "does not beat", "beats"],
+        }
+    )
+    assert verdicts.unlearned(against) == {"sims", "mosei"}
+    found = verdicts.gain_verdicts(helps, withheld={"sims"})
+    assert {found[key][0] for key in ("gain_sims", "sims_finer", "gain_everywhere", "beats_fixed")} == {"withheld"}
+    assert found["gain_mosi"][0] == found["single_sentence"][0] == "supported"
+    hurts = verdicts.gain_verdicts(world(np.random.default_rng(0), {"tmt_amw": -2}, 0.3), withheld={"sims"})
+    assert hurts["gain_everywhere"][0] == "not supported", "other data sets refute it"
+    areas = helps.rename(columns={"mae": "area"}).assign(modality="all")
+    assert verdicts.noise_verdicts(areas, {"mosi"})["noise_robust"][0] == "withheld"
+    cells = pd.DataFrame({"dataset": ["sims", "sims"], "verdict": ["supported", ""]})
+    assert verdicts.withhold(cells, {"sims"})["verdict"].tolist() == ["withheld", ""]
 
 
 def test_the_blocks_are_those_of_the_model():

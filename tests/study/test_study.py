@@ -1,9 +1,11 @@
 """What a study runs, and where it writes."""
 
 import json
+import os
 from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tmtlib import common
@@ -12,7 +14,7 @@ from tmtlib.data.mmsa import write_mmsa
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.data.synthetic import generate
 from tmtlib.models.tmt import TMTConfig
-from tmtlib.study import cache
+from tmtlib.study import cache, runs
 from tmtlib.study.methods import METHODS, family, method_config, method_titles
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
@@ -154,3 +156,18 @@ def test_reported_tables_are_those_of_the_same_data(own_results, monkeypatch):
         (folder / "provenance.json").write_text(json.dumps({"data": cards}))
         assert study.reported("claims").to_dict("records") == [{"claim": "a", "n": value}]
         assert study.reported("other") is None and open_study("smoke").reported("claims") is None, "no mosei"
+
+
+def test_a_table_of_another_notebook_is_read_only_where_it_is_of_these_runs(smoke, capsys):
+    frame = pd.DataFrame({"dataset": ["mosi"], "source": "synthetic", "method": "tmt_amw", "n": 2})
+    path = smoke.save_table(frame, "scenes")
+    pd.testing.assert_frame_equal(smoke.table("scenes"), frame)
+    assert capsys.readouterr().out == ""
+    newest = max(runs.record_path(run).stat().st_mtime for run in smoke.runs("tmt_amw"))
+    os.utime(path, (newest - 1, newest - 1))
+    assert smoke.table("scenes").empty and "scenes.csv is older than the runs" in capsys.readouterr().out
+    for other in (frame.assign(dataset="mine"), frame.assign(source="real")):
+        smoke.save_table(other, "scenes")
+        assert smoke.table("scenes").empty and "scenes.csv is of other data" in capsys.readouterr().out
+    path.unlink()
+    assert smoke.table("scenes").empty and "scenes.csv is not there: run the notebook" in capsys.readouterr().out

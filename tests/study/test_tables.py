@@ -7,7 +7,7 @@ from scipy import stats
 
 from tmtlib.analysis import trivial_baselines
 from tmtlib.data.loading import load
-from tmtlib.paper import facts, verdicts
+from tmtlib.paper import facts, ledger, verdicts
 from tmtlib.stats.statistics import Interval
 from tmtlib.study import report, tables
 
@@ -196,6 +196,9 @@ def everywhere(gain: float, spread: float) -> pd.DataFrame:
     return pd.concat([world(gain, spread, dataset=d) for d in facts.DATASETS], ignore_index=True)
 
 
+COST = ledger.Cost(384, 768, 1e-4, Interval(0.02, 0.01, 0.03, 15))
+
+
 def areas_of(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(modality="all").rename(columns={"mae": "area"})
 
@@ -206,39 +209,24 @@ def areas_of(rows: pd.DataFrame) -> pd.DataFrame:
 )
 def test_gain_claims_follow_the_runs(gain, spread, verdict):
     rows = everywhere(gain, spread)
-    found = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15)).set_index("claim")
+    found = ledger.claims(rows, areas_of(rows), COST, {}).set_index("claim")
     for claim in ("gain_everywhere", "gain_sims", "gain_mosi", "gain_mosei", "noise_robust"):
         assert found.loc[claim, "verdict"] == verdict
-        assert found.loc[claim, "source"] == "synthetic" and "n = 5 seeds" in found.loc[claim, "evidence"]
+        assert found.loc[claim, "judged_from"] == "synthetic" and "n = 5 seeds" in found.loc[claim, "evidence"]
     assert len(found) == len(facts.CLAIMS), "all claims, as all their data sets are there"
-    assert list(found.reset_index().columns) == verdicts.COLUMNS and set(found["verdict"]) <= set(facts.VERDICTS)
+    assert list(found.reset_index().columns) == ledger.COLUMNS and set(found["verdict"]) <= set(facts.VERDICTS)
 
 
 @pytest.mark.parametrize("dataset", ["sims", "mosi", "mosi_glove_covarep"])
 def test_every_claim_about_the_data_at_hand_has_one_row_and_evidence(dataset):
     rows = world(0.03, 0.001, dataset=dataset)
-    found = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15)).set_index("claim")
+    found = ledger.claims(rows, areas_of(rows), COST, {}).set_index("claim")
     named = {c.key: c.rule.split(":")[1] for c in facts.CLAIMS if facts.gain_cells(c.rule)}
     elsewhere = {key for key, data in named.items() if data not in ("all", dataset)}
     assert {"gain_mosei"} <= elsewhere and len(elsewhere) in (4, 7)
     assert found.index.tolist() == [c.key for c in facts.CLAIMS if c.key not in elsewhere]
     assert (found["evidence"].str.len() > 10).all()
     assert found.loc["audio_anecdote", "verdict"] == "impossible as written"
-
-
-@pytest.mark.parametrize(
-    ("parameters", "extra", "verdict"),
-    [
-        (384, Interval(0.02, 0.01, 0.03, 9), "supported"),
-        (384, Interval(0.0, -0.01, 0.01, 9), "cannot tell"),
-        (384, Interval(-0.02, -0.03, -0.01, 9), "not supported"),
-        (0, Interval(0.02, 0.01, 0.03, 9), "not supported"),
-    ],
-)
-def test_overhead_claim(parameters, extra, verdict):
-    rows = world(0, 0.01)
-    found = verdicts.claims(rows, areas_of(rows), parameters, extra).set_index("claim")
-    assert found.loc["overhead", "verdict"] == verdict
 
 
 def test_failed_or_missing_seed_leaves_no_verdict():
@@ -251,14 +239,13 @@ def test_failed_or_missing_seed_leaves_no_verdict():
 
 
 def test_evidence_says_whose_data_it_is():
-    extra = Interval(0.02, 0.01, 0.03, 15)
     for dataset, source, words in [
         ("mosi", "synthetic", "Synthetic data. "),
         ("mine", "real", "Other data than the paper's. "),
         ("mosi", "real", "AMW minus TMT"),
     ]:
         rows = world(0.03, 0.001, dataset=dataset).assign(source=source)
-        found = verdicts.claims(rows, areas_of(rows), 384, extra).set_index("claim")
+        found = ledger.claims(rows, areas_of(rows), COST, {}).set_index("claim")
         assert found.loc["gain_everywhere", "evidence"].startswith(words)
 
 
@@ -270,7 +257,7 @@ def test_gains_pair_seeds_whatever_the_order_of_rows():
 
 def test_report_reads_back_brief_and_whole(own_results):
     rows = world(0.03, 0.001)
-    claims = verdicts.claims(rows, areas_of(rows), 384, Interval(0.02, 0.01, 0.03, 15))
+    claims = ledger.claims(rows, areas_of(rows), COST, {})
     with pytest.raises(FileNotFoundError, match="run the study first: tmt run --profile smoke"):
         report.read("smoke")
     (own_results / "smoke").mkdir(parents=True)
@@ -283,3 +270,33 @@ def test_report_reads_back_brief_and_whole(own_results):
     assert report.read("smoke") == text and "SYNTHETIC" in text and "n = 5 seeds" in text
     brief = report.read("smoke", brief=True)
     assert "| gain_mosi" in brief and "n = 5 seeds" not in brief
+
+
+def test_what_is_judged_from_reading_synthetic_and_real_data_is_counted_apart():
+    judged = [("reading", "supported")] * 2 + [("synthetic", v) for v in ("not supported", "cannot tell", "withheld")]
+    judged += [("real", "no practical difference")]
+    claims = pd.DataFrame(judged, columns=["judged_from", "verdict"])
+    words = report.decided(claims)
+    assert (
+        "Judged from reading, 2 claims: 2 supported. Judged from synthetic data, 3 claims: 1 not supported, 1" in words
+    )
+    assert words.endswith("2 of 4 claims judged from runs are decided.")
+    old = claims.rename(columns={"judged_from": "source"}).replace("reading", "paper")
+    assert report.decided(old) == words, "as results of before have it"
+    assert report._tally(claims[2:]).endswith("1 cannot tell, 1 are withheld")
+
+
+def test_the_report_says_what_each_claim_was_judged_from(own_results):
+    rows = world(0.03, 0.001).assign(time="2026-11-30T10:00:00+00:00", commit="abc")
+    folder = own_results / "smoke"
+    folder.mkdir(parents=True)
+    claims = ledger.claims(rows, areas_of(rows), COST, {})
+    for name, frame in {"table1": tables.table1(rows), "claims": claims, "runs": rows}.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    text = report.write(folder)
+    basis = "Judged from 10 runs of tmt, tmt_amw, 5 seeds on CMU-MOSI (synthetic), trained by 2026-11-30 ("
+    assert (
+        f"{basis}amw_differences.csv)." in text
+        and "claims judged from runs are decided." in text
+        and " nan" not in text
+    )

@@ -21,9 +21,9 @@ from tmtlib.data.schema import FAMILY_RANGE, Dataset
 from tmtlib.models.amw import AMW
 from tmtlib.models.base import Model
 from tmtlib.paper.facts import BETTER
-from tmtlib.paper.verdicts import OUR_METRICS, RULES, interval_verdict, margin
+from tmtlib.paper.verdicts import OUR_METRICS, RULES, interval_verdict, margin, practical_margin
 from tmtlib.stats.metrics import classes5, evaluate
-from tmtlib.stats.statistics import adjusted_p, hierarchical_bootstrap, over_seeds, paired_p
+from tmtlib.stats.statistics import adjusted_p, hierarchical_bootstrap, over_seeds, paired_p, t_tests
 from tmtlib.study import cache
 from tmtlib.study.runs import Run, load_model, read_record
 from tmtlib.training.fit import predict
@@ -91,7 +91,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     Columns: `KEYS`, learned and replaced (means over seeds), difference (learned - replaced), low and high (95 % t
     interval over seeds), crossed_low and crossed_high (95 % bootstrap over seeds and utterances at once; NaN for F1), n
     (seeds), utterances, p (paired t test), p_adjusted (Benjamini-Hochberg over a method's data sets and metrics),
-    margin (`verdicts.margin`), verdict (of "better", by the outermost bounds of both intervals) and rules.
+    margin and practical (`verdicts.margin`, `practical_margin`), p_below (twice the one-sided p of the t test against a
+    gain of margin, adjusted likewise), verdict (of "better", by the outermost bounds of both intervals) and rules.
     """
     table = over_seeds(rows, KEYS, "learned", "replaced", skipna=False).drop(columns=["low", "high", "pairs"])
     table, groups = table.rename(columns=NAMES), [group for _, group in rows.groupby(KEYS, sort=False)]
@@ -100,11 +101,19 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     table["p"] = [paired_p(group["learned"], group["replaced"]) for group in groups]
     table["p_adjusted"] = table.groupby(KEYS[2:5])["p"].transform(adjusted_p)
     table["margin"] = [margin(c.dataset, PAPER_METRICS[c.metric]) for c in table.itertuples()]
+    table["practical"] = [practical_margin(c.dataset, PAPER_METRICS[c.metric]) for c in table.itertuples()]
+    better = {column: BETTER[name] for column, name in PAPER_METRICS.items()}
+    error = [group["difference"].std() / len(group) ** 0.5 for group in groups]
+    gain = table["metric"].map(better) * table["difference"] - table["margin"]
+    table["p_below"] = np.where(gain >= 0, 1, t_tests(gain, error, table["n"] - 1).p)
+    table["p_below"] = table.groupby(KEYS[2:5])["p_below"].transform(adjusted_p)
     known = table["low"].notna()  # one seed has no interval over seeds, and no verdict
     low, high = (table[[end, f"crossed_{end}"]] for end in ("low", "high"))
     bounds = table.assign(low=low.min(axis=1).where(known), high=high.max(axis=1).where(known)).itertuples()
-    better = {column: BETTER[name] for column, name in PAPER_METRICS.items()}
-    verdicts = [interval_verdict(c.low, c.high, better[c.metric], c.p_adjusted, c.margin) for c in bounds]
+    verdicts = [
+        interval_verdict(c.low, c.high, better[c.metric], c.p_adjusted, c.margin, c.practical, c.p_below)
+        for c in bounds
+    ]
     return table.assign(verdict=verdicts, rules=RULES)
 
 

@@ -66,12 +66,41 @@ def against_linear(todo: Sequence[Run]) -> pd.DataFrame:
     beat" (low > 0: worse), else "ranks nothing". Errors are in label units, for family sims of clipped values.
     Raises FileNotFoundError for an untrained run, ValueError for runs of the task "emotions" and for NaN predictions.
     """
+    return pd.DataFrame([_against_linear(runs) for runs in _grouped(todo)])
+
+
+def _grouped(todo: Sequence[Run]) -> list[list[Run]]:
+    """The runs by data and method."""
     groups: dict[tuple, list[Run]] = {}
     for run in todo:
         if run.model.task == "emotions":
             raise ValueError(f"{run.method} predicts emotions; wanted runs that predict sentiment")
         groups.setdefault((run.data, run.method), []).append(run)
-    return pd.DataFrame([_against_linear(runs) for runs in groups.values()])
+    return list(groups.values())
+
+
+def _test_values(runs: list[Run], data: Dataset) -> np.ndarray:
+    """Test predictions (seeds, N), as in MAE."""
+    values = np.stack([read_record(run).predictions["test"] for run in runs])
+    return np.clip(values, *data.card.label_range) if data.card.family == "sims" else values
+
+
+def against_constant(todo: Sequence[Run]) -> pd.DataFrame:
+    """Finished runs against the training labels' median: one row a data set and method. Columns: dataset, source,
+    method, n_seeds, n_utterances, mae (mean over seeds), constant_mae; difference (mae - constant_mae), low and high
+    (95 %, `hierarchical_bootstrap` over utterances and seeds); verdict: "beats" (high < 0), "does not beat" (low > 0),
+    else "ranks nothing". Errors as in `against_linear`; raises as it does."""
+    rows = []
+    for runs in _grouped(todo):
+        data = load(runs[0].data)
+        errors = np.abs(_test_values(runs, data) - data.test.labels)
+        constant = np.abs(np.clip(np.median(data.train.labels), *data.card.label_range) - data.test.labels)
+        mean, low, high, _ = hierarchical_bootstrap(errors, np.broadcast_to(constant, errors.shape))
+        verdict = "beats" if high < 0 else "does not beat" if low > 0 else "ranks nothing"
+        row = (data.card.name, data.card.source, runs[0].method, *errors.shape, errors.mean(), constant.mean())
+        rows.append((*row, mean, low, high, verdict))
+    names = "dataset source method n_seeds n_utterances mae constant_mae difference low high verdict"
+    return pd.DataFrame(rows, columns=names.split())
 
 
 def _against_linear(runs: list[Run]) -> dict:
@@ -85,9 +114,7 @@ def _against_linear(runs: list[Run]) -> dict:
     row = {"dataset": card.name, "source": card.source, "method": runs[0].method}
     row |= {"n_seeds": len(runs), "n_utterances": len(label), "linear": best, "linear_valid_mae": valid_mae[best]}
     row |= {"linear_mae": mean, "linear_low": low, "linear_high": high}
-    values = np.stack([read_record(run).predictions["test"] for run in runs])
-    if card.family == "sims":  # as in its MAE
-        values = np.clip(values, *card.label_range)
+    values = _test_values(runs, data)
     for name, p in {"single": values, "ensemble": values.mean(0, keepdims=True)}.items():
         errors = np.abs(p - label)
         mean, low, high, _ = hierarchical_bootstrap(errors, np.broadcast_to(error, errors.shape))

@@ -21,10 +21,10 @@ DATASETS = ("sims", "mosi", "mosei")  # the order of the paper's Table 1
 METHODS = ("tmt", "tmt_amw")
 METRICS = ("acc5", "f1", "mae")
 BETTER = {m: -1 if m in LOWER_IS_BETTER else 1 for m in METRICS}  # the sign of an improvement
-RULES_VERSION = 2  # of the rules that give verdicts (paper/verdicts.py)
+RULES_VERSION = 3  # of the rules that give verdicts (paper/verdicts.py)
 RULES_DATE = "2026-11-26"  # of the last change of a rule or threshold
 RULES = f"v{RULES_VERSION}, {RULES_DATE}"  # as tables of verdicts state it
-VERDICTS = ("supported", "not supported", "no practical difference", "cannot tell", "impossible as written")
+VERDICTS = "supported,not supported,no practical difference,cannot tell,withheld,impossible as written".split(",")
 
 # The paper's names of our metrics. Its F1 is not defined; by its size it is one of the two 5-class F1
 PAPER_METRICS = {"acc5": "acc5", "f1_5class": "f1", "f1_5class_swapped": "f1", "mae": "mae"}
@@ -58,7 +58,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper, with criteria for and against; kinds and rules: see claims.toml."""
+    """One claim of the paper, with criteria for and against; kinds, rules and measured tables: see claims.toml."""
 
     key: str
     quote: str
@@ -67,6 +67,7 @@ class Claim:
     rule: str
     supports: str
     contradicts: str
+    measured: tuple[str, ...] = ()
 
 
 def read_toml(name: str) -> dict:
@@ -80,7 +81,8 @@ REPRINTED = tuple(c for c in _CELLS if c.place != "Table 1")  # the same accurac
 _VALUES = {(c.dataset, c.method, c.metric): c.value for c in TABLE1}
 
 _CRITERIA = read_toml("claims.toml")["criteria"]  # by rule, for claims that do not state their own
-CLAIMS = tuple(Claim(**_CRITERIA.get(c["rule"].split(":")[0], {}) | c) for c in read_toml("claims.toml")["claim"])
+_CLAIMS = [c | {"measured": tuple(c.get("measured", ()))} for c in read_toml("claims.toml")["claim"]]
+CLAIMS = tuple(Claim(**_CRITERIA.get(c["rule"].split(":")[0], {}) | c) for c in _CLAIMS)
 SETTINGS = tuple(Setting(**s) for s in read_toml("settings.toml")["setting"])
 SETTINGS += tuple(Setting(name, None) for name in read_toml("settings.toml")["not_stated"])
 

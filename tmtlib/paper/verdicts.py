@@ -1,11 +1,11 @@
-"""Rules that turn evidence into verdicts, and a verdict for each claim of the paper.
+"""Rules that turn evidence from runs into verdicts; `tmtlib.paper.ledger` has a verdict for each claim of the paper.
 
 Rules are fixed before the runs they judge: whoever changes a rule or threshold raises `facts.RULES_VERSION`, sets its
 date, and makes new runs.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from tmtlib.paper import audit, facts
 from tmtlib.paper.facts import RULES
 from tmtlib.stats import statistics
 from tmtlib.stats.metrics import LABELS
-from tmtlib.stats.statistics import Interval
 
 CONFIDENCE = 0.95  # of the t interval of paired seed differences
 ALPHA = 0.05  # for the Benjamini-Hochberg adjusted p over all (data set, metric) cells
@@ -27,7 +26,6 @@ PRACTICAL_MAE = 0.01  # where labels do not reach from -3 to 3 (`CMU`)
 CMU = ("mosi", "mosei")  # data sets whose names begin so have labels from -3 to 3
 CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random weights"}  # weights that are not learned
 
-COLUMNS = ["claim", "quote", "place", "verdict", "evidence", "source", "rules"]
 CELL_COLUMNS = "dataset source metric better difference sd n margin practical".split()
 GAIN_COLUMNS = (
     "dataset source metric difference low high n p p_adjusted p_below sd d_z mde seeds_needed margin practical verdict"
@@ -89,69 +87,67 @@ def _has_width(low: float, high: float) -> bool:
 def combined_verdict(verdicts: Iterable[str]) -> str:
     """Over cells that a claim names together: the first of these that one has; supported needs all, none is open.
 
-    not supported, no practical difference, cannot tell, supported.
+    not supported, no practical difference, withheld, cannot tell, supported.
     """
     distinct = set(verdicts) or {"cannot tell"}
-    return next(v for v in ("not supported", "no practical difference", "cannot tell", "supported") if v in distinct)
+    order = "not supported", "no practical difference", "withheld", "cannot tell", "supported"
+    return next(v for v in order if v in distinct)
 
 
-def claims(
-    rows: pd.DataFrame,
-    areas: pd.DataFrame,
-    extra_parameters: int,
-    extra_time: Interval,
-    attention: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Claims with a verdict. Columns: claim, quote, place, verdict, evidence, source ("paper", "synthetic" or "real"),
-    rules. Claims about a data set that `rows` have no runs of TMT and TMT+AMW on are left out: other data do not bear
-    on them.
-
-    Args:
-        rows: one row a run of "tmt", "tmt_amw" and, where they ran, `CONTROLS`, as `study.runs.ensure` returns them.
-        areas: area under the noise curves of the same runs, see `analysis.robustness.area_under_curve`.
-        extra_parameters, extra_time: of TMT+AMW beyond TMT, see `analysis.costs`.
-        attention: attention entropy of the same runs, see `analysis.attention.table`; None: cannot tell.
-    """
-    by_rule = {"sharpness": sharpness_verdict(attention), "parameters": _overhead(extra_parameters, extra_time)}
-    from_runs = {c.key: by_rule[c.rule] for c in facts.CLAIMS if c.rule in by_rule}
-    from_runs |= gain_verdicts(rows) | noise_verdicts(areas)
-    judgements = {key: (*judgement, rows["source"].iloc[0]) for key, judgement in from_runs.items()}
-    judgements |= {c.claim: (c.verdict, c.evidence, "paper") for c in audit.arithmetic_verdicts().itertuples()}
-    table = [(c.key, c.quote, c.place, *judgements[c.key], RULES) for c in facts.CLAIMS if c.key in judgements]
-    return pd.DataFrame(table, columns=COLUMNS)
+def unlearned(against: pd.DataFrame) -> frozenset[str]:
+    """Data sets on which TMT does not surely beat the training median: of `analysis.trivial_baselines.against_constant`
+    rows with dataset, method and verdict, those of "tmt" that are not "beats"."""
+    return frozenset(against.loc[(against["method"] == "tmt") & (against["verdict"] != "beats"), "dataset"])
 
 
-def gain_verdicts(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Verdict and evidence of each "amw_gain" or "learned_gain" claim about data sets of `rows`, by key."""
-    at_hand = {key: cells for key, cells in gain_cells(rows).items() if len(cells["tmt"])}
+def withhold(cells: pd.DataFrame, datasets: Collection[str]) -> pd.DataFrame:
+    """Cells with dataset and verdict; any verdict on one of these (`unlearned`) data sets becomes "withheld"."""
+    hidden = cells["dataset"].isin(datasets) & (cells["verdict"] != "")
+    return cells.assign(verdict=cells["verdict"].mask(hidden, "withheld"))
+
+
+def gain_verdicts(
+    rows: pd.DataFrame, swap: pd.DataFrame | None = None, withheld: Collection[str] = ()
+) -> dict[str, tuple[str, str]]:
+    """Verdict and evidence of each "amw_gain" or "learned_gain" claim about data sets of `rows`, by key; see
+    `gain_cells`."""
+    at_hand = {key: cells for key, cells in gain_cells(rows, swap, withheld).items() if len(cells["tmt"])}
     rules = {claim.key: claim.rule for claim in facts.CLAIMS}
     return {key: (judged(cells, rules[key]), _evidence(cells)) for key, cells in at_hand.items()}
 
 
-def gain_cells(rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
-    """The cells of `gains` of each such claim, by key and by the method that TMT+AMW is compared with."""
+def gain_cells(
+    rows: pd.DataFrame, swap: pd.DataFrame | None = None, withheld: Collection[str] = ()
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """The cells of `gains` of each such claim, by key and by the method that TMT+AMW is compared with; "swap": itself
+    with uniform weights (of `swap`, see `analysis.swap.summary`). withheld: `unlearned` data sets."""
     compared = {before: gains(rows, before=before) for before in ("tmt", *CONTROLS)}
+    if swap is not None and len(swap):
+        ours = (swap["method"] == "tmt_amw") & (swap["replaced_by"] == "uniform") & (swap["regime"] == "clean")
+        compared["swap"] = swap[ours]
+    compared = {before: withhold(frame, withheld) for before, frame in compared.items()}
     rules = {claim.rule for claim in facts.CLAIMS if facts.gain_cells(claim.rule)}
     by_rule = {rule: {before: _within(frame, rule) for before, frame in compared.items()} for rule in rules}
     return {claim.key: by_rule[claim.rule] for claim in facts.CLAIMS if claim.rule in rules}
 
 
-def noise_verdicts(areas: pd.DataFrame) -> dict[str, tuple[str, str]]:
+def noise_verdicts(areas: pd.DataFrame, withheld: Collection[str] = ()) -> dict[str, tuple[str, str]]:
     """As `gain_verdicts` for "noise" and "learned_noise" claims, from areas under noise curves."""
-    compared = {before: noise_gains(areas, before=before) for before in ("tmt", *CONTROLS)}
+    compared = {b: withhold(noise_gains(areas, before=b), withheld) for b in ("tmt", *CONTROLS)}
     ruled = (c for c in facts.CLAIMS if c.rule in ("noise", "learned_noise"))
     return {c.key: (judged(compared, c.rule), _evidence(compared)) for c in ruled}
 
 
-def sharpness_verdict(attention: pd.DataFrame | None) -> tuple[str, str]:
-    """Verdict and evidence on sharper attention with AMW, in both halves of the mutual transformer on every data set.
+def sharpness_verdict(attention: pd.DataFrame | None, blocks: tuple[str, ...] = MUTUAL_BLOCKS) -> tuple[str, str]:
+    """Verdict and evidence on sharper attention with AMW, in all `blocks` (both halves of the mutual transformer) on
+    every data set; attention: as `analysis.attention.table` gives it.
 
     Cannot tell without measurements, where a control is as sharp or was not run, and for a single data set.
     """
     if attention is None or not len(attention):
         return "cannot tell", "No attention distribution, entropy or map is printed, and none was measured here."
-    in_mutual = attention["block"].isin(MUTUAL_BLOCKS) & (attention["regime"] == "clean")
-    measured = attention[in_mutual & attention["difference"].notna()]
+    wanted = attention["block"].isin(blocks) & (attention["regime"] == "clean")
+    measured = attention[wanted & attention["difference"].notna()]
     cells = measured[measured["method"] == "tmt_amw"]
     if cells.empty:
         return "cannot tell", "Attention was measured, but not both with and without AMW."
@@ -175,12 +171,15 @@ def _half(cell: NamedTuple) -> str:
 
 
 def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
-    """One verdict over all cells; "learned_..." rules also need a gain over each control (not run: cannot tell)."""
+    """One verdict over all cells; "learned_..." rules also need a gain over each control (not run: cannot tell), and
+    are not supported where "swap" shows that the learned values bring none of half the printed size."""
     verdicts = list(compared["tmt"]["verdict"])
     for control in CONTROLS if rule.startswith("learned") else ():
         verdicts += list(compared[control]["verdict"])
         if len(compared[control]) != len(compared["tmt"]):
             verdicts.append("cannot tell")
+    if rule.startswith("learned") and "swap" in compared:
+        verdicts += [v for v in compared["swap"]["verdict"] if v == "not supported"]
     if ":all:" in rule and compared["tmt"]["dataset"].nunique() < 2:
         verdicts.append("cannot tell")  # one data set cannot support what is said of several
     return combined_verdict(verdicts)
@@ -296,7 +295,11 @@ def _evidence(compared: Mapping[str, pd.DataFrame]) -> str:
         if names:
             parts.append(f"{title}: {', '.join(names)}.")
     tallies = (_tally(title, compared[method]) for method, title in CONTROLS.items())
-    return " ".join([*parts, f"AMW against {', against '.join(tallies)}."])
+    parts.append(f"AMW against {', against '.join(tallies)}.")
+    if len(swap := compared.get("swap", cells[:0])):
+        parts.append(f"Swap test, learned weights minus 1/3 in the trained model: {_by_data_set(swap, _swapped)}.")
+        parts.append(f"{_tally('By it', swap)}.")
+    return " ".join(parts)
 
 
 def _by_data_set(cells: pd.DataFrame, words: Callable[[NamedTuple], str]) -> str:
@@ -308,6 +311,10 @@ def _by_data_set(cells: pd.DataFrame, words: Callable[[NamedTuple], str]) -> str
 def _change(cell: NamedTuple) -> str:
     p = "" if math.isnan(cell.p_adjusted) else f" p {cell.p_adjusted:.2g}"
     return f"{_label(cell.metric)} {cell.difference:+.3f} [{cell.low:+.3f}, {cell.high:+.3f}]{p}"
+
+
+def _swapped(cell: NamedTuple) -> str:
+    return f"{_label(cell.metric)} {cell.difference:+.4f} [{cell.low:+.4f}, {cell.high:+.4f}]"
 
 
 def _power(cell: NamedTuple) -> str:
@@ -327,12 +334,3 @@ def _tally(title: str, cells: pd.DataFrame) -> str:
 
 def _label(metric: str) -> str:
     return LABELS[metric].split(",")[0].split(" (")[0]
-
-
-def _overhead(parameters: int, extra: Interval) -> tuple[str, str]:
-    verdict = interval_verdict(extra.low, extra.high) if parameters > 0 else "not supported"
-    evidence = (
-        f"{parameters} more parameters; {100 * extra.mean:+.1f} % [{100 * extra.low:+.1f}, {100 * extra.high:+.1f}] "
-        f"time per training step, over {extra.n} interleaved rounds."
-    )
-    return verdict, evidence

@@ -17,10 +17,12 @@ TOLERANCE = 1e-5  # relative, and absolute below 1
 KEYS = (  # columns that identify a row; all others are compared
     *("dataset", "source", "alignment", "method", "regime", "when", "seed", "epoch", "kind", "what", "level"),
     *("modality", "metric", "emotion", "measure", "statistic", "before", "after", "claim", "block", "order", "pair"),
-    *("scene", "effect", "learning_rate", "batch_size", "protocol", "trial", "frames", "select_by"),
+    *("scene", "replaced_by", "effect", "learning_rate", "batch_size", "protocol", "trial", "frames", "select_by"),
 )
 # Not compared: differs from run to run, or repeats numbers of other columns
-LEFT_OUT = ("seconds", "peak_memory_mb", "device", "torch", "commit", "run_id", "time", "extra_time", "evidence")
+LEFT_OUT = (
+    *("seconds", "peak_memory_mb", "device", "torch", "commit", "run_id", "time", "trained", "extra_time", "evidence"),
+)
 
 
 class Difference(NamedTuple):
@@ -92,8 +94,6 @@ def _rows(text: str) -> dict[tuple, dict[str, str]]:
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     left_out = [*LEFT_OUT, *(("low", "high") if "extra_time" in table else ())]
     table = table.drop(columns=[name for name in left_out if name in table])
-    if "claim" in table:
-        table = table[table["claim"] != "overhead"]  # its verdict depends on measured times
     keys = [name for name in KEYS if name in table] or list(table.columns[:1])
     repeats = table.groupby(keys, sort=False).cumcount().map(lambda n: f"({n + 1})" if n else "")
     index = zip(*(table[name] for name in keys), repeats, strict=True)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from tmtlib import common
 from tmtlib.data.schema import dataset_title
+from tmtlib.paper import ledger
 from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
 from tmtlib.study import tables
 from tmtlib.study.methods import method_title, method_titles
@@ -14,6 +15,7 @@ from tmtlib.study.tables import intervals
 
 NAME = "report.md"
 EVIDENCE = "## Evidence"
+JUDGED_FROM = {"reading": "reading", "synthetic": "synthetic data", "real": "real data"}
 DATA = {
     "synthetic": "SYNTHETIC data: generated with known ground truth in the shapes of the named data sets. They test "
     "the models and the logic of the claims; they are no measurement of the real data sets.",
@@ -35,7 +37,7 @@ def write(folder: Path) -> str:
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
         *("## Table 1", _markdown(tables.shown(table1))),
-        *(f"## Verdicts{_rules(claims)}", _markdown(claims[["claim", "verdict", "source"]])),
+        *(f"## Verdicts{_rules(claims)}", decided(claims), _markdown(claims[["claim", "verdict", _source(claims)]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
     ]
     for title, names, section in (
@@ -47,7 +49,9 @@ def write(folder: Path) -> str:
     ):
         if all((folder / f"{name}.csv").is_file() for name in names):
             sections += [f"## {title}", section(*(_read(name, [folder]) for name in names))]
-    evidence = [f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}' for c in claims.itertuples()]
+    evidence = [
+        f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}{_basis(c)}' for c in claims.itertuples()
+    ]
     return "\n\n".join([*sections, EVIDENCE, "\n".join(evidence)]) + "\n"
 
 
@@ -63,6 +67,32 @@ def read(profile: str, brief: bool = False) -> str:
 
 def _read(name: str, folders: Iterable[Path]) -> pd.DataFrame:
     return pd.concat([pd.read_csv(folder / f"{name}.csv") for folder in folders], ignore_index=True)
+
+
+def decided(claims: pd.DataFrame) -> str:
+    """How many claims are judged from what, with which verdicts, and how many of those judged from runs are decided."""
+    lines, source = [], claims[_source(claims)].replace("paper", "reading")
+    for name in [n for n in JUDGED_FROM if n in set(source)]:
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in _counts(claims[source == name]).items())
+        lines.append(f"Judged from {JUDGED_FROM[name]}, {(source == name).sum()} claims: {counts}.")
+    from_runs = claims[source != "reading"]
+    sure = from_runs["verdict"].isin(ledger.DECIDED).sum()
+    return " ".join([*lines, f"{sure} of {len(from_runs)} claims judged from runs are decided."])
+
+
+def _source(claims: pd.DataFrame) -> str:
+    """The column that says what a claim is judged from ("source" in results of before rules version 3)."""
+    return "judged_from" if "judged_from" in claims else "source"
+
+
+def _basis(claim) -> str:
+    """What a claim was judged from, in words; nothing where reading alone did."""
+    runs = getattr(claim, "runs", "")
+    if pd.isna(runs) or not runs:
+        return ""
+    dated = "" if pd.isna(claim.trained) else f", trained by {claim.trained}"
+    on = "" if pd.isna(claim.data) else f" on {claim.data}"
+    return f" Judged from {runs}{on}{dated} ({claim.numbers})."
 
 
 def _rules(claims: pd.DataFrame) -> str:
@@ -201,11 +231,11 @@ def _range(reach: pd.DataFrame, method: str) -> str:
 
 
 def _tally(gains: pd.DataFrame) -> str:
-    gain, none, small, open_ = (_counts(gains).get(verdict, 0) for verdict in VERDICTS[:4])
+    gain, none, small, open_, hidden = (_counts(gains).get(verdict, 0) for verdict in VERDICTS[:5])
     practical = f"{small} no practical difference, " if small else ""
-    return (
-        f"{gain} show a gain, {none} surely none of half the printed size (or a loss), {practical}{open_} cannot tell"
-    )
+    withheld = f", {hidden} are withheld" if hidden else ""
+    surely = f"{none} surely none of half the printed size (or a loss)"
+    return f"{gain} show a gain, {surely}, {practical}{open_} cannot tell{withheld}"
 
 
 def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
@@ -218,11 +248,12 @@ def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
 def _verdict_table(claims: pd.DataFrame) -> str:
     """Counts of the verdicts, and a row a claim: quote and place, verdict, source."""
     total = ", ".join(f"{n} {verdict}" for verdict, n in _counts(claims).items())
-    sources = {"paper": "the paper itself", "synthetic": "synthetic data", "real": "real data"}
-    quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims["source"].replace(sources)
+    quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims[_source(claims)]
+    judged = judged.replace("paper", "reading").replace(JUDGED_FROM)
     table = pd.DataFrame({"claim": quoted, "verdict": claims["verdict"], "judged from": judged})
     summary = f"<details><summary>All {len(claims)} claims</summary>"
-    return f"Of {len(claims)} claims: {total}{_rules(claims)}.\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
+    parts = decided(claims)
+    return f"Of {len(claims)} claims: {total}{_rules(claims)}. {parts}\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
 
 
 def baseline_sentences(against: pd.DataFrame) -> str:

@@ -202,7 +202,7 @@ def row(run: Run) -> dict:
         "data_sha256": card["sha256"],
         "select_by": run.training.select_by,
     }
-    costs = {name: meta[name] for name in ("seconds", "peak_memory_mb", "device", "torch", "commit")}
+    costs = {name: meta[name] for name in ("seconds", "peak_memory_mb", "device", "torch", "commit", "time")}
     return which | record.scores() | size | settings | costs | {"run_id": meta["id"]}
 
 

@@ -89,6 +89,25 @@ class Study:
         """Writes `<results>/<profile>/<name>.csv` atomically, numbers with six digits."""
         return self.save_text(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"), f"{name}.csv")
 
+    def table(self, name: str) -> pd.DataFrame:
+        """The table of that name which another notebook of this study saved. Empty, and said, where there is none, or
+        it is of other data, or older than the newest run of the methods that it names."""
+        path, why = self.results / f"{name}.csv", "is not there"
+        if path.is_file():
+            frame = pd.read_csv(path)
+            here = {(ref.name, self.source) for ref in self.refs}
+            named = [m for m in self.methods if m in set(frame.get("method", ()))]
+            files = [runs.record_path(run) for run in self.runs(*named)] if named else []
+            newest = max((file.stat().st_mtime for file in files if file.exists()), default=0)
+            if "dataset" in frame and not {*zip(frame["dataset"], frame["source"], strict=True)} <= here:
+                why = "is of other data"
+            elif path.stat().st_mtime < newest:
+                why = "is older than the runs"
+            else:
+                return frame
+        print(f"{path.name} {why}: run the notebook that saves it (04 or 05), then this one again")
+        return pd.DataFrame()
+
     def save_text(self, text: str, name: str) -> Path:
         """Writes `<results>/<profile>/<name>` atomically."""
         path = self.results / name

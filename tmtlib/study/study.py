@@ -114,16 +114,17 @@ class Study:
         write_atomic(path, lambda file: file.write(text.encode()))
         return path
 
-    def reported(self, name: str) -> pd.DataFrame | None:
+    def reported(self, name: str) -> pd.DataFrame:
         """Table `name` of profile `REPORTED`, here or as committed, if it has this study's data sets (synthetic ones of
-        any size); else None."""
+        any size); else an empty one, and that is said."""
         for folder in (common.results_folder(REPORTED), common.ROOT / "results" / REPORTED):
             paths = folder / f"{name}.csv", folder / "provenance.json"
             if all(path.is_file() for path in paths):
                 cards = json.loads(paths[1].read_text(encoding="utf-8"))["data"]
                 if {_identity(asdict(data.card)) for data in self.datasets()} <= {_identity(card) for card in cards}:
                     return pd.read_csv(paths[0])
-        return None
+        print(f"{name}: not asked in profile {self.profile.name}, and {REPORTED} has no such table of these data")
+        return pd.DataFrame()
 
     def show(self, figure: Figure, name: str) -> Figure:
         """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it."""

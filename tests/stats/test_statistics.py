@@ -347,6 +347,8 @@ def test_few_or_unknown_variances_are_not_pooled():
     sd = np.array([0.1, 0.2])
     error, df = statistics.moderated_error(sd, [3, 3])
     assert error == pytest.approx(sd / math.sqrt(3)) and df.tolist() == [2, 2]
+    error, df = statistics.moderated_error([0.0, 0.0, 0.3, 0.0], [3, 3, 3, 3])  # the median has no logarithm
+    np.testing.assert_allclose(error, np.array([0, 0, 0.3, 0]) / np.sqrt(3))
     error, df = statistics.moderated_error([0.1, math.nan, 0.2, 0.3, 0.0], [3, 3, 3, 3, 3])
     assert np.isnan(error).tolist() == [False, True, False, False, False] and (error[[0, 2, 3, 4]] > 0).all()
     assert (df <= 8).all(), "no more than four cells have together"

@@ -27,7 +27,7 @@ WIDTHS = {  # fields that the other size doubles
     TMTConfig: ("width", "head_width", "encoder_hidden", "cross_hidden"),
     LateFusionConfig: ("widths", "fusion_width"),
 }
-SEEDS = 2  # of each trial
+SEEDS = 1  # of each trial
 OVER_LINEAR = {"single_difference": "over_linear", "single_low": "over_linear_low", "single_high": "over_linear_high"}
 OVER_LINEAR |= {"single_verdict": "verdict"}
 
@@ -70,7 +70,7 @@ def other_size(config: ModelConfig, dataset: str) -> ModelConfig:
 def trials(
     todo: Sequence[Run], grid: Sequence[Trial] = TRIALS, device: str = "auto", jobs: int | None = None
 ) -> pd.DataFrame:
-    """Every trial of `grid` with the first `SEEDS` seeds of each data set and method in `todo`.
+    """Every trial of `grid` with the first `SEEDS` seeds (one: trials cost much) of each data set and method in `todo`.
 
     Columns: dataset, source, method, trial (its place in `grid`), learning_rate, batch_size, epochs (trained), size,
     parameters, valid_loss (the model's own, at each seed's selected epoch; mean over seeds), valid_mae (likewise), n

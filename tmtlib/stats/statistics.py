@@ -184,12 +184,13 @@ def moderated_error(sd: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray
 
     The moderated t of Smyth (2004, Stat. Appl. Genet. Mol. Biol. 3, 3): variances have a scaled inverse chi-square
     prior, d0 degrees of freedom at s0^2, both from the moments of the log variances, as in limma's `fitFDist`. No more
-    degrees of freedom than all cells have together. Fewer than three cells are not pooled.
+    degrees of freedom than all cells have together. Fewer than three cells, and those of which most have no spread, are
+    not pooled.
     """
     sd, n = np.asarray(sd, np.float64), np.asarray(n, np.float64)
     known = ~np.isnan(sd) & (n > 1)
     df, variance = n - 1, sd**2
-    if known.sum() < 3 or not variance[known].any():
+    if known.sum() < 3 or not np.median(variance[known]):
         return sd / np.sqrt(n), df
     d, v = df[known], variance[known]
     v = np.maximum(v, 1e-5 * np.median(v))  # as limma: a variance of 0 has no logarithm

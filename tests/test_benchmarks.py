@@ -8,11 +8,14 @@ import pytest
 import torch
 from model_helpers import SMALL, synthetic
 
+from benchmarks import replicate, scaling
 from benchmarks import report as bench
-from benchmarks import scaling
 from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader, train_epoch
 from tmtlib.__main__ import main
+from tmtlib.analysis import truth
 from tmtlib.models import build_model
+from tmtlib.study import runs
+from tmtlib.study.profiles import PROFILES
 from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import Training, loss_on
 
@@ -93,3 +96,25 @@ def test_bench_writes_what_outside_checks_rely_on(tmp_path, monkeypatch, capsys)
     assert set(found["scaling_exponents"]) == {f"{what}_{axis}" for what in ("seconds", "mb") for axis in "TSN"}
     assert found["machine"]["device"] == "cpu" and found["machine"]["cores"] >= 1 and found["machine"]["name"]
     assert found["startup"]["tmt --help"] < found["startup"]["import torch"], "the command line imports nothing heavy"
+
+
+def test_a_replication_has_fresh_seeds_and_worlds_and_stands_beside_what_is_reported(own_results, monkeypatch):
+    monkeypatch.setattr(replicate, "REPORTED", "smoke")
+    study = replicate.fresh_study(2, "cpu")
+    assert study.profile.seeds == (1000, 1001) and not set(study.profile.seeds) & set(PROFILES["full"].seeds)
+    study = replace(study, refs=study.refs[:1])
+    fresh = replicate.measured(study, worlds=2)
+    trained = [runs.read_record(run).meta["run"] for run in truth.runs_in_worlds(study, "tmt_amw_fast", worlds=(1000,))]
+    assert trained[0]["data"]["synthetic"]["world"] == 1000
+    wanted = {"TMT+AMW minus another": 9, "learned minus equal weights": 3, "weights reach": 1}
+    assert fresh["headline"].value_counts()[list(wanted)].to_dict() == wanted
+    assert not fresh.duplicated(["headline", "cell"]).any() and fresh["value"].notna().any()
+    other = fresh.assign(reading="supported", value=9.0)
+    both = replicate.beside(other, fresh)
+    assert len(both) == len(fresh) and (both["value"] == 9).all() and both["value_fresh"].equals(fresh["value"])
+    assert not both["same"].any() and replicate.beside(fresh, fresh)["same"].all()
+
+
+def test_a_replication_wants_an_interval():
+    with pytest.raises(ValueError, match="1 seeds; wanted at least 2"):
+        replicate.fresh_study(1)

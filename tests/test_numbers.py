@@ -1,8 +1,8 @@
 """The numbers of profile quick: test predictions of TMT and TMT+AMW on three synthetic data sets, kept in a file.
 
-The file was written by the code before the library was laid out in rooms, so a change that moves a prediction by more
-than TOLERANCE is one of numbers and not of form. After such a change on purpose, write it anew: `python
-tests/test_numbers.py`. `tmt run` compares all tables with the committed ones besides (`tmtlib.study.compare`).
+A change that moves a prediction by more than TOLERANCE is one of numbers and not of form. After such a change on
+purpose, write the file anew: `python tests/test_numbers.py`. `tmt run` compares all tables with the committed ones
+besides (`tmtlib.study.compare`).
 """
 
 import numpy as np

@@ -13,9 +13,10 @@ from dataclasses import replace
 import pandas as pd
 
 from tmtlib import common
-from tmtlib.analysis import importance, swap, truth, weights
+from tmtlib.analysis import importance, paired, swap, trivial_baselines, truth, weights
 from tmtlib.common import write_atomic
 from tmtlib.paper import verdicts
+from tmtlib.paper.verdicts import LEAST
 from tmtlib.study import runs
 from tmtlib.study.methods import family
 from tmtlib.study.study import REPORTED, Study, open_study
@@ -25,10 +26,13 @@ FIRST = 1000  # the first fresh seed and world; the study's are far below
 
 
 def fresh_study(seeds: int, device: str = "auto") -> Study:
-    """The reported study with so many seeds that it never used. Raises ValueError for none."""
+    """The reported study with so many seeds that it never used. Raises ValueError for fewer than two, and where a
+    folder of feature files is set: what is reported is of synthetic data."""
     if seeds < 2:
         raise ValueError(f"{seeds} seeds; wanted at least 2, for an interval")
     study = open_study(REPORTED, device=device)
+    if study.source != "synthetic":
+        raise ValueError("TMT_DATA is set, but the reported headlines are of synthetic data; unset it")
     profile = replace(study.profile, name="replicate", seeds=tuple(range(FIRST, FIRST + seeds)), family_seeds=None)
     return replace(study, profile=profile)
 
@@ -54,9 +58,12 @@ def readings(agreement: pd.DataFrame) -> pd.DataFrame:
 
 
 def reach(table: pd.DataFrame) -> pd.DataFrame:
-    """Headlines of `weights_reach.csv`: the least and the greatest weight, of W at each rate."""
-    rows = table.assign(low=table["a_low"], high=table["a_high"], n=float("nan"), reading="")
-    return _rows("weights reach", rows["dataset"] + ", " + rows["method"], rows, "a_high", "reading")
+    """Headlines of `weights_reach.csv`: the least and the greatest weight, and whether they leave 1/3."""
+    rows = table.assign(
+        value=table["a_high"] - table["a_low"], low=table["a_low"], high=table["a_high"], n=float("nan")
+    )
+    rows["reading"] = (rows["value"] > 2 * LEAST).map({True: "leaves 1/3", False: "stays at 1/3"})
+    return _rows("weights reach", rows["dataset"] + ", " + rows["method"], rows, "value", "reading")
 
 
 def _rows(headline: str, cell: pd.Series, table: pd.DataFrame, value: str, reading: str) -> pd.DataFrame:
@@ -70,12 +77,15 @@ def measured(study: Study, worlds: int) -> pd.DataFrame:
     device, jobs = study.device, study.profile.jobs
     main, amw = family("main"), study.runs("tmt_amw")
     rows = study.ensure(*main)
-    parts = [verdicts.gains(rows, before=b).assign(before=b) for b in main if b != "tmt_amw"]
+    pairs = {b: paired.by_utterance(study.runs(*main), before=b) for b in main if b != "tmt_amw"}
+    parts = [verdicts.gains(rows, before=b, sampled=paired.sampled(p)).assign(before=b) for b, p in pairs.items()]
+    unlearned = verdicts.unlearned(trivial_baselines.against_constant(study.runs("tmt")))
     inside = truth.runs_in_worlds(study, *study.profile.world_methods, worlds=range(FIRST, FIRST + worlds))
     runs.ensure(inside, device, jobs)
     table = importance.importance_table(inside, device, jobs)
     agreement = truth.worlds_agreement(pd.concat([table, truth.oracle_importance(inside)], ignore_index=True))
-    found = gains(pd.concat(parts)), swapped(swap.summary(swap.by_seed(amw, device, jobs)))
+    found = [pd.concat(parts), swap.summary(swap.by_seed(amw, device, jobs))]
+    found = [of(verdicts.withhold(cells, unlearned)) for of, cells in zip((gains, swapped), found, strict=True)]
     return pd.concat([*found, readings(agreement), reach(weights.reach(amw))], ignore_index=True)
 
 
@@ -88,7 +98,14 @@ def beside(reported: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replicate", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20, help=f"fresh training seeds, from {FIRST} (20)")
-    parser.add_argument("--worlds", type=int, default=30, help=f"fresh synthetic worlds, from {FIRST} (30)")
+    parser.add_argument(
+        "--worlds",
+        type=int,
+        default=30,
+        choices=range(1, 1000),
+        metavar="N",
+        help=f"fresh synthetic worlds, from {FIRST} (30)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     chosen = parser.parse_args(argv)
     folder = common.ROOT / "results" / REPORTED

@@ -85,12 +85,24 @@ def test_validation_or_test_beside_it_training_takes_the_same_path():
     trained = (fit(run.model, run.training, data.train, data[s], data.shape, device="cpu") for s in ("valid", "test"))
     (valid,), (test,) = trained
     assert [r["train_loss"] for r in valid.history] == [r["train_loss"] for r in test.history]
-    protocol.check_same_path(valid.history, test.history, seed=0)
-    protocol.check_same_path(valid.history[:2], test.history, seed=0)  # one that stopped early
+    assert protocol.same_path(valid.history, test.history)
+    assert protocol.same_path(valid.history[:2], test.history), "one that stopped early"
     (other,) = fit(run.model, run.training, data.train, data.test, data.shape, seeds=(1,), device="cpu")
-    for first, second in ((valid.history, other.history), (valid.history, test.history[:2])):
-        with pytest.raises(RuntimeError, match="wanted the same"):
-            protocol.check_same_path(first, second, seed=0)
+    assert not protocol.same_path(valid.history, other.history)
+    assert not protocol.same_path(valid.history, test.history[:2])
+
+
+def test_a_run_of_another_machine_is_trained_twice_for_its_bonus(own_results, monkeypatch):
+    (run,) = some_runs(seeds=(3,))
+    wanted = protocol.selection([run], "cpu", 1)
+    record = runs.read_record(run)
+    record.meta["history"][0]["train_loss"] += 1e-6
+    monkeypatch.setattr(runs, "read_record", lambda _: record)
+    again = protocol._selected.__wrapped__(run, "cpu", load(run.data))
+    assert again == wanted.drop(columns=["dataset", "source", "method", "seed"]).to_dict("records")
+    monkeypatch.setattr(protocol, "same_path", lambda *_: False)
+    with pytest.raises(RuntimeError, match="wanted the same"):
+        protocol._selected.__wrapped__(run, "cpu", load(run.data))
 
 
 def test_each_method_has_its_bonus_beside_the_paper_s_number(own_results):

@@ -29,6 +29,14 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
     return pd.DataFrame(rows)
 
 
+def sampled(table: pd.DataFrame) -> pd.DataFrame:
+    """The intervals over seeds and utterances of `by_utterance` in long form, for `verdicts.gains`: its columns but for
+    metric ("mae", "acc5"), low and high."""
+    bounds = {"mae": ("low", "high"), "acc5": ("acc5_low", "acc5_high")}
+    parts = [table.assign(metric=m, low=table[low], high=table[high]) for m, (low, high) in bounds.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
 def _compared(after: list[Run], before: list[Run]) -> dict:
     """The row of one data set, from the runs of two methods on the same seeds."""
     records = [[read_record(run) for run in method] for method in (after, before)]

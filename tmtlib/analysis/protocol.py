@@ -43,7 +43,8 @@ def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None
 
     Every run is trained once more, to the last epoch (without `patience`), with test held out, which does not change
     the parameters. No other function gives `fit` the test split. Columns: dataset, source, method, seed, metric,
-    selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises as `check_same_path`.
+    selected_on_valid, selected_on_test, bonus, valid_epoch, test_epoch. Raises RuntimeError unless both have the same
+    training losses.
     """
     runs.ensure(todo, device, jobs)
     return cache.map_runs(_selected, [(run,) for run in todo], device, jobs, "selection on test", load)
@@ -54,8 +55,15 @@ def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
     record, training, rows = runs.read_record(run), replace(run.training, patience=None), []
     with one_thread(device):
         (test,) = fit(run.model, training, data.train, data.test, data.shape, (run.seed,), device)
-    check_same_path(record.meta["history"], test.history, run.seed, device)
-    epoch = record.meta["best_epoch"]
+        history, epoch = record.meta["history"], record.meta["best_epoch"]
+        if not same_path(history, test.history, device):  # the record is of another machine, or of a stack
+            (valid,) = fit(run.model, run.training, data.train, data.valid, data.shape, (run.seed,), device)
+            history, epoch = valid.history, valid.best_epoch
+    if not same_path(history, test.history, device):
+        raise RuntimeError(
+            f"training losses of seed {run.seed} differ between two trainings; wanted the same, as only then do their "
+            "epochs belong together (on a GPU, where sums may differ in order, use device='cpu')"
+        )
     for metric in (m for m in metrics.LABELS if f"valid_{m}" in test.history[0]):
         values = np.array([row[f"valid_{metric}"] for row in test.history])  # of the test split, whatever the name
         sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -66,15 +74,11 @@ def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
     return rows
 
 
-def check_same_path(first: Sequence[dict], second: Sequence[dict], seed: int, device: str = "cpu") -> None:
-    """Raises RuntimeError unless a training's history begins with another's training losses (on a GPU: to 1 %)."""
+def same_path(first: Sequence[dict], second: Sequence[dict], device: str = "cpu") -> bool:
+    """Whether a training's history begins with another's training losses (on a GPU: to 1 %)."""
     tolerance = 0.0 if pick_device(device).type == "cpu" else 0.01
     losses = [np.array([row["train_loss"] for row in history]) for history in (first, second[: len(first)])]
-    if len(second) < len(first) or not np.allclose(*losses, rtol=tolerance, atol=0, equal_nan=True):
-        raise RuntimeError(
-            f"training losses of seed {seed} are {losses[0]} and {losses[1]}; wanted the same, as only then do "
-            "their epochs belong together (on a GPU, where sums may differ in order, use device='cpu')"
-        )
+    return len(second) >= len(first) and np.allclose(*losses, rtol=tolerance, atol=0, equal_nan=True)
 
 
 def split_comparison(

@@ -94,7 +94,7 @@ def constant_rows(rows: pd.DataFrame, todo: Sequence[Run]) -> pd.DataFrame:
     parts = []
     for ref in dict.fromkeys(run.data.clean for run in todo):
         data = cache.looked_at(ref)
-        constant = trivial_baselines.rows(data).query("method == 'constant'")
+        constant = trivial_baselines.rows(data, trivial_baselines.constants).query("method == 'constant'")
         cases = rows[(rows["dataset"] == data.card.name) & (rows["regime"] == "clean")][[*CORRUPTION, "mask"]]
         cases = cases.drop_duplicates().assign(regime="clean", seed=0, n_test=len(data.test))
         parts.append(cases.merge(constant, how="cross"))
@@ -222,10 +222,11 @@ def ranking_stability(areas: pd.DataFrame, draws: int = 1000, seed: int = 0, con
     """
     rng, keys, rows = np.random.default_rng(seed), ["dataset", "source", "regime", "modality"], []
     for key, cell in areas.groupby(keys, sort=False):
-        wide = cell.pivot(index="seed", columns="method", values=["clean", "area"]).dropna(axis=1)
+        wide = cell.pivot(index="seed", columns="method", values=["clean", "area"])
+        wide = wide.dropna(axis=1, how="all").dropna()  # the seeds that all methods have
         clean, area = wide["clean"], wide["area"]
         seeds, methods = area.shape
-        if methods >= 2:
+        if methods >= 2 and seeds:
             picks = rng.integers(0, seeds, (draws, seeds))
             drawn = [values.to_numpy()[picks].mean(1) for values in (clean, area)]  # (draws, methods) each
             taus = [kendalltau(*means).statistic for means in zip(*drawn, strict=True)]

@@ -1,6 +1,6 @@
 """Trivial baselines: constants, ridge regression on features averaged over time, and for synthetic data the oracle."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from tmtlib.common import EMOTIONS, MODALITIES
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split, valid_frames
 from tmtlib.stats import emotions, metrics
-from tmtlib.stats.statistics import hierarchical_bootstrap
+from tmtlib.stats.statistics import hierarchical_bootstrap, t_interval
 from tmtlib.study.runs import JUDGED, Run, read_record
 
 PENALTIES = np.logspace(-2, 5, 15)  # ridge penalties tried by leave-one-out on the training split
@@ -24,9 +24,8 @@ def predictions(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
     oracle      synthetic data only: the median of the label given the features, which nothing beats in expected MAE
     A modality that is absent from the training split has no row.
     """
-    label, present = dataset.train.labels, [m for m in MODALITIES if dataset.train.lengths[m].any()]
-    constants = {"constant": np.median(label), "train_mean": label.mean()}
-    by_name = {name: {s: np.full(len(dataset[s]), value) for s in JUDGED} for name, value in constants.items()}
+    present = [m for m in MODALITIES if dataset.train.lengths[m].any()]
+    by_name = constants(dataset)
     for name, modalities in {**{m: [m] for m in present}, "all": present}.items():
         by_name[f"linear_{name}"] = _ridge(dataset, modalities)
     if dataset.truth is not None:
@@ -35,11 +34,17 @@ def predictions(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
     return {k: {s: np.clip(p, low, high).astype(np.float32) for s, p in v.items()} for k, v in by_name.items()}
 
 
-def rows(dataset: Dataset) -> pd.DataFrame:
-    """Test metrics of `predictions`, one row each: dataset, source, alignment, method, all metrics (of labels of three
-    values, as of runs, those of `metrics.for_three_values`)."""
+def constants(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
+    """Those of `predictions` that are constant."""
+    values = {"constant": np.median(dataset.train.labels), "train_mean": dataset.train.labels.mean()}
+    return {name: {s: np.full(len(dataset[s]), value) for s in JUDGED} for name, value in values.items()}
+
+
+def rows(dataset: Dataset, of: Callable[[Dataset], dict] = predictions) -> pd.DataFrame:
+    """Test metrics of `predictions` (or of `constants`), one row each: dataset, source, alignment, method, all metrics
+    (of labels of three values, as of runs, those of `metrics.for_three_values`)."""
     test, family = dataset.test.labels, dataset.card.family
-    judged = {name: p["test"] for name, p in predictions(dataset).items()}
+    judged = {name: p["test"] for name, p in of(dataset).items()}
     scores = {name: metrics.evaluate(p, test, family) for name, p in judged.items()}
     if metrics.three_valued(np.concatenate([dataset[s].labels for s in JUDGED]), family):
         scores = {k: metrics.for_three_values(v, judged[k], test, family) for k, v in scores.items()}
@@ -61,9 +66,8 @@ def against_linear(todo: Sequence[Run]) -> pd.DataFrame:
 
     Columns: dataset, source, method, n_seeds, n_utterances; linear (its name), linear_valid_mae; linear_mae on test,
     linear_low and linear_high (95 %, bootstrap over utterances). Then "single_" (the seeds' models, in the mean) and
-    "ensemble_" (the seeds' mean prediction) before: mae; difference (mae - linear_mae), low and high (95 %,
-    `hierarchical_bootstrap` over utterances and, for single models, seeds); verdict: "beats" (high < 0), "does not
-    beat" (low > 0: worse), else "ranks nothing". Errors are in label units, for family sims of clipped values.
+    "ensemble_" (the seeds' mean prediction) before the columns of `_against`. Errors are in label units, for family
+    sims of clipped values.
     Raises FileNotFoundError for an untrained run, ValueError for runs of the task "emotions" and for NaN predictions.
     """
     return pd.DataFrame([_against_linear(runs) for runs in _grouped(todo)])
@@ -87,20 +91,30 @@ def _test_values(runs: list[Run], data: Dataset) -> np.ndarray:
 
 def against_constant(todo: Sequence[Run]) -> pd.DataFrame:
     """Finished runs against the training labels' median: one row a data set and method. Columns: dataset, source,
-    method, n_seeds, n_utterances, mae (mean over seeds), constant_mae; difference (mae - constant_mae), low and high
-    (95 %, `hierarchical_bootstrap` over utterances and seeds); verdict: "beats" (high < 0), "does not beat" (low > 0),
-    else "ranks nothing". Errors as in `against_linear`; raises as it does."""
+    method, n_seeds, n_utterances, constant_mae and those of `_against`. Errors as in `against_linear`; raises as it
+    does."""
     rows = []
     for runs in _grouped(todo):
         data = load(runs[0].data)
-        errors = np.abs(_test_values(runs, data) - data.test.labels)
-        constant = np.abs(np.clip(np.median(data.train.labels), *data.card.label_range) - data.test.labels)
-        mean, low, high, _ = hierarchical_bootstrap(errors, np.broadcast_to(constant, errors.shape))
-        verdict = "beats" if high < 0 else "does not beat" if low > 0 else "ranks nothing"
-        row = (data.card.name, data.card.source, runs[0].method, *errors.shape, errors.mean(), constant.mean())
-        rows.append((*row, mean, low, high, verdict))
-    names = "dataset source method n_seeds n_utterances mae constant_mae difference low high verdict"
-    return pd.DataFrame(rows, columns=names.split())
+        values, error = _test_values(runs, data), np.abs(constants(data)["constant"]["test"] - data.test.labels)
+        row = {"dataset": data.card.name, "source": data.card.source, "method": runs[0].method}
+        row |= {"n_seeds": len(runs), "n_utterances": len(error), "constant_mae": error.mean()}
+        rows.append(row | _against(values, error, data.test.labels))
+    return pd.DataFrame(rows)
+
+
+def _against(values: np.ndarray, error: np.ndarray, label: np.ndarray) -> dict:
+    """Predictions (seeds, N) against a baseline's absolute errors (N,): mae (mean over seeds); difference (mae minus
+    the baseline's), low and high (95 %: the outermost bounds of `hierarchical_bootstrap` over utterances and seeds and
+    of several seeds' t interval); verdict: "beats" (high < 0), "does not beat" (low > 0: worse), else "ranks nothing".
+    """
+    errors = np.abs(values - label)
+    mean, low, high, _ = hierarchical_bootstrap(errors, np.broadcast_to(error, errors.shape))
+    if len(errors) > 1:  # with few seeds the bootstrap is too narrow
+        over_seeds = t_interval(errors.mean(1) - error.mean())
+        low, high = np.fmin(low, over_seeds.low), np.fmax(high, over_seeds.high)
+    verdict = "beats" if high < 0 else "does not beat" if low > 0 else "ranks nothing"
+    return {"mae": errors.mean(), "difference": mean, "low": low, "high": high, "verdict": verdict}
 
 
 def _against_linear(runs: list[Run]) -> dict:
@@ -109,18 +123,14 @@ def _against_linear(runs: list[Run]) -> dict:
     linear = {name: p for name, p in predictions(data).items() if name.startswith("linear_")}
     valid_mae = {name: np.abs(p["valid"] - data.valid.labels).mean() for name, p in linear.items()}
     best = min(valid_mae, key=valid_mae.get)
-    error = np.abs(linear[best]["test"] - label)[None]
-    mean, low, high, _ = hierarchical_bootstrap(error, np.zeros_like(error))
+    error = np.abs(linear[best]["test"] - label)
+    mean, low, high, _ = hierarchical_bootstrap(error[None], np.zeros_like(error)[None])
     row = {"dataset": card.name, "source": card.source, "method": runs[0].method}
     row |= {"n_seeds": len(runs), "n_utterances": len(label), "linear": best, "linear_valid_mae": valid_mae[best]}
     row |= {"linear_mae": mean, "linear_low": low, "linear_high": high}
     values = _test_values(runs, data)
     for name, p in {"single": values, "ensemble": values.mean(0, keepdims=True)}.items():
-        errors = np.abs(p - label)
-        mean, low, high, _ = hierarchical_bootstrap(errors, np.broadcast_to(error, errors.shape))
-        verdict = "beats" if high < 0 else "does not beat" if low > 0 else "ranks nothing"
-        numbers = {"mae": errors.mean(), "difference": mean, "low": low, "high": high, "verdict": verdict}
-        row |= {f"{name}_{key}": value for key, value in numbers.items()}
+        row |= {f"{name}_{key}": value for key, value in _against(p, error, label).items()}
     return row
 
 

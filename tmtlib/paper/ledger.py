@@ -16,15 +16,15 @@ from tmtlib.stats.statistics import Interval
 
 COLUMNS = "claim quote place verdict evidence judged_from runs data numbers trained rules".split()
 DECIDED = ("supported", "not supported", "no practical difference", "impossible as written")
-WORLDS = 10  # synthetic worlds: fewer tell nothing
+WORLDS = 30  # synthetic worlds: the intervals of fewer are too narrow
 SLOPE = 0.25  # of a share on the true share: weights that move less do not follow importance
 SLIGHT = 0.01  # share of the operations: more is not slightly more
 
 # By the kind of a rule: files that hold the numbers, and the methods whose runs were judged
 PAIR = ("tmt", "tmt_amw")
-FILES = {"amw_gain": ["amw_differences"], "learned_gain": ["amw_differences", "swap"], "parameters": ["costs"]}
+FILES = {"amw_gain": ["amw_differences"], "learned_gain": ["amw_differences", "swap"]}
 FILES |= dict.fromkeys(("noise", "learned_noise"), ["robustness_differences"]) | {"sharpness": ["attention_entropy"]}
-JUDGED = {"amw_gain": PAIR, "noise": PAIR, "parameters": ()}  # others: with the controls
+JUDGED = {"amw_gain": PAIR, "noise": PAIR}  # others: with the controls
 
 READ = {"judged_from": "reading", "runs": "", "data": "", "numbers": "audit_verdicts.csv", "trained": ""}
 
@@ -49,8 +49,9 @@ def claims(rows: pd.DataFrame, areas: pd.DataFrame, cost: Cost, measured: Tables
         rows: one row a run of "tmt", "tmt_amw" and, where they ran, `CONTROLS`, as `study.runs.ensure` returns them.
         areas: area under the noise curves of the same runs, see `analysis.robustness.area_under_curve`.
         measured: tables by the name of their file; one that is missing or empty tells nothing. Those that claims name,
-            and "swap" (`analysis.swap.summary`), "attention_entropy" (`analysis.attention.table`), "against_constant"
-            (`analysis.trivial_baselines`: verdicts are withheld on data sets where TMT learned nothing).
+            and "swap" (`analysis.swap.summary`), "by_utterance" (`analysis.paired.sampled`), "attention_entropy"
+            (`analysis.attention.table`), "against_constant" (`analysis.trivial_baselines`: verdicts are withheld on
+            data sets where TMT learned nothing).
     """
     measured = {name: frame for name, frame in measured.items() if len(frame)}
     against = measured.get("against_constant")
@@ -59,7 +60,8 @@ def claims(rows: pd.DataFrame, areas: pd.DataFrame, cost: Cost, measured: Tables
     sharpness = sharpness_verdict(None if attention is None else verdicts.withhold(attention, withheld))
     by_rule = {"sharpness": sharpness, "parameters": overhead(cost)}
     from_runs = {c.key: by_rule[c.rule] for c in facts.CLAIMS if c.rule in by_rule}
-    from_runs |= verdicts.gain_verdicts(rows, measured.get("swap"), withheld) | verdicts.noise_verdicts(areas, withheld)
+    from_runs |= verdicts.gain_verdicts(rows, measured.get("swap"), withheld, measured.get("by_utterance"))
+    from_runs |= verdicts.noise_verdicts(areas, withheld)
     reading = {c.claim: (c.verdict, c.evidence) for c in audit.arithmetic_verdicts().itertuples()}
     table = []
     for claim in facts.CLAIMS:
@@ -75,7 +77,11 @@ def claims(rows: pd.DataFrame, areas: pd.DataFrame, cost: Cost, measured: Tables
             evidence = f"Withheld: TMT does not surely beat the training median on {names}. {evidence}"
         if verdict:
             cells = {"claim": claim.key, "quote": claim.quote, "place": claim.place, "verdict": verdict}
-            basis = _basis(claim, rows, measured) if claim.key in from_runs or found else READ
+            basis = (
+                _basis(claim, {"noise": areas, "learned_noise": areas}, rows, measured)
+                if claim.key in from_runs or found
+                else READ
+            )
             table.append(READ | basis | cells | {"evidence": evidence, "rules": RULES})
     return pd.DataFrame(table, columns=COLUMNS)
 
@@ -193,9 +199,13 @@ READERS = {
 }
 
 
-def _basis(claim: Claim, rows: pd.DataFrame, measured: Tables) -> dict[str, str]:
+def _basis(claim: Claim, rows: pd.DataFrame, areas: pd.DataFrame, measured: Tables) -> dict[str, str]:
     """The columns judged_from, runs, data, numbers and trained of a claim that runs bear on."""
     kind, tables = claim.rule.split(":")[0], [name.partition(":")[0] for name in claim.measured]
+    if kind == "parameters":
+        return {"numbers": "costs.csv"}  # counted, not measured: as sure as reading
+    trained = str(rows["time"].max())[:10] if "time" in rows else ""
+    rows = areas[areas["modality"] == "all"] if kind in ("noise", "learned_noise") else rows
     files = [name for name in tables if name in measured]
     if kind in FILES:
         named = {dataset for dataset, _ in facts.gain_cells(claim.rule)}
@@ -211,7 +221,6 @@ def _basis(claim: Claim, rows: pd.DataFrame, measured: Tables) -> dict[str, str]
         sources = {source for name in files for source in measured[name]["source"]}
     titles = [dataset_title(*pair) for pair in dict.fromkeys(zip(data["dataset"], data["source"], strict=True))]
     titles += ["synthetic worlds"] * ("worlds_agreement" in files)
-    trained = str(rows["time"].max())[:10] if "time" in rows else ""
     numbers = ", ".join(f"{name}.csv" for name in [*files, *["audit_verdicts"] * (kind not in FILES)])
     judged_from = "synthetic" if "synthetic" in sources else "real"  # a verdict that needs both is no real one
     basis = {"runs": "; ".join(said), "data": ", ".join(titles), "numbers": numbers, "trained": trained}

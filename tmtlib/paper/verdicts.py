@@ -107,21 +107,31 @@ def withhold(cells: pd.DataFrame, datasets: Collection[str]) -> pd.DataFrame:
 
 
 def gain_verdicts(
-    rows: pd.DataFrame, swap: pd.DataFrame | None = None, withheld: Collection[str] = ()
+    rows: pd.DataFrame,
+    swap: pd.DataFrame | None = None,
+    withheld: Collection[str] = (),
+    sampled: pd.DataFrame | None = None,
 ) -> dict[str, tuple[str, str]]:
     """Verdict and evidence of each "amw_gain" or "learned_gain" claim about data sets of `rows`, by key; see
     `gain_cells`."""
-    at_hand = {key: cells for key, cells in gain_cells(rows, swap, withheld).items() if len(cells["tmt"])}
+    at_hand = {key: cells for key, cells in gain_cells(rows, swap, withheld, sampled).items() if len(cells["tmt"])}
     rules = {claim.key: claim.rule for claim in facts.CLAIMS}
     return {key: (judged(cells, rules[key]), _evidence(cells)) for key, cells in at_hand.items()}
 
 
 def gain_cells(
-    rows: pd.DataFrame, swap: pd.DataFrame | None = None, withheld: Collection[str] = ()
+    rows: pd.DataFrame,
+    swap: pd.DataFrame | None = None,
+    withheld: Collection[str] = (),
+    sampled: pd.DataFrame | None = None,
 ) -> dict[str, dict[str, pd.DataFrame]]:
     """The cells of `gains` of each such claim, by key and by the method that TMT+AMW is compared with; "swap": itself
-    with uniform weights (of `swap`, see `analysis.swap.summary`). withheld: `unlearned` data sets."""
-    compared = {before: gains(rows, before=before) for before in ("tmt", *CONTROLS)}
+    with uniform weights (of `swap`, see `analysis.swap.summary`). withheld: `unlearned` data sets; sampled: as for
+    `gains`, with a column before."""
+    compared = {}
+    for before in ("tmt", *CONTROLS):
+        there = None if sampled is None else sampled[sampled["before"] == before]
+        compared[before] = gains(rows, before=before, sampled=there)
     if swap is not None and len(swap):
         ours = (swap["method"] == "tmt_amw") & (swap["replaced_by"] == "uniform") & (swap["regime"] == "clean")
         compared["swap"] = swap[ours]
@@ -186,18 +196,25 @@ def judged(compared: Mapping[str, pd.DataFrame], rule: str) -> str:
 
 
 def gains(
-    rows: pd.DataFrame, rule: str = "amw_gain:all:all", before: str = "tmt", after: str = "tmt_amw"
+    rows: pd.DataFrame,
+    rule: str = "amw_gain:all:all",
+    before: str = "tmt",
+    after: str = "tmt_amw",
+    sampled: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Paired differences `after` minus `before` over seeds for the cells that a rule names ("all": of every data set).
+    """Paired differences `after` minus `before` over the seeds of both for the cells that a rule names ("all": of every
+    data set).
 
-    A data set without runs of both methods has no cells. Columns: dataset, source, metric, difference, low, high (95 %
-    t interval over seeds), n, p (paired t test), p_adjusted (Benjamini-Hochberg over all data sets of `rows` and the
-    paper's metrics, whatever the rule names), p_below (twice the one-sided p against a gain of `margin`, adjusted
-    likewise), sd (of the differences), d_z (difference over sd), mde (smallest difference that n such seeds find with
-    power .8), seeds_needed (with which the printed gain would be found so; NaN without spread), margin, practical (see
-    `margin`, `practical_margin`), verdict (of "better") and rules (`RULES`).
+    A data set without such seeds has no cells, nor has a metric that is not defined there. sampled: bounds of intervals
+    that hold the sampling of the test set too, as `analysis.paired.sampled` gives them; low and high are then the
+    outermost of both. Columns: dataset, source, metric, difference, low, high (95 % t interval over seeds), n, p
+    (paired t test), p_adjusted (Benjamini-Hochberg over all data sets of `rows` and the paper's metrics, whatever the
+    rule names), p_below (twice the one-sided p against a gain of `margin`, adjusted likewise), sd (of the differences),
+    d_z (difference over sd), mde (smallest difference that n such seeds find with power .8), seeds_needed (with which
+    the printed gain would be found so; NaN without spread), margin, practical (see `margin`, `practical_margin`),
+    verdict (of "better") and rules (`RULES`).
     """
-    return _within(_compared(rows, OUR_METRICS, before, after), rule)
+    return _within(_compared(rows, OUR_METRICS, before, after, sampled), rule)
 
 
 def family_gains(rows: pd.DataFrame, pairs: Iterable[tuple[str, str]], rule: str = "amw_gain:all:all") -> pd.DataFrame:
@@ -227,7 +244,9 @@ def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw"
     return _compared(rows.assign(mae=rows["area"]), {"mae": "mae"}, before, after)
 
 
-def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after: str) -> pd.DataFrame:
+def _compared(
+    rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after: str, sampled: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """All cells of one comparison; metrics: columns of `rows` by the paper's name."""
     cells, keys = [], ["dataset", "source", "method"]
     both = rows.loc[rows["method"].isin((before, after)), [*keys, "seed", *metrics.values()]]
@@ -237,14 +256,16 @@ def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after
     for dataset, source in dict.fromkeys(names[:2] for names in runs):
         pair = [runs.get((dataset, source, method)) for method in (after, before)]
         if all(of_method is not None for of_method in pair):
-            pair = pair[0].align(pair[1], axis=0)  # NaN where only one of the two has run
+            pair = pair[0].align(pair[1], join="inner", axis=0)
             for name, column in metrics.items():
                 change = (pair[0][column] - pair[1][column]).astype(np.float64)
+                if change.isna().all():
+                    continue
                 moments = change.mean(skipna=False), change.std(skipna=False), len(change)
                 margins = margin(dataset, name), practical_margin(dataset, name)
                 cells.append((dataset, source, column, facts.BETTER[name], *moments, *margins))
     frame = pd.DataFrame(cells, columns=CELL_COLUMNS)
-    frame = _tested(frame, frame["sd"] / np.sqrt(frame["n"].astype(float)), frame["n"] - 1)
+    frame = _tested(frame, frame["sd"] / np.sqrt(frame["n"].astype(float)), frame["n"] - 1, sampled)
     spread = list(zip(frame["n"], frame["sd"], frame["margin"] / PRINTED_SHARE, strict=True))
     frame["d_z"] = (frame["difference"] / frame["sd"]).where(frame["p"].notna())
     frame["mde"] = [statistics.minimum_detectable_effect(n, sd, alpha=ALPHA) for n, sd, _ in spread]
@@ -252,12 +273,20 @@ def _compared(rows: pd.DataFrame, metrics: Mapping[str, str], before: str, after
     return frame.assign(rules=RULES)[GAIN_COLUMNS]
 
 
-def _tested(frame: pd.DataFrame, error: np.ndarray, df: np.ndarray) -> pd.DataFrame:
+def _tested(
+    frame: pd.DataFrame, error: np.ndarray, df: np.ndarray, sampled: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Cells, `CELL_COLUMNS`, with low, high, p, p_adjusted, p_below and verdict at that standard error and df."""
     gain = frame["better"] * frame["difference"] - frame["margin"]
     test, below = (statistics.t_tests(mean, error, df, CONFIDENCE) for mean in (frame["difference"], gain))
     frame = frame.assign(low=test.low, high=test.high, p=test.p, p_adjusted=statistics.adjusted_p(test.p))
     frame["p_below"] = statistics.adjusted_p(np.where(gain >= 0, 1, below.p))
+    if sampled is not None:
+        keys = ["dataset", "source", "metric"]
+        other = frame[keys].merge(sampled[[*keys, "low", "high"]], on=keys, how="left").set_index(frame.index)
+        known = frame["low"].notna()
+        frame["low"] = np.fmin(frame["low"], other["low"]).where(known)
+        frame["high"] = np.fmax(frame["high"], other["high"]).where(known)
     frame["verdict"] = [
         interval_verdict(c.low, c.high, c.better, c.p_adjusted, c.margin, c.practical, c.p_below)
         for c in frame.itertuples()

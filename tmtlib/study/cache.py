@@ -36,7 +36,7 @@ def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finis
 def stored_path(run: Run, module: str, key: tuple, finished: bool = True) -> Path:
     """Where `stored` keeps its rows."""
     trained = runs.read_record(run).meta["time"] if finished else ""
-    name = f"{run.id}.{digest((*key, trained, code_sha256(module)))[:8]}.json"
+    name = f"{run.id}.{digest((*key, LOOKED_AT, trained, code_sha256(module)))[:8]}.json"
     return runs.record_path(run).with_name(name)
 
 

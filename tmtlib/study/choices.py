@@ -87,7 +87,7 @@ def choices(*profiles: str) -> pd.DataFrame:
     """One row a choice: "choice", "paper says", "released TMT" and "profile x" for each of `PROFILES` named (default:
     paper, quick), from their configs. Raises KeyError for an unknown profile."""
     said = {setting.name: setting.value for setting in SETTINGS} | {"": None}
-    original = Profile("original", (), TMTConfig.original())
+    original = Profile("original", (), model=TMTConfig.original())
     rows = [
         {
             "choice": c.name,

@@ -10,14 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tmtlib import common
-from tmtlib.common import as_json, check_choice, pick_device, write_atomic
+from tmtlib.common import as_json, check_choice, digest, pick_device, write_atomic
 from tmtlib.data.corruption import REGIMES
 from tmtlib.data.loading import load, resolve_all, stated
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
 from tmtlib.study.methods import METHODS, family, method_config
 from tmtlib.study.profiles import PROFILES, REPORTED, Profile, resized, split_names
-from tmtlib.study.provenance import provenance
+from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.study.runs import Run
 
 # Figure files without dates: equal figures are equal bytes
@@ -86,27 +86,27 @@ class Study:
         return tuple(dict.fromkeys((*self.profile.methods, *twins, *self.profile.ablations)))
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
-        """Writes `<results>/<profile>/<name>.csv` atomically, numbers with six digits."""
-        return self.save_text(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"), f"{name}.csv")
+        """Writes `<results>/<profile>/<name>.csv` atomically, numbers with six digits, and beside the runs a note by
+        which `table` knows it again."""
+        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_atomic(self._note(name), lambda file: file.write(self._origin(text).encode()))
+        return self.save_text(text, f"{name}.csv")
 
     def table(self, name: str) -> pd.DataFrame:
-        """The table of that name which another notebook of this study saved. Empty, and said, where there is none, or
-        it is of other data, or older than the newest run of the methods that it names."""
-        path, why = self.results / f"{name}.csv", "is not there"
-        if path.is_file():
-            frame = pd.read_csv(path)
-            here = {(ref.name, self.source) for ref in self.refs}
-            named = [m for m in self.methods if m in set(frame.get("method", ()))]
-            files = [runs.record_path(run) for run in self.runs(*named)] if named else []
-            newest = max((file.stat().st_mtime for file in files if file.exists()), default=0)
-            if "dataset" in frame and not {*zip(frame["dataset"], frame["source"], strict=True)} <= here:
-                why = "is of other data"
-            elif path.stat().st_mtime < newest:
-                why = "is older than the runs"
-            else:
-                return frame
-        print(f"{path.name} {why}: run the notebook that saves it (04 or 05), then this one again")
+        """The table of that name which another notebook of this study saved, with the same code, profile and data.
+        Empty, and said, where there is none, as in a checkout that has tables but no runs."""
+        path, note = self.results / f"{name}.csv", self._note(name)
+        if path.is_file() and note.is_file():
+            if note.read_text(encoding="utf-8") == self._origin(path.read_bytes().decode()):
+                return pd.read_csv(path)
+        print(f"{path.name} was not saved by this study: run notebooks 04 and 05, then this one again")
         return pd.DataFrame()
+
+    def _note(self, name: str) -> Path:
+        return common.results_folder() / "runs" / f"{self.profile.name}.{name}.txt"
+
+    def _origin(self, text: str) -> str:
+        return digest((text, self.profile, self.refs, code_sha256()))
 
     def save_text(self, text: str, name: str) -> Path:
         """Writes `<results>/<profile>/<name>` atomically."""
@@ -115,15 +115,15 @@ class Study:
         return path
 
     def reported(self, name: str) -> pd.DataFrame:
-        """Table `name` of profile `REPORTED`, here or as committed, if it has this study's data sets (synthetic ones of
-        any size); else an empty one, and that is said."""
+        """Table `name` of profile `REPORTED`, here or as committed, with a column that says so, if it has this study's
+        data sets (synthetic ones of any size); else an empty one, and that is said."""
         for folder in (common.results_folder(REPORTED), common.ROOT / "results" / REPORTED):
             paths = folder / f"{name}.csv", folder / "provenance.json"
             if all(path.is_file() for path in paths):
                 cards = json.loads(paths[1].read_text(encoding="utf-8"))["data"]
                 if {_identity(asdict(data.card)) for data in self.datasets()} <= {_identity(card) for card in cards}:
-                    return pd.read_csv(paths[0])
-        print(f"{name}: not asked in profile {self.profile.name}, and {REPORTED} has no such table of these data")
+                    return pd.read_csv(paths[0]).assign(profile=REPORTED)
+        print(f"Profile {REPORTED} has no table {name!r} of these data to show here.")
         return pd.DataFrame()
 
     def show(self, figure: Figure, name: str) -> Figure:

@@ -22,9 +22,9 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table 1 in long form: one row a data set, method and metric, in `TABLE1_COLUMNS`.
 
     mean, sd (ddof 1; NaN for one run), low, high (95 % t interval of the mean): over n runs; accuracies, F1 and Corr
-    are fractions, MAE is in label units. p_adjusted: paired t test against TMT on the same seeds, Benjamini-Hochberg
-    over the table; NaN for TMT, other or no seeds, and differences without spread. paper: the printed value for the
-    data set of that name, or NaN. A metric undefined in some run has no row, but a NaN MAE (failed training) has.
+    are fractions, MAE is in label units. p_adjusted: paired t test against TMT on the seeds of both, Benjamini-Hochberg
+    over the table; NaN for TMT, fewer than two such seeds, and differences without spread. paper: the printed value for
+    the data set of that name, or NaN. A metric undefined in some run has no row, but a NaN MAE (failed training) has.
     """
     cell, pair = [*KEYS, "metric"], rows["seed"] if "seed" in rows else rows.groupby(KEYS).cumcount()
     values = rows.assign(pair=pair).melt([*KEYS, "pair"], [m for m in METRICS if m in rows], "metric", "value")
@@ -41,12 +41,11 @@ def table1(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _p(after: pd.Series, before: pd.Series | None) -> float:
-    """p of the paired t test of runs with the same unique index, or NaN."""
+    """p of the paired t test of the runs that share an index, which is unique, or NaN."""
     if before is None or not after.index.is_unique or not before.index.is_unique:
         return math.nan
-    if set(after.index) != set(before.index) or after.isna().any() or before.isna().any():
-        return math.nan
-    return paired_p(after, before[after.index])
+    after, before = after.align(before, join="inner")
+    return math.nan if len(after) < 2 or after.isna().any() or before.isna().any() else paired_p(after, before)
 
 
 SHOWN = ("acc5", "f1_5class", "mae", "corr")

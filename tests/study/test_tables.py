@@ -60,8 +60,11 @@ def test_runs_that_do_not_pair_have_no_p():
     tmt = rows_of("tmt", [0.4, 0.5, 0.6], [1, 1.2, 1.3])
     other = rows_of("tmt_amw", [0.5, 0.5, 0.65], [1.1, 1, 1])
     single = rows_of("tmt_uniform", [0.5], [1])
-    table = tables.table1(pd.concat([tmt, other.assign(seed=[1, 2, 3]), single]))
+    table = tables.table1(pd.concat([tmt, other.assign(seed=[2, 3, 4]), single]))
     assert table["p_adjusted"].isna().all()
+    some = tables.table1(pd.concat([tmt, other.assign(seed=[1, 2, 3])]))
+    shared = tables.table1(pd.concat([tmt[1:], other[:2].assign(seed=[1, 2])]))
+    pd.testing.assert_series_equal(some["p_adjusted"], shared["p_adjusted"])
     assert tables.table1(pd.concat([tmt, other]))["p_adjusted"].notna().sum() == 3
     by_order = tables.table1(pd.concat([tmt, other]).drop(columns="seed"))
     pd.testing.assert_frame_equal(by_order, tables.table1(pd.concat([tmt, other])))
@@ -229,13 +232,34 @@ def test_every_claim_about_the_data_at_hand_has_one_row_and_evidence(dataset):
     assert found.loc["audio_anecdote", "verdict"] == "impossible as written"
 
 
-def test_failed_or_missing_seed_leaves_no_verdict():
+def test_failed_trainings_leave_no_verdict():
     rows = everywhere(0.03, 0.005).reset_index(drop=True)
-    failed, missing = rows.copy(), rows.drop(index=rows.index[-1])
-    failed.loc[failed["method"] == "tmt_amw", "mae"] = float("nan")
-    for broken in (failed, missing):
-        cells = verdicts.gains(broken)
-        assert (cells["verdict"] == "cannot tell").any() and (cells["verdict"] != "not supported").all()
+    rows.loc[rows["method"] == "tmt_amw", "mae"] = float("nan")
+    cells = verdicts.gains(rows)
+    assert (cells["verdict"] == "cannot tell").any() and (cells["verdict"] != "not supported").all()
+
+
+def test_methods_are_paired_on_the_seeds_of_both():
+    """The compared methods may have more seeds than others; a metric that labels do not define has no cell."""
+    rows = world(0.03, 0.005).reset_index(drop=True)
+    few = rows[(rows["method"] == "tmt") | (rows["seed"] < 3)]
+    assert (verdicts.gains(rows)["n"] == 5).all() and (verdicts.gains(few)["n"] == 3).all()
+    assert verdicts.gains(few)["difference"].notna().all()
+    assert verdicts.gains(rows[(rows["method"] == "tmt") | (rows["seed"] > 9)]).empty
+    assert set(verdicts.gains(rows.assign(acc5=np.nan))["metric"]) == {"f1_5class", "mae"}
+
+
+def test_the_sampling_of_the_test_set_widens_an_interval():
+    rows = world(0.03, 0.001)
+    alone = verdicts.gains(rows, "amw_gain:mosi:acc5").iloc[0]
+    cell = {"dataset": "mosi", "source": alone["source"], "metric": "acc5"}
+    wide, narrow = (pd.DataFrame([cell | {"low": low, "high": high}]) for low, high in ((-0.1, 0.2), (0.03, 0.03)))
+    both = verdicts.gains(rows, "amw_gain:mosi:acc5", sampled=wide).iloc[0]
+    assert (both["low"], both["high"], both["verdict"]) == (-0.1, 0.2, "cannot tell") != alone["verdict"]
+    again = verdicts.gains(rows, "amw_gain:mosi:acc5", sampled=narrow).iloc[0]
+    assert (again["low"], again["high"]) == (alone["low"], alone["high"])
+    mae = verdicts.gains(rows, "amw_gain:mosi:mae", sampled=wide).iloc[0]
+    assert mae["low"] == verdicts.gains(rows, "amw_gain:mosi:mae").iloc[0]["low"], "of another metric"
 
 
 def test_evidence_says_whose_data_it_is():

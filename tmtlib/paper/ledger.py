@@ -77,11 +77,7 @@ def claims(rows: pd.DataFrame, areas: pd.DataFrame, cost: Cost, measured: Tables
             evidence = f"Withheld: TMT does not surely beat the training median on {names}. {evidence}"
         if verdict:
             cells = {"claim": claim.key, "quote": claim.quote, "place": claim.place, "verdict": verdict}
-            basis = (
-                _basis(claim, {"noise": areas, "learned_noise": areas}, rows, measured)
-                if claim.key in from_runs or found
-                else READ
-            )
+            basis = _basis(claim, rows, areas, measured) if claim.key in from_runs or found else READ
             table.append(READ | basis | cells | {"evidence": evidence, "rules": RULES})
     return pd.DataFrame(table, columns=COLUMNS)
 

@@ -258,9 +258,9 @@ def _compared(
         if all(of_method is not None for of_method in pair):
             pair = pair[0].align(pair[1], join="inner", axis=0)
             for name, column in metrics.items():
+                if all(of_method[column].isna().all() for of_method in pair):
+                    continue  # not defined for these labels
                 change = (pair[0][column] - pair[1][column]).astype(np.float64)
-                if change.isna().all():
-                    continue
                 moments = change.mean(skipna=False), change.std(skipna=False), len(change)
                 margins = margin(dataset, name), practical_margin(dataset, name)
                 cells.append((dataset, source, column, facts.BETTER[name], *moments, *margins))

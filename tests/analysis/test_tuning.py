@@ -77,6 +77,7 @@ def test_validation_alone_chooses_by_the_measure_that_models_share(monkeypatch):
 
     monkeypatch.setattr(runs, "read_record", read)
     monkeypatch.setattr(runs, "ensure", lambda todo, *rest: None)
+    monkeypatch.setattr(tuning, "SEEDS", 2)
     todo = some_runs("tmt", "misa")
     table = tuning.trials(todo, GRID)
     assert table["chosen"].tolist() == [True, False, False, True]

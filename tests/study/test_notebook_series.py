@@ -44,9 +44,12 @@ def test_whole_series_on_synthetic_data_twice(own_results, capsys):
         assert f"{path.name:<32}ok" in printed
     check_results(own_results, {(name, "synthetic") for name in ("mosi", "mosei", "sims")})
 
-    runs = {path.name: path.stat().st_mtime_ns for path in (own_results / "runs").iterdir()}
+    def kept():  # tables, of which the .txt are notes, are written again
+        return {p.name: p.stat().st_mtime_ns for p in (own_results / "runs").iterdir() if p.suffix != ".txt"}
+
+    runs = kept()
     assert main(["run", "--profile", "smoke", "--device", "cpu", "--only", "02,6"]) == 0
-    assert {path.name: path.stat().st_mtime_ns for path in (own_results / "runs").iterdir()} == runs
+    assert kept() == runs
     assert capsys.readouterr().out.count("  ok  ") == 2
     assert "agree" not in printed, "nothing is committed for profile smoke"
 

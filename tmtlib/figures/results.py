@@ -126,5 +126,5 @@ def forest(differences: pd.DataFrame) -> Figure:
         better = "← better" if metric in LOWER_IS_BETTER else "better →"
         ax.set(title="", xlabel=f"difference in {style.metric_label(metric)}\n{better}")
     handles = [style.entry(name, colour, linestyle="-") for name, colour in palette.items()]
-    note = f"lines: 95 % t intervals over paired seeds, {style.counted(differences['n'])}"
+    note = f"lines: 95 % intervals over paired seeds, {style.counted(differences['n'])}"
     return style.legend(grid.figure, handles, note)

@@ -1,6 +1,6 @@
 """Reports and the README's tables, in Markdown, from the CSV files of results folders."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,12 +8,14 @@ import pandas as pd
 from tmtlib import common
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper import ledger
-from tmtlib.paper.facts import VERDICTS
+from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
 from tmtlib.study import tables
 from tmtlib.study.methods import method_title, method_titles
+from tmtlib.study.profiles import REPORTED
 from tmtlib.study.tables import intervals
 
 NAME = "report.md"
+FINDINGS = ("swap", "weights_reach", "selection_bonus", "worlds_agreement", "distractors")  # tables that findings use
 EVIDENCE = "## Evidence"
 JUDGED_FROM = {"reading": "reading", "synthetic": "synthetic data", "real": "real data"}
 DATA = {
@@ -164,14 +166,18 @@ def update_readme() -> None:
 
 
 def readme(text: str, results: Path) -> str:
-    """The README's text with its generated parts made from `results`: `quick`, and the folders of real files (`ten`
-    was a profile, today `full` with 10 seeds)."""
-    quick, real = [results / "quick"], sorted([*results.glob("*/quick"), *results.glob("*/ten")])
-    claims, swap, reach = (_read(name, quick) for name in ("claims", "swap", "weights_reach"))
-    table1, real_table1, gains = _read("table1", quick), _read("table1", real), _read("amw_differences", quick + real)
-    text = between(text, "findings", findings(gains, claims, swap, reach))
-    text = between(text, "synthetic", _readme_table(table1, _against_linear(quick)))
-    text = between(text, "claims", _verdict_table(claims))
+    """The README's text with its generated parts made from `results`: `REPORTED`, `quick`'s verdicts beside its own, and
+    the folders of real files."""
+    reported, real = [results / REPORTED], sorted(results.glob("*/quick"))
+    claims, quick = _read("claims", reported), _read("claims", [results / "quick"])
+    table1, real_table1, gains = (
+        _read("table1", reported),
+        _read("table1", real),
+        _read("amw_differences", reported + real),
+    )
+    text = between(text, "findings", findings(gains, {name: _read(name, reported) for name in FINDINGS}, claims))
+    text = between(text, "synthetic", _readme_table(table1, _against_linear(reported)))
+    text = between(text, "claims", _verdict_table(claims, quick))
     against = _against_linear(real)
     return between(text, "real", f"{_readme_table(real_table1, against)}\n\n{baseline_sentences(against)}".rstrip())
 
@@ -186,12 +192,15 @@ def between(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def findings(gains: pd.DataFrame, claims: pd.DataFrame, swap: pd.DataFrame, reach: pd.DataFrame) -> str:
-    """Five numbered sentences of findings."""
+def findings(gains: pd.DataFrame, tables: Mapping[str, pd.DataFrame], claims: pd.DataFrame) -> str:
+    """Numbered sentences of findings. gains: `amw_differences` of synthetic and real data; tables: those of `FINDINGS`."""
+    swap, reach, bonus, worlds, frames = (tables[name] for name in FINDINGS)
     over = dict(list(gains[gains["source"] == "synthetic"].groupby("before")))
     real = gains[(gains["source"] == "real") & (gains["before"] == "tmt")]
     mae = over["tmt"].query("metric == 'mae'")
     swap = swap.query("method == 'tmt_amw' and replaced_by == 'uniform' and regime == 'clean'")
+    acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
+    printed = max(table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS)
     forms = {
         "cannot tell": "for {n} we cannot tell",
         "no practical difference": "for {n} there is no practical difference",
@@ -208,6 +217,16 @@ def findings(gains: pd.DataFrame, claims: pd.DataFrame, swap: pd.DataFrame, reac
         "What the learned values themselves bring, beside 1/3 in their place in the same trained models, in MAE: "
         f"{_changes(swap[swap['metric'] == 'mae'], '+.5f')} (n = {swap['n'].max()}); of {len(swap)} comparisons "
         f"{_tally(swap)}.",
+        f"Over {worlds['n'].max():.0f} synthetic worlds with other truths, the weights of TMT+AMW follow the true importance "
+        f"of the modalities with {_follows(worlds, 'tmt_amw', 'weight')}, with fast W {_follows(worlds, 'tmt_amw_fast', 'weight')}; "
+        f"Shapley values of the same models {_follows(worlds, 'tmt_amw', 'shapley_permuted')}; the truth measured the way "
+        f"models are {_follows(worlds, 'oracle', 'truth')}.",
+        "Picking epochs on test, as the original TMT's code does, would have added "
+        f"{intervals(acc5, 'bonus', '+.3f').item()} to TMT's Acc-5 on "
+        f"{dataset_title(*acc5[['dataset', 'source']].iloc[0])} (n = {acc5['n'].item()}), where the largest gain the "
+        f"paper prints is {printed:+.3f}.",
+        f"Where TMT's lead comes from: MAE on {dataset_title(*frames[['dataset', 'source']].iloc[0])}, each model tuned on "
+        f"the same grid, with all frames: {_frames(frames, 'all')}; with the salient frame alone: {_frames(frames, 'salient')}.",
         f"On real files, of {len(real)} comparisons with TMT {_tally(real)}; of the paper's {len(claims)} claims "
         f"{', '.join(verdicts)}.",
     )
@@ -218,6 +237,19 @@ def _counts(rows: pd.DataFrame) -> dict[str, int]:
     """How many rows have each verdict that occurs, in the order of `VERDICTS`."""
     counts = rows["verdict"].value_counts()
     return {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}
+
+
+def _follows(worlds: pd.DataFrame, method: str, measure: str) -> str:
+    """Rank correlation and slope of a measure's shares on the true ones."""
+    rows = worlds[(worlds["method"] == method) & (worlds["measure"] == measure)]
+    rank, slope = (intervals(rows[rows["statistic"] == s], "value", ".2f").item() for s in ("spearman", "slope"))
+    return f"rank correlation {rank} and slope {slope}"
+
+
+def _frames(table: pd.DataFrame, frames: str) -> str:
+    rows = table[table["frames"] == frames].sort_values("single_mae")
+    models = (f"{method_title(r.method)} {r.single_mae:.3f}" for r in rows.itertuples())
+    return f"{', '.join(models)}, ridge regression {rows['linear_mae'].iloc[0]:.3f}"
 
 
 def _changes(cells: pd.DataFrame, digits: str) -> str:
@@ -246,12 +278,14 @@ def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
     return _markdown(tables.shown(table1[table1["method"].isin(README_METHODS) | linear]))
 
 
-def _verdict_table(claims: pd.DataFrame) -> str:
-    """Counts of the verdicts, and a row a claim: quote and place, verdict, source."""
+def _verdict_table(claims: pd.DataFrame, quick: pd.DataFrame) -> str:
+    """Counts of the verdicts, and a row a claim: quote and place, verdict, that of profile quick, source."""
     total = ", ".join(f"{n} {verdict}" for verdict, n in _counts(claims).items())
     quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims[_source(claims)]
     judged = judged.replace("paper", "reading").replace(JUDGED_FROM)
-    table = pd.DataFrame({"claim": quoted, "verdict": claims["verdict"], "judged from": judged})
+    with_three = claims["claim"].map(quick.set_index("claim")["verdict"])
+    columns = {"claim": quoted, "verdict": claims["verdict"], "profile quick": with_three, "judged from": judged}
+    table = pd.DataFrame(columns)
     summary = f"<details><summary>All {len(claims)} claims</summary>"
     parts = decided(claims)
     return f"Of {len(claims)} claims: {total}{_rules(claims)}. {parts}\n\n{summary}\n\n{_markdown(table)}\n\n</details>"

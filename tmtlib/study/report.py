@@ -166,7 +166,7 @@ def update_readme() -> None:
 
 
 def readme(text: str, results: Path) -> str:
-    """The README's text with its generated parts made from `results`: `REPORTED`, `quick`'s verdicts beside its own, and
+    """The README's text with its generated parts made from `results`: `REPORTED`, verdicts of `quick` beside its, and
     the folders of real files."""
     reported, real = [results / REPORTED], sorted(results.glob("*/quick"))
     claims, quick = _read("claims", reported), _read("claims", [results / "quick"])
@@ -193,7 +193,7 @@ def between(text: str, name: str, content: str) -> str:
 
 
 def findings(gains: pd.DataFrame, tables: Mapping[str, pd.DataFrame], claims: pd.DataFrame) -> str:
-    """Numbered sentences of findings. gains: `amw_differences` of synthetic and real data; tables: those of `FINDINGS`."""
+    """Numbered sentences. gains: `amw_differences` of synthetic and real data; tables: those of `FINDINGS`."""
     swap, reach, bonus, worlds, frames = (tables[name] for name in FINDINGS)
     over = dict(list(gains[gains["source"] == "synthetic"].groupby("before")))
     real = gains[(gains["source"] == "real") & (gains["before"] == "tmt")]
@@ -217,16 +217,18 @@ def findings(gains: pd.DataFrame, tables: Mapping[str, pd.DataFrame], claims: pd
         "What the learned values themselves bring, beside 1/3 in their place in the same trained models, in MAE: "
         f"{_changes(swap[swap['metric'] == 'mae'], '+.5f')} (n = {swap['n'].max()}); of {len(swap)} comparisons "
         f"{_tally(swap)}.",
-        f"Over {worlds['n'].max():.0f} synthetic worlds with other truths, the weights of TMT+AMW follow the true importance "
-        f"of the modalities with {_follows(worlds, 'tmt_amw', 'weight')}, with fast W {_follows(worlds, 'tmt_amw_fast', 'weight')}; "
-        f"Shapley values of the same models {_follows(worlds, 'tmt_amw', 'shapley_permuted')}; the truth measured the way "
-        f"models are {_follows(worlds, 'oracle', 'truth')}.",
+        f"Over {worlds['n'].max():.0f} synthetic worlds with other truths, the weights of TMT+AMW follow the true "
+        f"importance of the modalities with {_follows(worlds, 'tmt_amw', 'weight')}, with fast W "
+        f"{_follows(worlds, 'tmt_amw_fast', 'weight')}; Shapley values of the same models "
+        f"{_follows(worlds, 'tmt_amw', 'shapley_permuted')}; the truth measured the way models are "
+        f"{_follows(worlds, 'oracle', 'truth')}.",
         "Picking epochs on test, as the original TMT's code does, would have added "
         f"{intervals(acc5, 'bonus', '+.3f').item()} to TMT's Acc-5 on "
         f"{dataset_title(*acc5[['dataset', 'source']].iloc[0])} (n = {acc5['n'].item()}), where the largest gain the "
         f"paper prints is {printed:+.3f}.",
-        f"Where TMT's lead comes from: MAE on {dataset_title(*frames[['dataset', 'source']].iloc[0])}, each model tuned on "
-        f"the same grid, with all frames: {_frames(frames, 'all')}; with the salient frame alone: {_frames(frames, 'salient')}.",
+        f"Where TMT's lead comes from: MAE on {dataset_title(*frames[['dataset', 'source']].iloc[0])}, each model tuned "
+        f"on the same grid, with all frames: {_frames(frames, 'all')}; with the salient frame alone: "
+        f"{_frames(frames, 'salient')}.",
         f"On real files, of {len(real)} comparisons with TMT {_tally(real)}; of the paper's {len(claims)} claims "
         f"{', '.join(verdicts)}.",
     )

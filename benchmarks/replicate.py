@@ -102,14 +102,18 @@ def main(argv: list[str] | None = None) -> None:
         "--worlds",
         type=int,
         default=30,
-        choices=range(1, 1000),
-        metavar="N",
         help=f"fresh synthetic worlds, from {FIRST} (30)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     chosen = parser.parse_args(argv)
+    if chosen.seeds < 2 or chosen.worlds < 2:
+        parser.error(f"{chosen.seeds} seeds and {chosen.worlds} worlds; wanted at least 2 of each, for an interval")
     folder = common.ROOT / "results" / REPORTED
     made = {"amw_differences": gains, "swap": swapped, "worlds_agreement": readings, "weights_reach": reach}
+    if missing := [name for name in made if not (folder / f"{name}.csv").is_file()]:
+        parser.error(
+            f"{folder} has no {', '.join(missing)}; run the reported study first: tmt run --profile {REPORTED}"
+        )
     reported = pd.concat([of(pd.read_csv(folder / f"{name}.csv")) for name, of in made.items()], ignore_index=True)
     table = beside(reported, measured(fresh_study(chosen.seeds, chosen.device), chosen.worlds))
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -118,3 +118,12 @@ def test_a_replication_has_fresh_seeds_and_worlds_and_stands_beside_what_is_repo
 def test_a_replication_wants_an_interval():
     with pytest.raises(ValueError, match="1 seeds; wanted at least 2"):
         replicate.fresh_study(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["--seeds", "1"], "at least 2"), (["--worlds", "0"], "at least 2")]
+)
+def test_a_replication_of_too_few_is_refused_in_a_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        replicate.main(arguments)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err

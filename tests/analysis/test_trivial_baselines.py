@@ -92,3 +92,12 @@ def test_emotions_and_untrained_runs_are_refused(own_results):
         trivial_baselines.against_linear(tmt_runs("emotions"))
     with pytest.raises(FileNotFoundError, match="no record of sims tmt seed 0"):
         trivial_baselines.against_linear(tmt_runs())
+
+
+def test_few_seeds_that_differ_much_beat_nothing():
+    """The bootstrap alone would say that they do: its interval over three seeds is too narrow."""
+    label = np.zeros(200, np.float32)
+    values = np.repeat([[0.96], [1.05], [1.16]], 200, axis=1)
+    found = trivial_baselines._against(values, np.full(200, 1.178), label)
+    assert found["verdict"] == "ranks nothing" and found["low"] < -0.3 and found["high"] > 0.1
+    assert trivial_baselines._against(values[:1], np.full(200, 1.178), label)["verdict"] == "beats"

@@ -170,6 +170,15 @@ def test_gains_give_p_effect_size_and_what_could_have_been_found(helps):
     assert frame["mde"].to_numpy() == pytest.approx((0.9960 * sd).to_numpy(), rel=1e-3)  # power .8 at d_z .996, n = 10
 
 
+def test_the_power_of_a_t_interval_is_that_of_its_differences(helps):
+    frame = verdicts.gains(helps)
+    found = verdicts.with_power(frame.drop(columns="mde"))["mde"]
+    assert found.to_numpy() == pytest.approx(frame["mde"].to_numpy())
+    named = frame.rename(columns={"low": "change_low", "high": "change_high"}).drop(columns="mde")
+    assert verdicts.with_power(named, "change")["mde"].tolist() == found.tolist()
+    assert np.isnan(verdicts.with_power(frame.assign(n=1, low=np.nan, high=np.nan))["mde"]).all()
+
+
 def test_adjusted_p_belongs_to_the_whole_family_whatever_a_rule_names(helps):
     whole = verdicts.gains(helps).set_index(["dataset", "metric"])
     one = verdicts.gains(helps, "amw_gain:mosi:acc5").iloc[0]

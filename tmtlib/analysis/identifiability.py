@@ -53,7 +53,7 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
     a = model(batch)[1].weights
     if len(a) != 1:
         raise ValueError(f"the weights of {run.method} differ between utterances; wanted a static weighting")
-    frames = [linear_pairs(weights)]
+    frames, present = [linear_pairs(weights)], [m for m in MODALITIES if data.test.lengths[m].any()]
     if isinstance(model.weighting, AMW):
         other = copy.deepcopy(model)
         w = other.weighting.W
@@ -71,7 +71,8 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
         positions = other.shared_from_specific.source_positions  # they follow
         positions *= ratio.repeat_interleave(model.config.specific_tokens)[None, :, None]
         frames.append(_compared("f2 alone", model, other, batch, output=_f2))
-    return pd.concat(frames, ignore_index=True)
+    of_model = [frame[frame["modality"].isin(present)] for frame in frames[1:]]  # an absent one has no weight
+    return pd.concat([frames[0], *of_model], ignore_index=True)
 
 
 def linear_pairs(weights: Sequence[float] = OTHER) -> pd.DataFrame:

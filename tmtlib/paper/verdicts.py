@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper import audit, facts
@@ -104,6 +105,15 @@ def withhold(cells: pd.DataFrame, datasets: Collection[str]) -> pd.DataFrame:
     """Cells with dataset and verdict; any verdict on one of these (`unlearned`) data sets becomes "withheld"."""
     hidden = cells["dataset"].isin(datasets) & (cells["verdict"] != "")
     return cells.assign(verdict=cells["verdict"].mask(hidden, "withheld"))
+
+
+def with_power(judged: pd.DataFrame, measure: str = "") -> pd.DataFrame:
+    """Rows that a 95 % t interval over n seeds judged, with `mde` beside: the smallest difference from 0 that so many
+    seeds find with power .8, in the unit of the interval; NaN for one seed. measure: as in "change_low"; "": "low"."""
+    low, high = (judged[f"{measure}_{end}".lstrip("_")] for end in ("low", "high"))
+    sd = (high - low) / 2 * np.sqrt(judged["n"]) / t.ppf((1 + CONFIDENCE) / 2, judged["n"] - 1)
+    pairs = zip(judged["n"], sd, strict=True)
+    return judged.assign(mde=[statistics.minimum_detectable_effect(n, x, alpha=ALPHA) for n, x in pairs])
 
 
 def gain_verdicts(

@@ -226,8 +226,8 @@ def findings(gains: pd.DataFrame, tables: Mapping[str, pd.DataFrame], claims: pd
         f"{intervals(acc5, 'bonus', '+.3f').item()} to TMT's Acc-5 on "
         f"{dataset_title(*acc5[['dataset', 'source']].iloc[0])} (n = {acc5['n'].item()}), where the largest gain the "
         f"paper prints is {printed:+.3f}.",
-        f"Where TMT's lead comes from: MAE on {dataset_title(*frames[['dataset', 'source']].iloc[0])}, each model tuned "
-        f"on the same grid, with all frames: {_frames(frames, 'all')}; with the salient frame alone: "
+        f"Where TMT's lead comes from: MAE on {dataset_title(*frames[['dataset', 'source']].iloc[0])}, each model "
+        f"tuned on the same grid, with all frames: {_frames(frames, 'all')}; with the salient frame alone: "
         f"{_frames(frames, 'salient')}.",
         f"On real files, of {len(real)} comparisons with TMT {_tally(real)}; of the paper's {len(claims)} claims "
         f"{', '.join(verdicts)}.",

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pandas as pd
 
 from tmtlib import common
-from tmtlib.analysis import importance, paired, swap, trivial_baselines, truth, weights
+from tmtlib.analysis import importance, paired, protocol, swap, trivial_baselines, truth, weights
 from tmtlib.common import write_atomic
 from tmtlib.paper import verdicts
 from tmtlib.paper.verdicts import LEAST
@@ -66,6 +66,19 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
     return _rows("weights reach", rows["dataset"] + ", " + rows["method"], rows, "value", "reading")
 
 
+def bonus(table: pd.DataFrame) -> pd.DataFrame:
+    """Headlines of `selection_bonus.csv`: what picking epochs on test adds to TMT."""
+    own = table[(table["method"] == "tmt") & table["metric"].isin(verdicts.OUR_METRICS.values())]
+    own = own.assign(reading=(own["low"] > 0).map({True: "adds", False: "open"}))
+    return _rows("picking epochs on test", own["dataset"] + ", " + own["metric"], own, "bonus", "reading")
+
+
+def claims(table: pd.DataFrame) -> pd.DataFrame:
+    """Headlines of `claims.csv`: the verdicts on its claims, which have no number."""
+    rows = table.assign(value=float("nan"), low=float("nan"), high=float("nan"), n=float("nan"))
+    return _rows("verdict", table["claim"], rows, "value", "verdict")
+
+
 def _rows(headline: str, cell: pd.Series, table: pd.DataFrame, value: str, reading: str) -> pd.DataFrame:
     """`COLUMNS`, from a table with low, high and n and columns of these names."""
     renamed = table.rename(columns={value: "value", reading: "reading"}).assign(headline=headline, cell=cell)
@@ -75,18 +88,25 @@ def _rows(headline: str, cell: pd.Series, table: pd.DataFrame, value: str, readi
 def measured(study: Study, worlds: int) -> pd.DataFrame:
     """`COLUMNS` of all headlines, from a study's runs and so many fresh worlds."""
     device, jobs = study.device, study.profile.jobs
-    main, amw = family("main"), study.runs("tmt_amw")
+    main, amw, fast = family("main"), study.runs("tmt_amw"), study.runs("tmt_amw_fast")
     rows = study.ensure(*main)
+    runs.ensure(fast, device, jobs)
     pairs = {b: paired.by_utterance(study.runs(*main), before=b) for b in main if b != "tmt_amw"}
+    sampled = pd.concat([paired.sampled(p).assign(before=b) for b, p in pairs.items()], ignore_index=True)
     parts = [verdicts.gains(rows, before=b, sampled=paired.sampled(p)).assign(before=b) for b, p in pairs.items()]
     unlearned = verdicts.unlearned(trivial_baselines.against_constant(study.runs("tmt")))
     inside = truth.runs_in_worlds(study, *study.profile.world_methods, worlds=range(FIRST, FIRST + worlds))
     runs.ensure(inside, device, jobs)
     table = importance.importance_table(inside, device, jobs)
     agreement = truth.worlds_agreement(pd.concat([table, truth.oracle_importance(inside)], ignore_index=True))
-    found = [pd.concat(parts), swap.summary(swap.by_seed(amw, device, jobs))]
-    found = [of(verdicts.withhold(cells, unlearned)) for of, cells in zip((gains, swapped), found, strict=True)]
-    return pd.concat([*found, readings(agreement), reach(weights.reach(amw))], ignore_index=True)
+    swaps = swap.summary(swap.by_seed(amw, device, jobs))
+    judged = verdicts.gain_verdicts(rows, swaps, unlearned, sampled)
+    judged = pd.DataFrame([(key, verdict) for key, (verdict, _) in judged.items()], columns=["claim", "verdict"])
+    first = [run for run in study.runs("tmt", few=True) if run.data == study.refs[0]]
+    found = (gains, pd.concat(parts)), (swapped, swaps)
+    found = [of(verdicts.withhold(cells, unlearned)) for of, cells in found]
+    found += [readings(agreement), reach(weights.reach([*amw, *fast])), claims(judged)]
+    return pd.concat([*found, bonus(protocol.selection_bonus(first, device, jobs))], ignore_index=True)
 
 
 def beside(reported: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
@@ -110,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"{chosen.seeds} seeds and {chosen.worlds} worlds; wanted at least 2 of each, for an interval")
     folder = common.ROOT / "results" / REPORTED
     made = {"amw_differences": gains, "swap": swapped, "worlds_agreement": readings, "weights_reach": reach}
+    made |= {"claims": claims, "selection_bonus": bonus}
     if missing := [name for name in made if not (folder / f"{name}.csv").is_file()]:
         parser.error(
             f"{folder} has no {', '.join(missing)}; run the reported study first: tmt run --profile {REPORTED}"

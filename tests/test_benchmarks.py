@@ -106,7 +106,9 @@ def test_a_replication_has_fresh_seeds_and_worlds_and_stands_beside_what_is_repo
     fresh = replicate.measured(study, worlds=2)
     trained = [runs.read_record(run).meta["run"] for run in truth.runs_in_worlds(study, "tmt_amw_fast", worlds=(1000,))]
     assert trained[0]["data"]["synthetic"]["world"] == 1000
-    wanted = {"TMT+AMW minus another": 9, "learned minus equal weights": 3, "weights reach": 1}
+    wanted = {"TMT+AMW minus another": 9, "learned minus equal weights": 3, "weights reach": 2}
+    wanted |= {"picking epochs on test": 3}
+    assert "gain_mosi" in set(fresh["cell"])
     assert fresh["headline"].value_counts()[list(wanted)].to_dict() == wanted
     assert not fresh.duplicated(["headline", "cell"]).any() and fresh["value"].notna().any()
     other = fresh.assign(reading="supported", value=9.0)

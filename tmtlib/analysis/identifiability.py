@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tmtlib.analysis import swap
 from tmtlib.analysis.importance import importance_table
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
@@ -91,15 +92,11 @@ def linear_pairs(weights: Sequence[float] = OTHER) -> pd.DataFrame:
 
 
 def with_weights(model: TMT, weights: Sequence[float]) -> TMT:
-    """A copy of the model with the same weight in all features of a modality, and nothing else changed. Raises
-    ValueError for weights that are not positive, one a modality, and one in sum."""
+    """`swap.with_weights`. Raises ValueError for weights that are not positive, one a modality, and one in sum."""
     a = torch.tensor(weights, dtype=torch.float64)
     if a.shape != (len(MODALITIES),) or not (a > 0).all() or abs(float(a.sum()) - 1) > 1e-9:
         raise ValueError(f"weights are {tuple(weights)}; wanted {len(MODALITIES)} positive numbers that sum to one")
-    other, weighting = copy.deepcopy(model), AMW(model.config)
-    weighting.W.data = (model.config.temperature * a.log())[:, None].repeat(1, model.config.width)
-    other.weighting = weighting.to(model.tokens)
-    return other
+    return swap.with_weights(model, a[:, None])
 
 
 def _f2(model: TMT, batch: Batch) -> Float[Tensor, "B k d"]:

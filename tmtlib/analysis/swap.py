@@ -39,10 +39,11 @@ def with_weights(model: Model, shares: Float[Tensor, " M #d"]) -> Model:
     ValueError for a model without weights."""
     if model.config.weighting == "none":
         raise ValueError("the model has no weights; wanted one with a weighting, such as TMT+AMW")
-    copied, fixed = deepcopy(model), AMW(replace(model.config, weighting_init_std=0.0))
+    fixed = AMW(replace(model.config, weighting_init_std=0.0)).to(next(model.parameters()))
     fixed.W.data[:] = fixed.temperature * shares.clamp(min=LEAST_SHARE).log()
-    copied.weighting = fixed.to(next(model.parameters()))
-    return copied.eval()
+    copied = deepcopy(model).eval()
+    copied.weighting = fixed
+    return copied
 
 
 def by_seed(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Reports and the README's tables, in Markdown, from the CSV files of results folders."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -8,14 +8,13 @@ import pandas as pd
 from tmtlib import common
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper import ledger
-from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
-from tmtlib.study import tables
+from tmtlib.study import findings, tables
+from tmtlib.study.findings import counts
 from tmtlib.study.methods import method_title, method_titles
 from tmtlib.study.profiles import REPORTED
 from tmtlib.study.tables import intervals
 
 NAME = "report.md"
-FINDINGS = ("swap", "weights_reach", "selection_bonus", "worlds_agreement", "distractors")  # tables that findings use
 EVIDENCE = "## Evidence"
 JUDGED_FROM = {"reading": "reading", "synthetic": "synthetic data", "real": "real data"}
 DATA = {
@@ -75,8 +74,8 @@ def decided(claims: pd.DataFrame) -> str:
     """How many claims are judged from what, with which verdicts, and how many of those judged from runs are decided."""
     lines, source = [], claims[_source(claims)].replace("paper", "reading")
     for name in [n for n in JUDGED_FROM if n in set(source)]:
-        counts = ", ".join(f"{n} {verdict}" for verdict, n in _counts(claims[source == name]).items())
-        lines.append(f"Judged from {JUDGED_FROM[name]}, {(source == name).sum()} claims: {counts}.")
+        each = ", ".join(f"{n} {verdict}" for verdict, n in counts(claims[source == name]).items())
+        lines.append(f"Judged from {JUDGED_FROM[name]}, {(source == name).sum()} claims: {each}.")
     from_runs = claims[source != "reading"]
     sure = from_runs["verdict"].isin(ledger.DECIDED).sum()
     return " ".join([*lines, f"{sure} of {len(from_runs)} claims judged from runs are decided."])
@@ -170,12 +169,9 @@ def readme(text: str, results: Path) -> str:
     the folders of real files."""
     reported, real = [results / REPORTED], sorted(results.glob("*/quick"))
     claims, quick = _read("claims", reported), _read("claims", [results / "quick"])
-    table1, real_table1, gains = (
-        _read("table1", reported),
-        _read("table1", real),
-        _read("amw_differences", reported + real),
-    )
-    text = between(text, "findings", findings(gains, {name: _read(name, reported) for name in FINDINGS}, claims))
+    table1, real_table1 = _read("table1", reported), _read("table1", real)
+    tables = {name: _read(name, reported) for name in findings.TABLES}
+    text = between(text, "findings", findings.sentences(tables, _read("amw_differences", real)))
     text = between(text, "synthetic", _readme_table(table1, _against_linear(reported)))
     text = between(text, "claims", _verdict_table(claims, quick))
     against = _against_linear(real)
@@ -192,87 +188,6 @@ def between(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def findings(gains: pd.DataFrame, tables: Mapping[str, pd.DataFrame], claims: pd.DataFrame) -> str:
-    """Numbered sentences. gains: `amw_differences` of synthetic and real data; tables: those of `FINDINGS`."""
-    swap, reach, bonus, worlds, frames = (tables[name] for name in FINDINGS)
-    over = dict(list(gains[gains["source"] == "synthetic"].groupby("before")))
-    real = gains[(gains["source"] == "real") & (gains["before"] == "tmt")]
-    mae = over["tmt"].query("metric == 'mae'")
-    swap = swap.query("method == 'tmt_amw' and replaced_by == 'uniform' and regime == 'clean'")
-    acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
-    printed = max(table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS)
-    forms = {
-        "cannot tell": "for {n} we cannot tell",
-        "no practical difference": "for {n} there is no practical difference",
-    }
-    verdicts = [forms.get(v, f"{{n}} are {v}").format(n=n) for v, n in _counts(claims).items()]
-    sentences = (
-        f"On synthetic data, TMT+AMW changes the MAE of TMT by {_changes(mae, '+.3f')} (means of {mae['n'].max()} "
-        f"seeds, 95 % intervals); of {len(over['tmt'])} comparisons (data set and metric) {_tally(over['tmt'])}.",
-        "A gain from learned weights would have to show over fixed ones too: over uniform weights "
-        f"{_tally(over['tmt_uniform'])}, over random ones {_tally(over['tmt_random'])}.",
-        f"The weights move from 1/3 to {_range(reach, 'tmt_amw')} at the training's learning rate, and to "
-        f"{_range(reach, 'tmt_amw_fast')} at one of their own; but they are the same for every utterance: claims about "
-        "single samples are impossible as written.",
-        "What the learned values themselves bring, beside 1/3 in their place in the same trained models, in MAE: "
-        f"{_changes(swap[swap['metric'] == 'mae'], '+.5f')} (n = {swap['n'].max()}); of {len(swap)} comparisons "
-        f"{_tally(swap)}.",
-        f"Over {worlds['n'].max():.0f} synthetic worlds with other truths, the weights of TMT+AMW follow the true "
-        f"importance of the modalities with {_follows(worlds, 'tmt_amw', 'weight')}, with fast W "
-        f"{_follows(worlds, 'tmt_amw_fast', 'weight')}; Shapley values of the same models "
-        f"{_follows(worlds, 'tmt_amw', 'shapley_permuted')}; the truth measured the way models are "
-        f"{_follows(worlds, 'oracle', 'truth')}.",
-        "Picking epochs on test, as the original TMT's code does, would have added "
-        f"{intervals(acc5, 'bonus', '+.3f').item()} to TMT's Acc-5 on "
-        f"{dataset_title(*acc5[['dataset', 'source']].iloc[0])} (n = {acc5['n'].item()}), where the largest gain the "
-        f"paper prints is {printed:+.3f}.",
-        f"Where TMT's lead comes from: MAE on {dataset_title(*frames[['dataset', 'source']].iloc[0])}, each model "
-        f"tuned on the same grid, with all frames: {_frames(frames, 'all')}; with the salient frame alone: "
-        f"{_frames(frames, 'salient')}.",
-        f"On real files, of {len(real)} comparisons with TMT {_tally(real)}; of the paper's {len(claims)} claims "
-        f"{', '.join(verdicts)}.",
-    )
-    return "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1))
-
-
-def _counts(rows: pd.DataFrame) -> dict[str, int]:
-    """How many rows have each verdict that occurs, in the order of `VERDICTS`."""
-    counts = rows["verdict"].value_counts()
-    return {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}
-
-
-def _follows(worlds: pd.DataFrame, method: str, measure: str) -> str:
-    """Rank correlation and slope of a measure's shares on the true ones."""
-    rows = worlds[(worlds["method"] == method) & (worlds["measure"] == measure)]
-    rank, slope = (intervals(rows[rows["statistic"] == s], "value", ".2f").item() for s in ("spearman", "slope"))
-    return f"rank correlation {rank} and slope {slope}"
-
-
-def _frames(table: pd.DataFrame, frames: str) -> str:
-    rows = table[table["frames"] == frames].sort_values("single_mae")
-    models = (f"{method_title(r.method)} {r.single_mae:.3f}" for r in rows.itertuples())
-    return f"{', '.join(models)}, ridge regression {rows['linear_mae'].iloc[0]:.3f}"
-
-
-def _changes(cells: pd.DataFrame, digits: str) -> str:
-    """The difference on each synthetic data set, with its interval."""
-    titles = cells["dataset"].map(lambda name: dataset_title(name, "synthetic"))
-    return "; ".join(titles + " " + intervals(cells, "difference", digits))
-
-
-def _range(reach: pd.DataFrame, method: str) -> str:
-    rows = reach[reach["method"] == method]
-    return f"between {rows['a_low'].min():.3f} and {rows['a_high'].max():.3f}"
-
-
-def _tally(gains: pd.DataFrame) -> str:
-    gain, none, small, open_, hidden = (_counts(gains).get(verdict, 0) for verdict in VERDICTS[:5])
-    practical = f"{small} no practical difference, " if small else ""
-    withheld = f", {hidden} are withheld" if hidden else ""
-    surely = f"{none} surely none of half the printed size (or a loss)"
-    return f"{gain} show a gain, {surely}, {practical}{open_} cannot tell{withheld}"
-
-
 def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
     """Table 1 of `README_METHODS` and the linear model that validation chose; every linear model where none did."""
     chosen = table1["dataset"].map(against.drop_duplicates("dataset").set_index("dataset")["linear"])
@@ -282,7 +197,7 @@ def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
 
 def _verdict_table(claims: pd.DataFrame, quick: pd.DataFrame) -> str:
     """Counts of the verdicts, and a row a claim: quote and place, verdict, that of profile quick, source."""
-    total = ", ".join(f"{n} {verdict}" for verdict, n in _counts(claims).items())
+    total = ", ".join(f"{n} {verdict}" for verdict, n in counts(claims).items())
     quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims[_source(claims)]
     judged = judged.replace("paper", "reading").replace(JUDGED_FROM)
     with_three = claims["claim"].map(quick.set_index("claim")["verdict"])

@@ -1,0 +1,135 @@
+"""What a study found, in sentences made from its tables."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from tmtlib.data.schema import dataset_title
+from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
+from tmtlib.study.methods import method_title
+from tmtlib.study.study import Study
+from tmtlib.study.tables import intervals
+
+
+def found(study: Study) -> str:
+    """`sentences` of the tables that a study has saved."""
+    return sentences({name: study.table(name) for name in TABLES if (study.results / f"{name}.csv").is_file()})
+
+
+def sentences(tables: Mapping[str, pd.DataFrame], elsewhere: pd.DataFrame | None = None) -> str:
+    """A numbered list in Markdown: a sentence or two for each of `TABLES` that is at hand, by its name; elsewhere:
+    `amw_differences` of other data."""
+    found = [words(tables[name]) for name, words in TABLES.items() if len(tables.get(name, ()))]
+    if elsewhere is not None and len(elsewhere):
+        over = elsewhere[elsewhere["before"] == "tmt"]
+        found.insert(-1, f"On {elsewhere['source'].iloc[0]} files, of {len(over)} comparisons with TMT {tally(over)}.")
+    return "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(found, 1))
+
+
+def counts(rows: pd.DataFrame) -> dict[str, int]:
+    """How many rows have each verdict that occurs, in the order of `VERDICTS`."""
+    number = rows["verdict"].value_counts()
+    return {verdict: number[verdict] for verdict in VERDICTS if verdict in number}
+
+
+def tally(gains: pd.DataFrame) -> str:
+    """The verdicts on gains, counted, in words."""
+    gain, none, small, open_, hidden = (counts(gains).get(verdict, 0) for verdict in VERDICTS[:5])
+    practical = f"{small} no practical difference, " if small else ""
+    withheld = f", {hidden} are withheld" if hidden else ""
+    surely = f"{none} surely none of half the printed size (or a loss)"
+    return f"{gain} show a gain, {surely}, {practical}{open_} cannot tell{withheld}"
+
+
+def _gain(gains: pd.DataFrame) -> str:
+    over = dict(list(gains.groupby("before")))
+    mae = over["tmt"].query("metric == 'mae'")
+    controls = (f"over {title} {tally(over[m])}" for m, title in CONTROLS.items() if m in over)
+    return (
+        f"On {gains['source'].iloc[0]} data, TMT+AMW changes the MAE of TMT by {_changes(mae, '+.3f')} (means of "
+        f"{mae['n'].max()} seeds, 95 % intervals); of {len(over['tmt'])} comparisons (data set and metric) "
+        f"{tally(over['tmt'])}. A gain from learned weights would have to show over fixed ones too: "
+        f"{', '.join(controls)}."
+    )
+
+
+def _reach(reach: pd.DataFrame) -> str:
+    rates = {"tmt_amw": "at the training's learning rate", "tmt_amw_fast": "at one of their own"}
+    parts = [
+        f"to between {rows['a_low'].min():.3f} and {rows['a_high'].max():.3f} {rate}"
+        for method, rate in rates.items()
+        for rows in [reach[reach["method"] == method]]
+        if len(rows)
+    ]
+    same = "they are the same for every utterance: claims about single samples are impossible as written"
+    return f"The weights move from 1/3 {' and '.join(parts)}; but {same}."
+
+
+def _swap(swap: pd.DataFrame) -> str:
+    rows = swap.query("method == 'tmt_amw' and replaced_by == 'uniform' and regime == 'clean'")
+    return (
+        "What the learned values themselves bring, beside 1/3 in their place in the same trained models, in MAE: "
+        f"{_changes(rows[rows['metric'] == 'mae'], '+.5f')} (n = {rows['n'].max()}); of {len(rows)} comparisons "
+        f"{tally(rows)}."
+    )
+
+
+def _worlds(worlds: pd.DataFrame) -> str:
+    parts = []
+    for (method, measure), rows in worlds.groupby(["method", "measure"], sort=False):
+        by_name = rows.set_index("statistic")
+        rank, slope = (intervals(by_name.loc[[s]], "value", ".2f").item() for s in ("spearman", "slope"))
+        what = MEASURES.get(measure, "").format(method_title(method)) if method != "oracle" else MEASURES["truth"]
+        parts += [f"{what} {rank}, {slope}"] * bool(what)
+    n = worlds["n"].max()
+    return (
+        f"Over {n:.0f} synthetic worlds, rank correlation with the true importance and slope on it: {'; '.join(parts)}."
+    )
+
+
+def _bonus(bonus: pd.DataFrame) -> str:
+    acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
+    printed = max(table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS)
+    return (
+        "Picking epochs on test, as the original TMT's code does, would have added "
+        f"{_changes(acc5, '+.3f', 'bonus')} to TMT's Acc-5 (n = {acc5['n'].max()}); the largest gain that the paper "
+        f"prints is {printed:+.3f}."
+    )
+
+
+def _frames(table: pd.DataFrame) -> str:
+    parts = []
+    for (dataset, source, frames), rows in table.groupby(["dataset", "source", "frames"], sort=False):
+        models = (f"{method_title(r.method)} {r.single_mae:.3f}" for r in rows.sort_values("single_mae").itertuples())
+        where = f"on {dataset_title(dataset, source)} with {FRAMES[frames]}"
+        parts.append(f"{where} {', '.join(models)}, ridge regression {rows['linear_mae'].iloc[0]:.3f}")
+    return f"Where TMT's lead comes from, MAE of each model tuned on the same grid: {'; '.join(parts)}."
+
+
+def _claims(claims: pd.DataFrame) -> str:
+    forms = {
+        "cannot tell": "for {n} we cannot tell",
+        "no practical difference": "for {n} there is no practical difference",
+    }
+    verdicts = (forms.get(v, f"{{n}} are {v}").format(n=n) for v, n in counts(claims).items())
+    return f"Of the paper's {len(claims)} claims {', '.join(verdicts)}."
+
+
+def _changes(cells: pd.DataFrame, digits: str, column: str = "difference") -> str:
+    """The difference on each data set, with its interval."""
+    titles = [dataset_title(*pair) for pair in zip(cells["dataset"], cells["source"], strict=True)]
+    return "; ".join(f"{title} {text}" for title, text in zip(titles, intervals(cells, column, digits), strict=True))
+
+
+CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random ones"}
+MEASURES = {"weight": "the weights of {}", "shapley_permuted": "Shapley values of {}", "truth": "the truth itself"}
+FRAMES = {"all": "all frames", "salient": "the salient frame alone"}
+TABLES = {
+    "amw_differences": _gain,
+    "weights_reach": _reach,
+    "swap": _swap,
+    "worlds_agreement": _worlds,
+    "selection_bonus": _bonus,
+    "distractors": _frames,
+    "claims": _claims,
+}

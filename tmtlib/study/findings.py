@@ -33,12 +33,9 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def tally(gains: pd.DataFrame) -> str:
-    """The verdicts on gains, counted, in words."""
-    gain, none, small, open_, hidden = (counts(gains).get(verdict, 0) for verdict in VERDICTS[:5])
-    practical = f"{small} no practical difference, " if small else ""
-    withheld = f", {hidden} are withheld" if hidden else ""
-    surely = f"{none} surely none of half the printed size (or a loss)"
-    return f"{gain} show a gain, {surely}, {practical}{open_} cannot tell{withheld}"
+    """The verdicts on gains, counted, in words; how many show a gain is said even of none."""
+    number = {"supported": 0} | counts(gains)
+    return ", ".join(words.format(n=number[verdict]) for verdict, words in TALLIED.items() if verdict in number)
 
 
 def _gain(gains: pd.DataFrame) -> str:
@@ -121,6 +118,13 @@ def _changes(cells: pd.DataFrame, digits: str, column: str = "difference") -> st
     return "; ".join(f"{title} {text}" for title, text in zip(titles, intervals(cells, column, digits), strict=True))
 
 
+TALLIED = {
+    "supported": "{n} show a gain",
+    "not supported": "{n} surely none of half the printed size (or a loss)",
+    "no practical difference": "{n} no practical difference",
+    "cannot tell": "{n} cannot tell",
+    "withheld": "{n} are withheld",
+}
 CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random ones"}
 MEASURES = {"weight": "the weights of {}", "shapley_permuted": "Shapley values of {}", "truth": "the truth itself"}
 FRAMES = {"all": "all frames", "salient": "the salient frame alone"}

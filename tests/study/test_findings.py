@@ -1,0 +1,57 @@
+"""Sentences follow the tables that they are made from."""
+
+import pandas as pd
+import pytest
+
+from tmtlib import common
+from tmtlib.study import findings
+
+FOLDER = common.ROOT / "results" / "full"
+
+
+@pytest.fixture
+def tables() -> dict[str, pd.DataFrame]:
+    return {name: pd.read_csv(FOLDER / f"{name}.csv") for name in findings.TABLES}
+
+
+def test_a_sentence_for_each_table_at_hand(tables):
+    text = findings.sentences(tables)
+    assert [line.partition(". ")[0] for line in text.splitlines()] == [str(i) for i in range(1, len(tables) + 1)]
+    assert "nan" not in text
+    without = findings.sentences({k: v for k, v in tables.items() if k not in ("swap", "selection_bonus")})
+    assert len(without.splitlines()) == len(tables) - 2
+    assert "Picking epochs on test" in text and "Picking epochs on test" not in without
+    assert len(findings.sentences(tables | {"swap": tables["swap"][:0]}).splitlines()) == len(tables) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("amw_differences", "difference"),
+        ("weights_reach", "a_low"),
+        ("swap", "difference"),
+        ("worlds_agreement", "value"),
+        ("selection_bonus", "bonus"),
+        ("distractors", "single_mae"),
+    ],
+)
+def test_a_sentence_states_the_numbers_of_its_table(tables, name, column):
+    before = findings.sentences(tables).splitlines()
+    moved = tables[name].assign(**{column: tables[name][column] + 0.1234})
+    after = findings.sentences(tables | {name: moved}).splitlines()
+    changed = [i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
+    assert changed == [list(findings.TABLES).index(name)]
+
+
+def test_verdicts_are_counted_and_none_is_said_only_of_gains():
+    gains = pd.DataFrame({"verdict": ["cannot tell", "not supported", "cannot tell"]})
+    assert findings.tally(gains) == "0 show a gain, 1 surely none of half the printed size (or a loss), 2 cannot tell"
+    assert findings.counts(gains) == {"not supported": 1, "cannot tell": 2}
+
+
+def test_other_data_have_a_sentence_of_their_own_before_the_claims(tables):
+    elsewhere = tables["amw_differences"].assign(source="real", verdict="withheld")
+    lines = findings.sentences(tables, elsewhere).splitlines()
+    n = (elsewhere["before"] == "tmt").sum()
+    assert lines[-2].endswith(f"On real files, of {n} comparisons with TMT 0 show a gain, {n} are withheld.")
+    assert "claims" in lines[-1] and len(lines) == len(tables) + 1

@@ -45,7 +45,7 @@ def test_a_sentence_states_the_numbers_of_its_table(tables, name, column):
 
 def test_verdicts_are_counted_and_none_is_said_only_of_gains():
     gains = pd.DataFrame({"verdict": ["cannot tell", "not supported", "cannot tell"]})
-    assert findings.tally(gains) == "0 show a gain, 1 surely none of half the printed size (or a loss), 2 cannot tell"
+    assert findings.tally(gains) == "0 show a gain, 1 surely none of half the printed size, 2 cannot tell"
     assert findings.counts(gains) == {"not supported": 1, "cannot tell": 2}
 
 

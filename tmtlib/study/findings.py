@@ -43,30 +43,29 @@ def _gain(gains: pd.DataFrame) -> str:
     mae = over["tmt"].query("metric == 'mae'")
     controls = (f"over {title} {tally(over[m])}" for m, title in CONTROLS.items() if m in over)
     return (
-        f"On {gains['source'].iloc[0]} data, TMT+AMW changes the MAE of TMT by {_changes(mae, '+.3f')} (means of "
-        f"{mae['n'].max()} seeds, 95 % intervals); of {len(over['tmt'])} comparisons (data set and metric) "
-        f"{tally(over['tmt'])}. A gain from learned weights would have to show over fixed ones too: "
-        f"{', '.join(controls)}."
+        f"TMT+AMW minus TMT in MAE (less is better): {_changes(mae, '+.3f')} (n = {mae['n'].max()} seeds, 95 % "
+        f"intervals). Of {len(over['tmt'])} comparisons (data set and metric) {tally(over['tmt'])}. Learned weights "
+        f"would also have to gain over fixed ones: {'; '.join(controls)}."
     )
 
 
 def _reach(reach: pd.DataFrame) -> str:
-    rates = {"tmt_amw": "at the training's learning rate", "tmt_amw_fast": "at one of their own"}
+    rates = {"tmt_amw": "at the training's learning rate", "tmt_amw_fast": "at a faster one of their own"}
     parts = [
         f"to between {rows['a_low'].min():.3f} and {rows['a_high'].max():.3f} {rate}"
         for method, rate in rates.items()
         for rows in [reach[reach["method"] == method]]
         if len(rows)
     ]
-    same = "they are the same for every utterance: claims about single samples are impossible as written"
-    return f"The weights move from 1/3 {' and '.join(parts)}; but {same}."
+    same = "They are the same for every utterance, so claims about single samples are impossible as written."
+    return f"The weights of TMT+AMW move from 1/3 {' and '.join(parts)}. {same}"
 
 
 def _swap(swap: pd.DataFrame) -> str:
     rows = swap.query("method == 'tmt_amw' and replaced_by == 'uniform' and regime == 'clean'")
     return (
-        "What the learned values themselves bring, beside 1/3 in their place in the same trained models, in MAE: "
-        f"{_changes(rows[rows['metric'] == 'mae'], '+.5f')} (n = {rows['n'].max()}); of {len(rows)} comparisons "
+        "The swap test, learned weights minus 1/3 in their place in the same trained models, in MAE: "
+        f"{_changes(rows[rows['metric'] == 'mae'], '+.5f')} (n = {rows['n'].max()}). Of {len(rows)} comparisons "
         f"{tally(rows)}."
     )
 
@@ -120,7 +119,7 @@ def _changes(cells: pd.DataFrame, digits: str, column: str = "difference") -> st
 
 TALLIED = {
     "supported": "{n} show a gain",
-    "not supported": "{n} surely none of half the printed size (or a loss)",
+    "not supported": "{n} surely none of half the printed size",
     "no practical difference": "{n} no practical difference",
     "cannot tell": "{n} cannot tell",
     "withheld": "{n} are withheld",

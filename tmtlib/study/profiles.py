@@ -64,7 +64,7 @@ QUICK = Profile(
     training=Training(learning_rate=1e-3, batch_size=32, epochs=8, least_steps=300, patience=None, select_by="loss"),
     synthetic=synthetic_sizes((1200, 300, 500), aligned=20, unaligned=(20, 26, 24)),
     methods=family("main"),
-    ablations=("tmt_amw_fast", "tmt_gated", "tmt_token", "text_only", "late_fusion", "mult"),
+    ablations=("tmt_amw_fast", "tmt_gated", "tmt_token", "text_only", "late_fusion"),
     five_class=(),
     protocol=False,
     noisy_training=(),

@@ -175,7 +175,8 @@ def readme(text: str, results: Path) -> str:
     text = between(text, "synthetic", _readme_table(table1, _against_linear(reported)))
     text = between(text, "claims", _verdict_table(claims, quick))
     against = _against_linear(real)
-    return between(text, "real", f"{_readme_table(real_table1, against)}\n\n{baseline_sentences(against)}".rstrip())
+    table = f"<details><summary>All methods</summary>\n\n{_readme_table(real_table1, against)}\n\n</details>"
+    return between(text, "real", f"{baseline_sentences(against)}\n\n{table}")
 
 
 def between(text: str, name: str, content: str) -> str:

@@ -92,17 +92,17 @@ def measured(study: Study, worlds: int) -> pd.DataFrame:
     rows = study.ensure(*main)
     runs.ensure(fast, device, jobs)
     pairs = {b: paired.by_utterance(study.runs(*main), before=b) for b in main if b != "tmt_amw"}
-    sampled = pd.concat([paired.sampled(p).assign(before=b) for b, p in pairs.items()], ignore_index=True)
-    parts = [verdicts.gains(rows, before=b, sampled=paired.sampled(p)).assign(before=b) for b, p in pairs.items()]
+    bounds = {b: paired.sampled(p).assign(before=b) for b, p in pairs.items()}
+    parts = [verdicts.gains(rows, before=b, sampled=there).assign(before=b) for b, there in bounds.items()]
     unlearned = verdicts.unlearned(trivial_baselines.against_constant(study.runs("tmt")))
     inside = truth.runs_in_worlds(study, *study.profile.world_methods, worlds=range(FIRST, FIRST + worlds))
     runs.ensure(inside, device, jobs)
     table = importance.importance_table(inside, device, jobs)
     agreement = truth.worlds_agreement(pd.concat([table, truth.oracle_importance(inside)], ignore_index=True))
     swaps = swap.summary(swap.by_seed(amw, device, jobs))
-    judged = verdicts.gain_verdicts(rows, swaps, unlearned, sampled)
+    judged = verdicts.gain_verdicts(rows, swaps, unlearned, pd.concat(bounds.values(), ignore_index=True))
     judged = pd.DataFrame([(key, verdict) for key, (verdict, _) in judged.items()], columns=["claim", "verdict"])
-    first = [run for run in study.runs("tmt", few=True) if run.data == study.refs[0]]
+    first = [run for run in study.runs("tmt") if run.data == study.refs[0]]
     found = (gains, pd.concat(parts)), (swapped, swaps)
     found = [of(verdicts.withhold(cells, unlearned)) for of, cells in found]
     found += [readings(agreement), reach(weights.reach([*amw, *fast])), claims(judged)]

@@ -170,8 +170,8 @@ def readme(text: str, results: Path) -> str:
     reported, real = [results / REPORTED], sorted(results.glob("*/quick"))
     claims, quick = _read("claims", reported), _read("claims", [results / "quick"])
     table1, real_table1 = _read("table1", reported), _read("table1", real)
-    tables = {name: _read(name, reported) for name in findings.TABLES}
-    text = between(text, "findings", findings.sentences(tables, _read("amw_differences", real)))
+    measured = {name: _read(name, reported) for name in findings.TABLES}
+    text = between(text, "findings", findings.sentences(measured, _read("amw_differences", real)))
     text = between(text, "synthetic", _readme_table(table1, _against_linear(reported)))
     text = between(text, "claims", _verdict_table(claims, quick))
     against = _against_linear(real)

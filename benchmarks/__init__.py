@@ -3,7 +3,7 @@
 eager_tmt   the yardstick: the same model as one would first write it
 machine     what this machine is, and how fast it multiplies matrices
 training    training and inference against the yardstick
-scaling     time and memory against seeds, frames and utterances
+scaling     time and memory against frames and utterances
 startup     what importing and `tmt --help` cost
 report      all of it as one dictionary
 """

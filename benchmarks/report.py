@@ -26,7 +26,6 @@ FULL = {
     "cases": speed.CASES,
     "frames": (20, 50, 100, 200, 500),
     "throughput": (20, 50, 100, 200, 400),
-    "seeds": (1, 2, 4, 8, 16, 32, 64),
     "n": (1_000, 10_000, 100_000),
 }
 QUICK = {
@@ -35,7 +34,6 @@ QUICK = {
     "cases": (speed.HEADLINE,),
     "frames": (20, 60, 180),
     "throughput": (20, 60),
-    "seeds": (1, 2, 4),
     "n": (1_000, 4_000, 16_000),
 }
 
@@ -62,7 +60,6 @@ def measure(quick: bool, device: str) -> dict:
     measured["throughput"] = _announced("throughput", scaling.throughput, size["throughput"], device).to_dict("records")
     scaled = {
         "T": _announced("scaling in frames", scaling.over_frames, size["frames"], device),
-        "S": _announced("scaling in seeds", scaling.over_seeds, size["seeds"], device),
         "N": _announced("scaling in utterances", scaling.over_utterances, size["n"], device),
     }
     measured["scaling"] = {axis: frame.to_dict("records") for axis, frame in scaled.items()}

@@ -1,4 +1,4 @@
-"""Time and memory against seeds S, frames T and utterances N, and the exponents of the power laws fitted to them."""
+"""Time and memory against frames T and utterances N, and the exponents of the power laws fitted to them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from benchmarks.training import PAPER, Case, Eager, in_turn, machine_rate, utter
 from tmtlib.common import one_thread
 from tmtlib.data.schema import DataShape, Split, SyntheticSize
 from tmtlib.data.synthetic import generate
+from tmtlib.models import build_model
 from tmtlib.study.profiles import SMALL
 from tmtlib.study.runs import in_parallel
 from tmtlib.training.batches import OnDevice
-from tmtlib.training.fit import Training, adam, loss_on, new_learner, train_epoch
+from tmtlib.training.fit import Training, adam, loss_on, train_epoch
 
 
 def exponent(x: pd.Series, y: pd.Series) -> float:
@@ -31,15 +32,15 @@ def over_frames(frames: tuple[int, ...], device: str, batch_size: int = 8, round
     for t in frames:
         data = utterances(Case("", "mosi", (t, t, t), full=True), batch_size)
         with one_thread(device):
-            learner = new_learner(PAPER, data.shape, (0,), where)
-            optimiser = adam(learner, 1e-4)
+            model = build_model(PAPER, data.shape).to(where)
+            optimiser = adam(model, 1e-4)
             on_device = OnDevice(data.train, where, PAPER, data.family)
             seconds = []
             for _ in range(rounds + 1):
                 started = time.perf_counter()
-                train_epoch(learner, on_device, optimiser, training, [torch.Generator()])
+                train_epoch(model, on_device, optimiser, training, torch.Generator())
                 seconds.append(time.perf_counter() - started)
-            kept = kept_for_backward(learner.model, on_device, training)
+            kept = kept_for_backward(model, on_device, training)
         rows.append({"T": t, "seconds": float(np.median(seconds[1:])), "mb": kept / 2**20})
     return pd.DataFrame(rows)
 
@@ -71,26 +72,6 @@ def kept_for_backward(model: torch.nn.Module, data: OnDevice, training: Training
     return sum(storages.values())
 
 
-def over_seeds(counts: tuple[int, ...], device: str, rounds: int = 3) -> pd.DataFrame:
-    """S seeds as one program: seconds a step of all of them, and MB of parameters and Adam's moments."""
-    config = PAPER if device == "cuda" else SMALL
-    rows, training, where = [], Training(precision="auto"), torch.device(device)
-    data = utterances(Case("", "mosi", (20, 20, 20), config), training.batch_size)
-    for count in counts:
-        with one_thread(device):
-            seeds = range(count)
-            learner = new_learner(config, data.shape, seeds, where, stacked=True)
-            optimiser, seconds = adam(learner, 1e-4), []
-            on_device = OnDevice(data.train, where, config, data.family)
-            for _ in range(rounds + 1):
-                started = time.perf_counter()
-                train_epoch(learner, on_device, optimiser, training, [torch.Generator() for _ in seeds])
-                seconds.append(time.perf_counter() - started)
-        size = sum(p.numel() * p.element_size() for g in optimiser.param_groups for p in g["params"])
-        rows.append({"S": count, "seconds": float(np.median(seconds[1:])), "mb": 3 * size / 2**20})
-    return pd.DataFrame(rows)
-
-
 def over_utterances(counts: tuple[int, ...], device: str) -> pd.DataFrame:
     """N utterances in mapped memory: seconds an epoch, and MB of memory of its own that the training process takes."""
     rows = []
@@ -106,12 +87,12 @@ def _epoch(split: Split, shape: DataShape, device: str) -> dict[str, float]:
     where, training = torch.device(device), Training(batch_size=256)
     config = replace(SMALL, width=16, heads=2, head_width=8, encoder_hidden=32, cross_hidden=16)
     with one_thread(device):
-        learner = new_learner(config, shape, (0,), where)
-        optimiser = adam(learner, 1e-4)
+        model = build_model(config, shape).to(where)
+        optimiser = adam(model, 1e-4)
         few = OnDevice(split.take(np.arange(min(512, len(split)))), where, config, shape.family)
-        train_epoch(learner, few, optimiser, training, [torch.Generator()])
+        train_epoch(model, few, optimiser, training, torch.Generator())
         before, started = own_memory_mb(), time.perf_counter()
-        train_epoch(learner, OnDevice(split, where, config, shape.family), optimiser, training, [torch.Generator()])
+        train_epoch(model, OnDevice(split, where, config, shape.family), optimiser, training, torch.Generator())
         return {"seconds": time.perf_counter() - started, "mb": own_memory_mb(), "mb_before": before}
 
 

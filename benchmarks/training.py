@@ -21,12 +21,11 @@ from tmtlib.models import build_model
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.study.runs import in_parallel
 from tmtlib.training.batches import OnDevice
-from tmtlib.training.fit import Training, adam, autocast, new_learner, train_epoch
+from tmtlib.training.fit import Training, adam, autocast, train_epoch
 
 PAPER = TMTConfig()
 # The original's width, with heads that fill it, as the yardstick's attention knows no others
 WIDE = TMTConfig(width=256, encoder_layers=2, cross_layers=4, head_width=32, encoder_hidden=512, cross_hidden=256)
-GPU_SEEDS = 10  # trained side by side on a GPU
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,18 @@ def utterances(case: Case, count: int) -> Dataset:
 
 
 def our_rate(config: TMTConfig, split: Split, shape: DataShape, training: Training, device: str, threads: int) -> float:
-    """Utterances trained a second in this process: one seed on a CPU, `GPU_SEEDS` side by side on a GPU."""
+    """Utterances trained a second in this process."""
     where = torch.device(device)
-    seeds = range(GPU_SEEDS if where.type == "cuda" else 1)
     with one_thread(device):
         torch.set_num_threads(threads)
-        learner = new_learner(config, shape, seeds, where, stacked=where.type == "cuda")
-        optimiser, generators = adam(learner, training.learning_rate), [torch.Generator() for _ in seeds]
+        model = build_model(config, shape).to(where)
+        optimiser, shuffle = adam(model, training.learning_rate), torch.Generator()
         warm_up = OnDevice(split.take(np.arange(min(training.batch_size, len(split)))), where, config, shape.family)
-        train_epoch(learner, warm_up, optimiser, training, generators)
+        train_epoch(model, warm_up, optimiser, training, shuffle)
         data = OnDevice(split, where, config, shape.family)
         started = time.perf_counter()
-        train_epoch(learner, data, optimiser, training, generators)  # its result waited for the device
-        return len(split) * len(seeds) / (time.perf_counter() - started)
+        train_epoch(model, data, optimiser, training, shuffle)  # its result waited for the device
+        return len(split) / (time.perf_counter() - started)
 
 
 def machine_rate(
@@ -106,11 +104,11 @@ class Eager:
 
 def flops(case: Case, data: Dataset, training: Training) -> float:
     """Floating point operations of one training step of ours, by the utterance, counted as they are done."""
-    learner = new_learner(case.config, data.shape, (0,), torch.device("cpu"))
+    model = build_model(case.config, data.shape)
     on_device = OnDevice(data.train, torch.device("cpu"), case.config, data.family)
-    optimiser = torch.optim.SGD(learner.parameter_groups(0.0))
+    optimiser = torch.optim.SGD(model.parameter_groups(0.0))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the counter knows its products
-        train_epoch(learner, on_device, optimiser, training, [torch.Generator()])
+        train_epoch(model, on_device, optimiser, training, torch.Generator())
     return counter.get_total_flops() / len(data.train)
 
 

@@ -6,8 +6,6 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
-import pytest
 import torch
 
 from tmtlib.common import MODALITIES
@@ -112,14 +110,3 @@ def _norm(norm, x):
 
 def _gelu(x):
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
-
-
-def assert_alike(a, b, rel=1e-4) -> None:
-    """Two fits of one seed, equal to rounding."""
-    assert (a.seed, a.best_epoch, len(a.history)) == (b.seed, b.best_epoch, len(b.history))
-    for one, other in zip(a.history, b.history, strict=True):
-        assert one == pytest.approx(other, rel=rel, abs=1e-5, nan_ok=True)
-    np.testing.assert_allclose(a.weights, b.weights, atol=1e-5) if a.weights is not None else None
-    # Where a gradient is nothing but rounding (a shift of all keys), Adam still takes whole steps, either way
-    one, other = (torch.cat([x.flatten() for x in done.state.values()]) for done in (a, b))
-    assert one.isclose(other, rtol=1e-3, atol=1e-4).double().mean() > 0.99

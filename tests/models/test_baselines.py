@@ -52,11 +52,9 @@ def config(name, bert):
     return replace(SMALL[name], bert=bert) if name == "bert" else SMALL[name]
 
 
-def train(config, data=None, seeds=(0,), stacked=False, **changes):
+def train(config, data=None, seeds=(0,), **changes):
     data = data or spoken()
-    return fit(
-        config, protocol(**{"epochs": 2} | changes), data.train, data.valid, data.shape, seeds, "cpu", stacked=stacked
-    )
+    return fit(config, protocol(**{"epochs": 2} | changes), data.train, data.valid, data.shape, seeds, "cpu")
 
 
 def labels() -> torch.Tensor:
@@ -158,27 +156,6 @@ def test_the_same_seed_gives_the_same_result_and_another_another(config):
     (again,) = train(config, seeds=(3,), epochs=1)
     assert first.history == again.history and first.history != other.history
     assert all(value.equal(again.state[key]) for key, value in first.state.items())
-
-
-@every_model
-def test_seeds_are_trained_as_one_program_only_where_vmap_can(config, name):
-    data = synthetic()
-    if name == "bert":
-        data = spoken()
-    together = train(config, data, seeds=(0, 1), stacked=True, epochs=1)
-    assert {done.together for done in together} == {2 if name == "mult" else 1}
-    if name == "mult":
-        alone = train(config, data, seeds=(0,), stacked=True, epochs=1)
-        assert together[0].history[0] == pytest.approx(alone[0].history[0], rel=1e-3, abs=1e-4, nan_ok=True)
-
-
-@pytest.mark.parametrize("compat", ["none", "mmsa"])
-def test_mult_in_a_stack_learns_what_it_learns_alone(compat):
-    rates = {k: 0.0 for k in ("relu_dropout", "residual_dropout", "text_dropout", "output_dropout")}
-    config = replace(MULT, compat=compat, attention_dropout=(0.0, 0.0, 0.0), **rates)
-    for a, b in zip(*(train(config, synthetic(), (0, 1), stacked) for stacked in (True, False)), strict=True):
-        for one, other in zip(a.history, b.history, strict=True):
-            assert one == pytest.approx(other, rel=1e-3, abs=1e-5, nan_ok=True)
 
 
 @every_model

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_helpers import SMALL, assert_alike, batch_of, make, synthetic
+from model_helpers import SMALL, batch_of, make, synthetic
 
 from tmtlib.analysis import robustness, trivial_baselines
 from tmtlib.common import EMOTIONS
@@ -87,16 +87,6 @@ def test_the_baselines_have_the_task_too(config):
 def test_the_task_is_a_choice():
     with pytest.raises(ValueError, match="task is 'moods'; wanted one of 'regression', 'classification', 'emotions'"):
         ModelConfig(task="moods")
-
-
-@pytest.mark.parametrize("mixup", ["off", "correct"])
-def test_a_stack_gives_what_models_alone_give(mixup):
-    config = replace(TASK, dropout=0.0, embedding_dropout=0.0, mixup=mixup)
-    data = synthetic("mosei")
-    splits = data.train, data.valid, data.shape
-    both = [fit(config, TRAINING, *splits, (0, 1), "cpu", stacked=stacked) for stacked in (True, False)]
-    for together, alone in zip(*both, strict=True):
-        assert_alike(together, alone)
 
 
 @pytest.mark.parametrize(("select_by", "best"), [("accuracy", max), ("loss", min)])

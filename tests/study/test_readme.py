@@ -22,7 +22,9 @@ def test_tables_are_those_of_the_committed_results(committed):
     assert report.between(readme, "speed", speed_table(speed)) == readme, "run: tmt bench --readme"
 
 
-@pytest.mark.parametrize("study", ["quick", "full", "mosi_dev229_aligned/quick", "simsv2_expert_scores/quick"])
+@pytest.mark.parametrize(
+    "study", ["quick", "full", "mosi_dev229_aligned/quick_5seeds", "simsv2_expert_scores/quick_5seeds"]
+)
 def test_reports_are_those_of_the_committed_tables(committed, study):
     folder = committed / "results" / study
     assert report.write(folder) == (folder / report.NAME).read_text(encoding="utf-8"), "run: tmt report --readme"
@@ -79,25 +81,26 @@ def test_baseline_sentences_follow_the_intervals():
     )
 
 
-def test_no_word_of_beating_without_intervals_and_the_chosen_linear_model_with_them(committed, tmp_path):
+def test_the_linear_model_that_validation_chose_is_shown_alone(committed, tmp_path):
     results = shutil.copytree(committed / "results", tmp_path / "results")
-    for path in results.glob("**/against_linear.csv"):
-        path.unlink()
-    text = report.readme(README, results)
-    real = text.partition("<!-- begin real -->")[2].partition("<!-- end real -->")[0]
-    assert "beat" not in real and "told apart" not in real
-    assert {name for name in ("text only", "audio only", "all modalities") if f"| linear, {name}" in real} == {
-        "text only",
-        "audio only",
-        "all modalities",
-    }, "no choice was made, so none is shown"
-    folder = next(results.glob("simsv2_expert_scores/quick"))
+    folder = results / "simsv2_expert_scores" / "quick_5seeds"
     row = against("simsv2_expert_scores", *[(-0.1, -0.15, -0.05, "beats")] * 2, linear="linear_vision")
     pd.DataFrame([row]).to_csv(folder / "against_linear.csv", index=False)
     real = report.readme(README, results).partition("<!-- begin real -->")[2].partition("<!-- end real -->")[0]
     shown = re.findall(r"\| simsv2_expert_scores *\| (linear, [a-z ]+?) *\|", real)
     assert shown == ["linear, vision only"] and "- `simsv2_expert_scores`, against linear, vision only" in real
     assert "a single TMT beats it" in report.write(folder)
+
+
+def test_what_a_replication_did_not_confirm_is_named():
+    rows = [("gain", "a", 0.02, 0.01, 0.03, "supported"), ("gain", "b", 0.1, 0.0, 0.2, "cannot tell")]
+    rows = pd.DataFrame(rows, columns=["headline", "cell", "value", "low", "high", "reading"])
+    fresh = rows.assign(value=-0.01, reading="cannot tell").add_suffix("_fresh").iloc[:, 2:]
+    table = pd.concat([rows, fresh], axis=1).assign(same=[False, True])
+    text = report.replicated(table)
+    assert "1 of 2 readings came out the same: 1 of 2 (gain)" in text and "The 1 that did not" in text
+    assert re.search(r"\| gain +\| a +\| supported \+0.020 \[\+0.010, \+0.030\] \| cannot tell -0.010", text)
+    assert "| b" not in text
 
 
 def test_readme_without_marks_is_refused(committed):

@@ -59,7 +59,6 @@ def test_no_argument_can_hold_the_test_split():
         "seeds",
         "device",
         "on_fit",
-        "stacked",
     ]
     splits = [p for p in inspect.signature(fit).parameters.values() if "Split" in str(p.annotation)]
     assert [p.name for p in splits] == ["train", "held_out"]
@@ -137,8 +136,8 @@ def test_training_leaves_the_callers_random_numbers_alone():
 
 def test_caller_gets_each_fit_as_soon_as_it_is_finished(monkeypatch):
     order = []
-    actual = fit_module._fit_group
-    monkeypatch.setattr("tmtlib.training.fit._fit_group", lambda *a: order.append("train") or actual(*a))
+    actual = fit_module._fit_seed
+    monkeypatch.setattr("tmtlib.training.fit._fit_seed", lambda *a: order.append("train") or actual(*a))
     data = synthetic()
     note = lambda done: order.append(done.seed)  # noqa: E731
     fit(SMALL, protocol(epochs=1), data.train, data.valid, data.shape, (4, 2), "cpu", note)
@@ -184,9 +183,9 @@ def scripted(monkeypatch, accuracies, losses) -> list[torch.Tensor]:
     script = iter(zip(right, (9.0, *losses), strict=True))
     seen = []
 
-    def evaluate(learner, data, protocol):
+    def evaluate(models, data, protocol):
         k, loss = next(script)
-        seen.append(learner.state(0)["tokens"])
+        seen.append(models[0].state_dict()["tokens"].clone())
         wrong = np.where(label < 0, 3, -3)
         return [np.where(np.arange(len(label)) < k, label, wrong).astype(np.float32)], [loss], [None]
 
@@ -500,6 +499,14 @@ def test_bfloat16_runs_and_is_close_and_parameters_stay_float32():
 
 def test_auto_precision_is_float32_on_a_cpu():
     assert_same(train(precision="auto", epochs=1)[0], train(precision="float32", epochs=1)[0])
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not has_cuda, reason="no GPU"))]
+)
+def test_a_loss_that_is_not_finite_is_refused(device):
+    with pytest.raises(ValueError, match=r"the training loss is (nan|inf) in epoch \d of seed 0 \(.*float32\); lower"):
+        train(learning_rate=1e30, epochs=4)
 
 
 @pytest.mark.skipif(not has_cuda, reason="torch finds no NVIDIA GPU")

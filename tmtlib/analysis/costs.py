@@ -19,7 +19,7 @@ from tmtlib.stats.statistics import Interval, t_interval
 from tmtlib.study.methods import method_config
 from tmtlib.study.profiles import Profile
 from tmtlib.training.batches import OnDevice, sample_batch
-from tmtlib.training.fit import Training, adam, new_learner, train_epoch
+from tmtlib.training.fit import Training, adam, train_epoch
 
 
 def extra_time(
@@ -37,14 +37,14 @@ def extra_time(
     utterances = dataset.train.take(np.arange(min(steps * training.batch_size, len(dataset.train))))
     with one_thread(device), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         data = OnDevice(utterances, where, config, dataset.family)
-        learners = [new_learner(c, dataset.shape, (0,), where) for c in (baseline, config)]
-        optimisers = [adam(learner, training.learning_rate) for learner in learners]
+        models = [build_model(c, dataset.shape).to(where) for c in (baseline, config)]
+        optimisers = [adam(model, training.learning_rate) for model in models]
         extra = []
         for i in range(rounds + 1):
             seconds = [0.0, 0.0]
             for k in (0, 1) if i % 2 else (1, 0):
                 start = time.perf_counter()
-                train_epoch(learners[k], data, optimisers[k], training, [torch.Generator().manual_seed(i)])
+                train_epoch(models[k], data, optimisers[k], training, torch.Generator().manual_seed(i))
                 seconds[k] = time.perf_counter() - start  # its return value waited for the device
             extra.append(math.log(seconds[1] / seconds[0]))
     mean, low, high, n = t_interval(extra[1:])

@@ -115,8 +115,6 @@ class Trace:
 class Model(nn.Module):
     """Base of every model. `prediction` is (B,) for regression, or logits: (B, 5) of classes, (B, 6) of emotions."""
 
-    stackable = True  # whether seeds can be trained by one vmap, which supports neither LSTMs nor BERTs
-
     def __init__(self, config: ModelConfig, family: str):
         super().__init__()
         self.config, self.family, self.outputs = config, family, OUTPUTS[config.task]

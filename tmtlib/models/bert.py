@@ -71,8 +71,6 @@ def text_encoded(bert: nn.Module | None, batch: Batch) -> Batch:
 class BertTextOnly(Model):
     """BERT and one linear layer; an absent text is zeros. Raises ValueError without a BERT, and with mix-up."""
 
-    stackable = False
-
     def __init__(self, config: BertTextConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
         if config.bert is None:

@@ -36,8 +36,6 @@ def perceptron(dropout: float, *widths: int) -> nn.Sequential:
 class LateFusion(Model):
     """An LSTM for the text, means and perceptrons for audio and vision. Raises ValueError for sizes below one."""
 
-    stackable = False
-
     def __init__(self, config: LateFusionConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
         check_sizes(config, "widths", "fusion_width")

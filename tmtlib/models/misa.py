@@ -81,8 +81,6 @@ class Fusion(nn.Module):
 class MISA(Model):
     """MISA. Raises ValueError for a width that the heads do not divide, sizes below one, and mix-up with a BERT."""
 
-    stackable = False
-
     def __init__(self, config: MISAConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
         check_sizes(config, "width", "heads", "fusion_hidden")

@@ -16,6 +16,7 @@ from tmtlib.study.tables import intervals
 
 NAME = "report.md"
 EVIDENCE = "## Evidence"
+REAL = "*/quick_*"  # committed results of real files, each in a folder of its own
 JUDGED_FROM = {"reading": "reading", "synthetic": "synthetic data", "real": "real data"}
 DATA = {
     "synthetic": "SYNTHETIC data: generated with known ground truth in the shapes of the named data sets. They test "
@@ -38,7 +39,7 @@ def write(folder: Path) -> str:
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
         *("## Table 1", _markdown(tables.shown(table1))),
-        *(f"## Verdicts{_rules(claims)}", decided(claims), _markdown(claims[["claim", "verdict", _source(claims)]])),
+        *(f"## Verdicts{_rules(claims)}", decided(claims), _markdown(claims[["claim", "verdict", "judged_from"]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
     ]
     for title, names, section in (
@@ -72,7 +73,7 @@ def _read(name: str, folders: Iterable[Path]) -> pd.DataFrame:
 
 def decided(claims: pd.DataFrame) -> str:
     """How many claims are judged from what, with which verdicts, and how many of those judged from runs are decided."""
-    lines, source = [], claims[_source(claims)].replace("paper", "reading")
+    lines, source = [], claims["judged_from"]
     for name in [n for n in JUDGED_FROM if n in set(source)]:
         each = ", ".join(f"{n} {verdict}" for verdict, n in counts(claims[source == name]).items())
         lines.append(f"Judged from {JUDGED_FROM[name]}, {(source == name).sum()} claims: {each}.")
@@ -81,23 +82,17 @@ def decided(claims: pd.DataFrame) -> str:
     return " ".join([*lines, f"{sure} of {len(from_runs)} claims judged from runs are decided."])
 
 
-def _source(claims: pd.DataFrame) -> str:
-    """The column that says what a claim is judged from ("source" in results of before rules version 3)."""
-    return "judged_from" if "judged_from" in claims else "source"
-
-
 def _basis(claim) -> str:
     """What a claim was judged from, in words; nothing where reading alone did."""
-    runs = getattr(claim, "runs", "")
-    if pd.isna(runs) or not runs:
+    if pd.isna(claim.runs):
         return ""
     dated = "" if pd.isna(claim.trained) else f", trained by {claim.trained}"
     on = "" if pd.isna(claim.data) else f" on {claim.data}"
-    return f" Judged from {runs}{on}{dated} ({claim.numbers})."
+    return f" Judged from {claim.runs}{on}{dated} ({claim.numbers})."
 
 
 def _rules(claims: pd.DataFrame) -> str:
-    return f" (rules {claims['rules'].iloc[0]})" if "rules" in claims else ""
+    return f" (rules {claims['rules'].iloc[0]})"
 
 
 def _markdown(frame: pd.DataFrame) -> str:
@@ -159,7 +154,7 @@ def update_readme() -> None:
     """Writes the generated parts of README.md, and the report of each committed study, from `results/`."""
     results, path = common.ROOT / "results", common.ROOT / "README.md"
     texts = {path: readme(path.read_text(encoding="utf-8"), results)}
-    texts |= {f / NAME: write(f) for f in (results / "quick", results / "full", *results.glob("*/quick"))}
+    texts |= {f / NAME: write(f) for f in (results / "quick", results / "full", *results.glob(REAL))}
     for path, text in texts.items():
         common.write_atomic(path, lambda file, text=text: file.write(text.encode()))
 
@@ -167,14 +162,16 @@ def update_readme() -> None:
 def readme(text: str, results: Path) -> str:
     """The README's text with its generated parts made from `results`: `REPORTED`, verdicts of `quick` beside its, and
     the folders of real files."""
-    reported, real = [results / REPORTED], sorted(results.glob("*/quick"))
+    reported, real = [results / REPORTED], sorted(results.glob(REAL))
     claims, quick = _read("claims", reported), _read("claims", [results / "quick"])
     table1, real_table1 = _read("table1", reported), _read("table1", real)
     measured = {name: _read(name, reported) for name in findings.TABLES}
     text = between(text, "findings", findings.sentences(measured, _read("amw_differences", real)))
-    text = between(text, "synthetic", _readme_table(table1, _against_linear(reported)))
+    fresh = pd.read_csv(results / "benchmarks" / "replicate.csv")
+    text = between(text, "replicated", replicated(fresh))
+    text = between(text, "synthetic", _readme_table(table1, _read("against_linear", reported)))
     text = between(text, "claims", _verdict_table(claims, quick))
-    against = _against_linear(real)
+    against = _read("against_linear", real)
     table = f"<details><summary>All methods</summary>\n\n{_readme_table(real_table1, against)}\n\n</details>"
     return between(text, "real", f"{baseline_sentences(against)}\n\n{table}")
 
@@ -190,23 +187,38 @@ def between(text: str, name: str, content: str) -> str:
 
 
 def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
-    """Table 1 of `README_METHODS` and the linear model that validation chose; every linear model where none did."""
+    """Table 1 of `README_METHODS` and the linear model that validation chose."""
     chosen = table1["dataset"].map(against.drop_duplicates("dataset").set_index("dataset")["linear"])
-    linear = table1["method"].str.startswith("linear_") & (chosen.isna() | (table1["method"] == chosen))
+    linear = table1["method"].str.startswith("linear_") & (table1["method"] == chosen)
     return _markdown(tables.shown(table1[table1["method"].isin(README_METHODS) | linear]))
 
 
 def _verdict_table(claims: pd.DataFrame, quick: pd.DataFrame) -> str:
     """Counts of the verdicts, and a row a claim: quote and place, verdict, that of profile quick, source."""
     total = ", ".join(f"{n} {verdict}" for verdict, n in counts(claims).items())
-    quoted, judged = '"' + claims["quote"] + '" (' + claims["place"] + ")", claims[_source(claims)]
-    judged = judged.replace("paper", "reading").replace(JUDGED_FROM)
+    quoted = '"' + claims["quote"] + '" (' + claims["place"] + ")"
+    judged = claims["judged_from"].replace(JUDGED_FROM)
     with_three = claims["claim"].map(quick.set_index("claim")["verdict"])
     columns = {"claim": quoted, "verdict": claims["verdict"], "profile quick": with_three, "judged from": judged}
     table = pd.DataFrame(columns)
     summary = f"<details><summary>All {len(claims)} claims</summary>"
     parts = decided(claims)
     return f"Of {len(claims)} claims: {total}{_rules(claims)}. {parts}\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
+
+
+def replicated(table: pd.DataFrame) -> str:
+    """How many readings came out the same on fresh seeds and worlds, and both numbers of each that did not.
+
+    table: `benchmarks.replicate`'s, a row a headline and cell.
+    """
+    by_headline = (f"{same.sum()} of {len(same)} ({name})" for name, same in table.groupby("headline")["same"])
+    start = f"On training seeds and worlds never used before, {table['same'].sum()} of {len(table)} readings came out"
+    other = table[~table["same"]]
+    before, fresh = (intervals(other, f"value{k}", "+.3f", f"low{k}", f"high{k}") for k in ("", "_fresh"))
+    columns = {"headline": other["headline"], "of": other["cell"], "reported": other["reading"] + " " + before}
+    rows = pd.DataFrame(columns | {"fresh": other["reading_fresh"] + " " + fresh})
+    summary = f"<details><summary>The {len(other)} that did not</summary>"
+    return f"{start} the same: {', '.join(by_headline)}.\n\n{summary}\n\n{_markdown(rows)}\n\n</details>"
 
 
 def baseline_sentences(against: pd.DataFrame) -> str:
@@ -229,9 +241,3 @@ def _ranked(row: pd.Series, name: str) -> str:
         width = f"the interval, {high - low:.3f} wide, holds zero"
         return f"is not told apart ({numbers}: {width}, so this file ranks nothing)"
     return f"{verdict.replace('not', '**not**')} it ({numbers})"
-
-
-def _against_linear(folders: Iterable[Path]) -> pd.DataFrame:
-    """`against_linear.csv` of the folders that have one (results of before it have none)."""
-    having = [folder for folder in folders if (folder / "against_linear.csv").is_file()]
-    return _read("against_linear", having) if having else pd.DataFrame(columns=["dataset", "method", "linear"])

@@ -4,8 +4,8 @@ which is written last and atomically, so an interrupted study repeats only unfin
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class Run:
 
 JUDGED = ("valid", "test")  # the splits whose predictions a record keeps
 # What it keeps of a `Fit`
-OF_FIT = ("history", "best_epoch", "other_epoch", "seconds", "peak_memory_mb", "device", "together")
+OF_FIT = ("history", "best_epoch", "other_epoch", "seconds", "peak_memory_mb", "device")
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,14 @@ class Record:
 
 
 def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, progress: bool = True) -> pd.DataFrame:
-    """Trains the runs that have no record; returns one row a run, in the order given, with test metrics. On a GPU, runs
-    that differ only in seed are trained together; on a CPU `jobs` processes (default: one a core) take one each."""
+    """Trains the runs that have no record; returns one row a run, in the order given, with test metrics. `jobs`
+    processes (default: one a core, or one on a GPU) take a run each."""
     runs = list(runs)
     missing = [run for run in dict.fromkeys(runs) if not record_path(run).exists()]
+    jobs = min(jobs or (cpu_count() if pick_device(device).type == "cpu" else 1), max(1, len(missing)))
     with tqdm(total=len(missing), desc="training", unit="run", disable=not progress or not missing) as bar:
-        if pick_device(device).type == "cpu":
-            tasks = [(run, (run.seed,)) for run in missing]
-            jobs = min(jobs or cpu_count(), max(1, len(missing)))
-        else:
-            groups: dict[Run, list[int]] = {}
-            for run in missing:
-                groups.setdefault(replace(run, seed=0), []).append(run.seed)
-            tasks, jobs = list(groups.items()), 1
-        for done in in_parallel(train, ((*task, device, load(task[0].data)) for task in tasks), jobs):
-            bar.update(done)
+        for _ in in_parallel(train, ((run, device, load(run.data)) for run in missing), jobs):
+            bar.update()
     _warn_of_others(runs)
     return pd.DataFrame([row(run) for run in runs])
 
@@ -121,16 +114,13 @@ def _call(setting: tuple[str, dict] | None, function: Callable, arguments: tuple
     return function(*arguments)
 
 
-def train(run: Run, seeds: Sequence[int], device: str, data: Dataset) -> int:
-    """Trains a run with several seeds and saves each as soon as it is finished; returns how many."""
-
-    def keep(done: Fit) -> None:
-        save(replace(run, seed=done.seed), done, data, device)
-
+def train(run: Run, device: str, data: Dataset) -> None:
+    """Trains a run and saves it."""
     try:
-        return len(fit(run.model, run.training, data.train, data.valid, data.shape, seeds, device, keep))
+        (done,) = fit(run.model, run.training, data.train, data.valid, data.shape, (run.seed,), device)
     except DataError as error:
         raise DataError(f"{run.data.name}: {error}") from None
+    save(run, done, data, device)
 
 
 def _warn_of_others(runs: list[Run]) -> None:

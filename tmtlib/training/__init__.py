@@ -1,1 +1,1 @@
-"""Training: a split on the device, seeds alone or stacked, and `fit`."""
+"""Training: a split on the device, and `fit`."""

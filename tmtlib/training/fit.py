@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from tmtlib.common import check_choice, one_thread, pick_device
 
@@ -24,7 +23,6 @@ from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Model, ModelConfig
 from tmtlib.stats.metrics import scores_of
 from tmtlib.training.batches import OnDevice
-from tmtlib.training.learners import Alone, Learner, Several, Stacked
 
 SELECT_BY = ("accuracy", "loss")  # rules by which validation selects an epoch
 
@@ -70,10 +68,9 @@ class Fit:
     other_state: dict[str, Tensor]  # the same of the epoch that the other rule of `SELECT_BY` selects
     other_epoch: int
     weights: np.ndarray | None  # (epochs + 1, M, d): mean A on validation before training and after each epoch
-    seconds: float  # for seeds trained together, an equal share
+    seconds: float
     peak_memory_mb: float
     device: str
-    together: int = 1  # number of seeds trained as one program
 
 
 def fit(
@@ -85,7 +82,6 @@ def fit(
     seeds: Sequence[int] = (0,),
     device: str = "auto",
     on_fit: Callable[[Fit], None] | None = None,
-    stacked: bool | None = None,
 ) -> list[Fit]:
     """Trains a model once per seed and keeps the best epoch of each by the held-out split.
 
@@ -94,34 +90,19 @@ def fit(
         fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
 
     `held_out` (validation) selects the epoch by Acc-5 (of emotions: mean F1; ties: lower loss) or by loss, see
-    `Training`; `shape` is `Dataset.shape`; `on_fit` is called with each `Fit` as soon as it is finished. `stacked`
-    (default: on a GPU) trains all seeds as one program, as many at a time as the memory holds, but never models with
-    an LSTM or a BERT.
+    `Training`; `shape` is `Dataset.shape`; `on_fit` is called with each `Fit` as soon as it is finished.
 
     On a CPU it uses one thread, whatever `torch.set_num_threads` says, and restores the number afterwards. A seed's
     result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds. Raises DataError
-    for data without the task's labels.
+    for data without the task's labels, and ValueError for a training loss that is not finite.
     """
-    where, seeds = pick_device(device), tuple(seeds)
+    where, fits = pick_device(device), []
     data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
-    possible = config.model_class.stackable and data[0].text_bert is None
-    stacked = (where.type == "cuda" if stacked is None else stacked) and possible
-    waiting, fits = [seeds] if stacked and seeds else [(seed,) for seed in seeds], []
-    while waiting:
-        group, done = waiting.pop(0), None
-        try:
-            with one_thread(device):
-                done = _fit_group(config, training, data, shape, group, stacked)
-        except torch.OutOfMemoryError:
-            if len(group) == 1:
-                raise
-        if done is None:  # a stack is halved until it fits into memory
-            torch.cuda.empty_cache()  # not within `except`, where the models are still referenced
-            waiting = [group[: len(group) // 2], group[len(group) // 2 :], *waiting]
-        for one in done or ():
-            fits.append(one)
-            if on_fit is not None:
-                on_fit(one)
+    for seed in seeds:
+        with one_thread(device):
+            fits.append(_fit_seed(config, training, *data, shape, seed))
+        if on_fit is not None:
+            on_fit(fits[-1])
     return fits
 
 
@@ -139,15 +120,15 @@ class Progress:
         patience, (_, best, _) = self.training.patience, self.best[self.training.select_by]
         return patience is not None and len(self.history) - best >= patience
 
-    def add(self, row: dict, weights: np.ndarray | None, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Adds an epoch's row; `state` is called for the parameters if it is the best by a rule."""
+    def add(self, row: dict, weights: np.ndarray | None, model: Model) -> None:
+        """Adds an epoch's row, and keeps a copy of the model's parameters on the CPU if it is the best by a rule."""
         self.history.append(row)
         self.weights.append(weights)
         accuracy = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
         accuracy = 0.0 if math.isnan(accuracy) else accuracy  # NaN: no validation utterance has any emotion
         ranks = {"accuracy": (accuracy, -row["valid_loss"]), "loss": (-row["valid_loss"],)}
         better = [rule for rule in SELECT_BY if ranks[rule] > self.best[rule][0]]
-        parameters = state() if better else {}
+        parameters = {k: v.to("cpu", copy=True) for k, v in model.state_dict().items()} if better else {}
         self.best |= {rule: (ranks[rule], row["epoch"], parameters) for rule in better}
 
     def result(self, **costs) -> Fit:
@@ -157,86 +138,68 @@ class Progress:
         return Fit(self.seed, state, self.history, epoch, other_state, other_epoch, weights, **costs)
 
 
-def _fit_group(
-    config: ModelConfig, training: Training, data: list[OnDevice], shape: DataShape, seeds: tuple, stacked: bool
-) -> list[Fit]:
-    """The loop over epochs, for one seed or several side by side, until all have stopped."""
-    train, held_out = data
+def _fit_seed(
+    config: ModelConfig, training: Training, train: OnDevice, held_out: OnDevice, shape: DataShape, seed: int
+) -> Fit:
+    """The loop over epochs. Raises ValueError where the loss is not finite."""
     started, device = time.perf_counter(), train.device
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng(devices=[device] if cuda else []):
-        learner = new_learner(config, shape, seeds, device, stacked)
-        optimiser = adam(learner, training.learning_rate)
+        torch.manual_seed(seed)
+        model = build_model(config, shape).to(device)
+        optimiser = adam(model, training.learning_rate)
         epochs = training.epochs_for(len(train))
         scheduler = _scheduler(optimiser, config.schedule, epochs)
-        shuffles = [torch.Generator().manual_seed(seed) for seed in seeds]
-        _, _, weights = evaluate(learner, held_out, training)
-        progresses = [Progress(seed, training, w) for seed, w in zip(seeds, weights, strict=True)]
+        shuffle = torch.Generator().manual_seed(seed)
+        progress = Progress(seed, training, evaluate([model], held_out, training)[2][0])
         for epoch in range(1, epochs + 1):
             rate = optimiser.param_groups[0]["lr"]
-            train_loss = train_epoch(learner, train, optimiser, training, shuffles)
+            train_loss = train_epoch(model, train, optimiser, training, shuffle)
+            if not math.isfinite(train_loss):
+                where = f"epoch {epoch} of seed {seed} ({device.type}, {precision_on(training, device)})"
+                raise ValueError(f"the training loss is {train_loss} in {where}; lower learning_rate, or use float32")
             scheduler.step()
-            values, valid_loss, weights = evaluate(learner, held_out, training)
-            for i, progress in enumerate(progresses):
-                if progress.stopped:
-                    continue
-                row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss[i], "valid_loss": valid_loss[i]}
-                scores = scores_of(config.task, values[i], held_out.labels, shape.family)
-                row |= {f"valid_{k}": v for k, v in scores.items()}
-                progress.add(row, weights[i], lambda i=i: learner.state(i))
-            if all(progress.stopped for progress in progresses):
+            (values,), (valid_loss,), (weights,) = evaluate([model], held_out, training)
+            row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "valid_loss": valid_loss}
+            scores = scores_of(config.task, values, held_out.labels, shape.family)
+            progress.add(row | {f"valid_{k}": v for k, v in scores.items()}, weights, model)
+            if progress.stopped:
                 break
-    costs = {"seconds": (time.perf_counter() - started) / len(seeds), "peak_memory_mb": _peak_memory_mb(device)}
-    costs |= {"device": torch.cuda.get_device_name(device) if cuda else "cpu", "together": len(seeds)}
-    return [progress.result(**costs) for progress in progresses]
+    costs = {"seconds": time.perf_counter() - started, "peak_memory_mb": _peak_memory_mb(device)}
+    return progress.result(**costs, device=torch.cuda.get_device_name(device) if cuda else "cpu")
 
 
-def new_learner(
-    config: ModelConfig, shape: DataShape, seeds: Sequence[int], device: torch.device, stacked: bool = False
-) -> Learner:
-    """Newly initialised models, one for each seed. Changes PyTorch's generator."""
-    models = []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        models.append(build_model(config, shape).to(device))
-    return Stacked(models, seeds, device) if stacked else Alone(*models)
+def adam(model: Model, learning_rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameter_groups(learning_rate), fused=True)
 
 
-def adam(learner: Learner, learning_rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam(learner.parameter_groups(learning_rate), fused=True)
-
-
-def train_epoch(
-    learner: Learner, data: OnDevice, optimiser, training: Training, shuffles: Sequence[torch.Generator]
-) -> list[float]:
-    """One epoch; returns each seed's mean loss. Mix-up: x = lam x + (1 - lam) x[order], lam ~ U(0, 1) by the seed."""
-    learner.train(True)
-    loss_of = partial(loss_on, training=training)
-    total, used = torch.zeros(len(shuffles), device=data.device), 0
-    orders = torch.stack([torch.randperm(len(data), generator=g) for g in shuffles]).to(data.device)
-    for index in orders.split(training.batch_size, dim=1):
-        size = index.shape[1]
+def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shuffle: torch.Generator) -> float:
+    """One epoch; returns the mean loss. Mix-up: x = lam x + (1 - lam) x[order], lam ~ U(0, 1), by `shuffle`."""
+    model.train()
+    total, used = torch.zeros((), device=data.device), 0
+    for index in torch.randperm(len(data), generator=shuffle).to(data.device).split(training.batch_size):
+        size = len(index)
         if size < 2 and len(data) > 1:
             continue  # auxiliary losses need two utterances
-        mix = ()
-        if learner.config.mixup != "off":
-            lam = torch.stack([torch.rand((), generator=g) for g in shuffles])
-            partners = torch.stack([torch.randperm(size, generator=g) for g in shuffles])
-            mix = lam.to(data.device), partners.to(data.device)
-        losses = learner(loss_of, data, index, *mix)["loss"]
+        if model.config.mixup == "off":
+            mix, index = (), data.by_length(index)
+        else:  # partners are positions in the batch
+            mix = torch.rand((), generator=shuffle), torch.randperm(size, generator=shuffle)
+            mix = tuple(x.to(data.device) for x in mix)
+        loss = loss_on(model, data.batch(index), data.target(index), *mix, training=training)
         optimiser.zero_grad(set_to_none=True)
-        losses.sum().backward()  # no seed's loss depends on another's parameters
+        loss.backward()
         optimiser.step()
-        total += losses.detach() * size
+        total += loss.detach() * size
         used += size
-    return (total / used).tolist()
+    return (total / used).item()
 
 
 def loss_on(
     model: Model, batch: Batch, target: Tensor, lam: Tensor | None = None, order: Tensor | None = None, *, training
-) -> dict[str, Float[Tensor, ""]]:
+) -> Float[Tensor, ""]:
     """Loss in float32, mixed where `lam` () and `order` (B,) are given; "original" mix-up keeps the first label."""
     if lam is not None:
         batch = replace(
@@ -250,7 +213,7 @@ def loss_on(
     loss = model.loss(prediction, target, trace)
     if model.config.mixup == "correct":
         loss = lam * loss + (1 - lam) * model.loss(prediction, target[order], trace)
-    return {"loss": loss}
+    return loss
 
 
 def _scheduler(optimiser, schedule: str, epochs: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -284,22 +247,31 @@ def autocast(training: Training, device: torch.device) -> torch.autocast:
 
 @torch.no_grad()
 def evaluate(
-    learner: Learner, data: OnDevice, training: Training
+    models: Sequence[Model], data: OnDevice, training: Training
 ) -> tuple[list[np.ndarray], list[float], list[np.ndarray | None]]:
-    """For each seed: `Model.values`, (N,) or (N, 6), mean task loss, mean weights (M, d) or None; evaluation mode."""
-    learner.train(False)
-    scored = partial(_scored, training=training)
+    """For each model: `Model.values`, (N,) or (N, 6), mean task loss, mean weights (M, d) or None; evaluation mode.
+    Each batch is made once for all models."""
+    for model in models:
+        model.eval()
     order = data.by_length(torch.arange(len(data), device=data.device))
-    parts = [learner(scored, data, i.expand(learner.count, -1)) for i in order.split(4 * training.batch_size)]
-    outputs = torch.cat([part["values"] for part in parts], dim=1).float().cpu()
-    values = torch.empty_like(outputs)
-    values[:, order.cpu()] = outputs
-    means = {name: sum(part[name] for part in parts) / len(data) for name in parts[0] if name != "values"}
-    weights = list(means["weights"].cpu().numpy()) if "weights" in means else [None] * learner.count
-    return list(values.numpy()), means["loss"].tolist(), weights
+    parts: list[list[dict]] = [[] for _ in models]
+    for index in order.split(4 * training.batch_size):
+        batch, target = data.batch(index), data.target(index)
+        for own, model in zip(parts, models, strict=True):
+            own.append(_scored(model, batch, target, training))
+    values, losses, weights = [], [], []
+    for own in parts:
+        outputs = torch.cat([part["values"] for part in own]).float().cpu()
+        restored = torch.empty_like(outputs)
+        restored[order.cpu()] = outputs
+        means = {name: sum(part[name] for part in own) / len(data) for name in own[0] if name != "values"}
+        values.append(restored.numpy())
+        losses.append(means["loss"].item())
+        weights.append(means["weights"].cpu().numpy() if "weights" in means else None)
+    return values, losses, weights
 
 
-def _scored(model: Model, batch: Batch, target: Tensor, *, training: Training) -> dict[str, Tensor]:
+def _scored(model: Model, batch: Batch, target: Tensor, training: Training) -> dict[str, Tensor]:
     """Values (B,) or (B, 6), and sums over the batch of the task loss and of the weights (M, d), if any."""
     with autocast(training, target.device):
         prediction, trace = model(batch)
@@ -327,7 +299,7 @@ def predict_together(
         for members in groups.values():
             alike = [models[i].to(where) for i in members]
             data = OnDevice(split, where, alike[0].config, alike[0].family)
-            values |= dict(zip(members, evaluate(Several(alike), data, training)[0], strict=True))
+            values |= dict(zip(members, evaluate(alike, data, training)[0], strict=True))
     return [values[i] for i in range(len(models))]
 
 

@@ -1,0 +1,124 @@
+"""Fast paths give the slow paths' results: groups of like length, cheap dropout."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import SMALL, batch_of, make, protocol, synthetic
+
+from tmtlib.models import build_model
+from tmtlib.models.layers import Dropout
+from tmtlib.training.batches import FRAMES, OnDevice
+from tmtlib.training.fit import fit, predict
+
+CPU = torch.device("cpu")
+AMW = replace(SMALL, weighting="static")
+NO_DROPOUT = replace(AMW, dropout=0.0, embedding_dropout=0.0)
+
+
+# --- Groups of like length -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 24])
+@pytest.mark.parametrize("placement", ["R1", "R3"])
+def test_groups_change_neither_prediction_nor_loss_nor_gradient(groups, placement):
+    model = make(replace(NO_DROPOUT, placement=placement, similarity=1.0, orthogonality=1.0))
+    batch, target = batch_of(), torch.linspace(-3, 3, 24, dtype=torch.float64)
+    order = sum(batch.lengths.values()).argsort()
+    grouped = replace(
+        batch,
+        features={m: x[order] for m, x in batch.features.items()},
+        lengths={m: n[order] for m, n in batch.lengths.items()},
+        groups=groups,
+    )
+    found = []
+    for x, y in ((batch, target), (grouped, target[order])):
+        model.zero_grad()
+        prediction, trace = model(x)
+        loss = model.loss(prediction, y, trace)
+        loss.backward()
+        found.append((prediction.detach(), loss.detach(), {k: p.grad.clone() for k, p in model.named_parameters()}))
+    (prediction, loss, gradients), (by_group, loss_by_group, gradients_by_group) = found
+    torch.testing.assert_close(by_group, prediction[order], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(loss_by_group, loss, rtol=1e-6, atol=1e-6)  # losses are computed in float32
+    torch.testing.assert_close(gradients_by_group, gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_maps_are_of_all_utterances_whatever_the_groups():
+    model, batch = make(NO_DROPOUT), batch_of()
+    expected = model(batch, attention=True)[1].attention
+    found = model(replace(batch, groups=3), attention=True)[1].attention
+    assert found["encoder.0"].shape[0] == 24
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_groups_hold_every_utterance_once_and_save_padding():
+    data = OnDevice(synthetic("mosi", (64, 8, 8), (40, 40, 40)).train, CPU, SMALL, "mosi")
+    order = data.by_length(torch.arange(64))
+    batch = data.batch(order)
+    parts = batch.split()
+    assert len(parts) == batch.groups == round(int(data.total.sum()) / FRAMES) > 3
+    assert torch.equal(torch.cat([part.lengths["text"] for part in parts]), batch.lengths["text"])
+    assert all(part.features["text"].shape[1] == part.lengths["text"].max() for part in parts)
+    worked_on = sum(part.features["text"].shape[:2].numel() for part in parts)
+    assert worked_on < 0.5 * batch.features["text"].shape[:2].numel()
+    assert data.gather(order, trim=False)[0]["text"].shape == (64, 40, 768)
+
+
+def test_unmasked_models_are_given_whole_batches():
+    data = OnDevice(synthetic().train, CPU, replace(SMALL, masked=False), "mosi")
+    assert data.batch(torch.arange(32)).groups == 1
+
+
+# --- Evaluation ------------------------------------------------------------------------------------------------------
+
+
+def test_evaluating_leaves_no_trace_in_training():
+    """Dropout goes on where it was, whatever is evaluated between epochs."""
+    data = synthetic("mosi", (37, 24, 8))
+    few = data.valid.take(np.arange(3))
+    small = protocol(batch_size=2)  # so that the larger split is evaluated in more batches
+    (a,), (b,) = (fit(AMW, small, data.train, v, data.shape, (0,), "cpu") for v in (data.valid, few))
+    assert [row["train_loss"] for row in a.history] == [row["train_loss"] for row in b.history]
+
+
+# --- Dropout ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_drops_the_rate_and_keeps_the_mean(rate):
+    torch.manual_seed(0)
+    x = torch.ones(400_003)  # not a multiple of four
+    y = Dropout(rate)(x)
+    sd = (rate * (1 - rate) / len(x)) ** 0.5
+    assert (y == 0).float().mean().item() == pytest.approx(rate, abs=4 * sd)
+    assert y[y != 0].unique().tolist() == [pytest.approx(1 / (1 - rate), rel=1e-4)]
+    neighbours = ((y[1:] == 0) & (y[:-1] == 0)).float().mean().item()
+    assert neighbours == pytest.approx(rate**2, abs=6 * sd), "independent of each other"
+
+
+def test_dropout_of_nothing_everything_and_in_evaluation():
+    x = torch.randn(5, 7)
+    assert Dropout(0.0)(x) is x and Dropout(0.5).eval()(x) is x
+    assert not Dropout(1.0)(x).any()
+    with pytest.raises(ValueError, match=r"dropout is 1.5; wanted 0 to 1"):
+        Dropout(1.5)
+
+
+def test_gradient_flows_where_nothing_was_dropped():
+    x = torch.ones(1000, requires_grad=True)
+    y = Dropout(0.25)(x)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach())
+
+
+# --- Precision -------------------------------------------------------------------------------------------------------
+
+
+def test_attention_on_a_cpu_is_float32_within_bfloat16():
+    model, split = build_model(SMALL, synthetic().shape), synthetic().train
+    seen = []
+    model.encoder[0].attention.out.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    predict(model, split, protocol(precision="bfloat16"), "cpu")
+    assert set(seen) == {torch.float32}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tmtlib import figures
-from tmtlib.analysis import importance, weights
+from tmtlib.analysis import identifiability, importance, weights
 from tmtlib.data import mmsa, synthetic
 from tmtlib.data.corrupt import keep_only
 from tmtlib.data.loading import resolve
@@ -49,6 +49,15 @@ def test_an_absent_modality_has_no_weight_in_any_table(todo):
     moved = weights.reach(todo[:1]).iloc[0]
     final = weights.chosen(todo[:1])
     assert (moved["a_low"], moved["a_high"]) == pytest.approx((final["low"].min(), final["high"].max()))
+    w = runs.load_state(todo[0])["weighting.W"]
+    assert moved["w_max"] == pytest.approx(w[:2].abs().max().item())
+
+
+def test_pairs_of_equal_models_have_no_row_of_an_absent_modality(todo):
+    found = identifiability.pairs(todo[0])
+    of_run = found[~found["pair"].str.startswith("linear layer")]  # those are of arrays, of any data
+    assert set(of_run["pair"]) == {"shift of W"} and set(of_run["modality"]) == set(LEFT)
+    assert not of_run[["weight_before", "weight_after"]].isna().any(axis=None)
 
 
 def test_figures_of_weights_leave_an_absent_modality_out(todo):

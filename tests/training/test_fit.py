@@ -287,7 +287,7 @@ def test_mixup_mixes_inputs_and_labels_as_named(mixup):
     generator = torch.Generator().manual_seed(5)
     lam, order = torch.rand((), generator=generator), torch.randperm(32, generator=generator)
     mix = () if mixup == "off" else (lam, order)
-    found = fit_module.loss_on(model, batch, target, *mix, training=protocol())["loss"]
+    found = fit_module.loss_on(model, batch, target, *mix, training=protocol())
     assert 0.1 < lam < 0.9 and len(set(order.tolist())) == 32
     mixed = replace(
         batch,

@@ -71,13 +71,15 @@ def mean_matrix(todo: Sequence[Run]) -> dict[tuple[str, str, str], np.ndarray]:
 def reach(todo: Sequence[Run]) -> pd.DataFrame:
     """How far the weights got from 1/M at the best epoch, beside how far Adam can move W in the steps taken: one row a
     data set and method, with W's learning rate, steps (the most of any seed), the bound on |W| and on A
-    (`audit.adam_bound`), and over features and seeds the greatest |W| and the least and greatest A."""
+    (`audit.adam_bound`), and over the features of modalities that are there, and seeds, the greatest |W| and the least
+    and greatest A."""
     rows = []
     for key, seeds in _weighted(todo).groupby(KEYS[:3], sort=False):
         run, final = seeds["run"].iloc[0], np.stack(seeds["final"])
         rate = run.model.weighting_lr if run.model.weighting_lr is not None else run.training.learning_rate
         steps = int(np.ceil(len(load(run.data).train) / run.training.batch_size) * seeds["epoch"].max())
-        w_max = max(load_state(r)["weighting.W"].abs().max().item() for r in seeds["run"])
+        present = ~np.isnan(final).all(axis=(0, 2))  # by modality
+        w_max = max(load_state(r)["weighting.W"][present].abs().max().item() for r in seeds["run"])
         bound = adam_bound(rate, steps, len(MODALITIES))
         rows.append((*key, rate, steps, *bound, w_max, float(np.nanmin(final)), float(np.nanmax(final))))
     names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound w_max a_low a_high"

@@ -10,12 +10,14 @@ interrupted replication goes on where it was. Writes `results/benchmarks/replica
 import argparse
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from tmtlib import common
 from tmtlib.analysis import importance, paired, protocol, swap, trivial_baselines, truth, weights
 from tmtlib.common import write_atomic
 from tmtlib.paper import verdicts
+from tmtlib.paper.facts import printed
 from tmtlib.paper.verdicts import LEAST
 from tmtlib.study import runs
 from tmtlib.study.methods import family
@@ -67,14 +69,18 @@ def reach(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def bonus(table: pd.DataFrame) -> pd.DataFrame:
-    """Headlines of `selection_bonus.csv`: what picking epochs on test adds to TMT."""
+    """Headlines of `selection_bonus.csv`: what picking epochs on test adds to TMT, beside the gain that is printed."""
     own = table[(table["method"] == "tmt") & table["metric"].isin(verdicts.OUR_METRICS.values())]
-    own = own.assign(reading=(own["low"] > 0).map({True: "adds", False: "open"}))
+    cells = zip(own["dataset"], own["metric"], strict=True)
+    gain = [abs(printed(dataset, "tmt_amw", m) - printed(dataset, "tmt", m)) for dataset, m in cells]
+    words = ["surely below the printed gain", "about the printed gain", "surely above the printed gain"]
+    own = own.assign(reading=np.select([own["high"] < gain, own["low"] <= gain], words[:2], words[2]))
     return _rows("picking epochs on test", own["dataset"] + ", " + own["metric"], own, "bonus", "reading")
 
 
 def claims(table: pd.DataFrame) -> pd.DataFrame:
-    """Headlines of `claims.csv`: the verdicts on its claims, which have no number."""
+    """Headlines of `claims.csv`: the verdicts on claims judged from runs, which have no number."""
+    table = table[table["judged_from"] != "reading"]
     rows = table.assign(value=float("nan"), low=float("nan"), high=float("nan"), n=float("nan"))
     return _rows("verdict", table["claim"], rows, "value", "verdict")
 
@@ -102,6 +108,7 @@ def measured(study: Study, worlds: int) -> pd.DataFrame:
     swaps = swap.summary(swap.by_seed(amw, device, jobs))
     judged = verdicts.gain_verdicts(rows, swaps, unlearned, pd.concat(bounds.values(), ignore_index=True))
     judged = pd.DataFrame([(key, verdict) for key, (verdict, _) in judged.items()], columns=["claim", "verdict"])
+    judged["judged_from"] = "synthetic"
     first = [run for run in study.runs("tmt") if run.data == study.refs[0]]
     found = (gains, pd.concat(parts)), (swapped, swaps)
     found = [of(verdicts.withhold(cells, unlearned)) for of, cells in found]
@@ -110,9 +117,11 @@ def measured(study: Study, worlds: int) -> pd.DataFrame:
 
 
 def beside(reported: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
-    """Both, a row a headline and cell that both have: `COLUMNS` of each, and whether the reading is the same."""
-    both = reported.merge(fresh, on=["headline", "cell"], suffixes=("", "_fresh"))
-    return both.assign(same=both["reading"] == both["reading_fresh"])
+    """Both, a row a headline and cell: `COLUMNS` of each, and whether the reading is the same ("yes", "no", or "not
+    drawn again" where only the reported study has it)."""
+    both = reported.merge(fresh, on=["headline", "cell"], how="left", suffixes=("", "_fresh"))
+    same = (both["reading"] == both["reading_fresh"]).map({True: "yes", False: "no"})
+    return both.assign(same=same.where(both["reading_fresh"].notna(), "not drawn again"))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -140,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_atomic(common.results_folder("benchmarks") / "replicate.csv", lambda file: file.write(text.encode()))
     print(table.to_string(index=False, float_format="{:.4g}".format))
-    print(f"\n{table['same'].sum()} of {len(table)} readings are the same.")
+    print(f"\nThe reading is the same: {table['same'].value_counts().to_dict()}.")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,8 @@ def test_a_replication_has_fresh_seeds_and_worlds_and_stands_beside_what_is_repo
     other = fresh.assign(reading="supported", value=9.0)
     both = replicate.beside(other, fresh)
     assert len(both) == len(fresh) and (both["value"] == 9).all() and both["value_fresh"].equals(fresh["value"])
-    assert not both["same"].any() and replicate.beside(fresh, fresh)["same"].all()
+    assert set(both["same"]) == {"no"} and set(replicate.beside(fresh, fresh)["same"]) == {"yes"}
+    assert set(replicate.beside(other, fresh.iloc[1:])["same"]) == {"no", "not drawn again"}
 
 
 def test_a_replication_wants_an_interval():

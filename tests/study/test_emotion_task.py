@@ -33,7 +33,6 @@ METHODS = family("emotions")
 CPU = torch.device("cpu")
 TASK = replace(SMALL, task="emotions", weighting="static")
 TRAINING = Training(learning_rate=3e-3, batch_size=16, epochs=2, patience=None, precision="float32")
-pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no fused attention there
 
 
 @pytest.fixture(scope="module")

@@ -93,12 +93,13 @@ def test_the_linear_model_that_validation_chose_is_shown_alone(committed, tmp_pa
 
 
 def test_what_a_replication_did_not_confirm_is_named():
-    rows = [("gain", "a", 0.02, 0.01, 0.03, "supported"), ("gain", "b", 0.1, 0.0, 0.2, "cannot tell")]
+    rows = [("gain", c, 0.02, 0.01, 0.03, r) for c, r in (("a", "supported"), ("b", "cannot tell"), ("c", "supported"))]
     rows = pd.DataFrame(rows, columns=["headline", "cell", "value", "low", "high", "reading"])
     fresh = rows.assign(value=-0.01, reading="cannot tell").add_suffix("_fresh").iloc[:, 2:]
-    table = pd.concat([rows, fresh], axis=1).assign(same=[False, True])
+    table = pd.concat([rows, fresh], axis=1).assign(same=["no", "yes", "not drawn again"])
     text = report.replicated(table)
     assert "1 of 2 readings came out the same: 1 of 2 (gain)" in text and "The 1 that did not" in text
+    assert "Not drawn again: c." in text
     assert re.search(r"\| gain +\| a +\| supported \+0.020 \[\+0.010, \+0.030\] \| cannot tell -0.010", text)
     assert "| b" not in text
 

@@ -58,7 +58,6 @@ def test_no_argument_can_hold_the_test_split():
         "shape",
         "seeds",
         "device",
-        "on_fit",
     ]
     splits = [p for p in inspect.signature(fit).parameters.values() if "Split" in str(p.annotation)]
     assert [p.name for p in splits] == ["train", "held_out"]
@@ -120,7 +119,7 @@ def test_same_seed_gives_the_identical_result_and_another_seed_another():
     assert a.history != c.history and c.seed == 1
 
 
-def test_seeds_trained_together_equal_seeds_trained_alone():
+def test_a_seed_does_not_depend_on_the_others():
     together = train(AMW, seeds=(3, 0, 1))
     assert [done.seed for done in together] == [3, 0, 1]
     for done in together:
@@ -132,16 +131,6 @@ def test_training_leaves_the_callers_random_numbers_alone():
     before = torch.get_rng_state()
     train(epochs=1)
     assert torch.get_rng_state().equal(before)
-
-
-def test_caller_gets_each_fit_as_soon_as_it_is_finished(monkeypatch):
-    order = []
-    actual = fit_module._fit_seed
-    monkeypatch.setattr("tmtlib.training.fit._fit_seed", lambda *a: order.append("train") or actual(*a))
-    data = synthetic()
-    note = lambda done: order.append(done.seed)  # noqa: E731
-    fit(SMALL, protocol(epochs=1), data.train, data.valid, data.shape, (4, 2), "cpu", note)
-    assert order == ["train", 4, "train", 2]
 
 
 def test_dropout_acts_in_training_and_not_in_validation():
@@ -501,10 +490,7 @@ def test_auto_precision_is_float32_on_a_cpu():
     assert_same(train(precision="auto", epochs=1)[0], train(precision="float32", epochs=1)[0])
 
 
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not has_cuda, reason="no GPU"))]
-)
-def test_a_loss_that_is_not_finite_is_refused(device):
+def test_a_loss_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match=r"the training loss is (nan|inf) in epoch \d of seed 0 \(.*float32\); lower"):
         train(learning_rate=1e30, epochs=4)
 

@@ -24,11 +24,11 @@ PAIR = ("tmt", "tmt_amw")  # what `sensitivity` compares
 
 
 def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
-    """What picking epochs by test adds over picking them by validation. Arguments and errors as `selection`.
+    """What picking each metric's epoch by test adds over picking it by validation. Arguments and errors as `selection`.
 
     Columns: dataset, source, method, metric, paper (`facts.printed`, of real data), selected_on_valid and
-    selected_on_test (means over seeds, the metric's unit), bonus (their difference, positive where test selection looks
-    better: for MAE the reduction), low, high (its 95 % t interval), n (seeds where the metric is defined; 0: NaN).
+    selected_on_test (means over seeds, the metric's unit), bonus (their difference, never negative: for MAE the
+    reduction), low, high (its 95 % t interval), n (seeds where the metric is defined; 0: NaN).
     """
     keys = ["dataset", "source", "method", "metric"]
     table = _means(selection(todo, device, jobs), keys, ["selected_on_valid", "selected_on_test"], "bonus")
@@ -38,8 +38,8 @@ def selection_bonus(todo: Sequence[Run], device: str = "auto", jobs: int | None 
 
 
 def selection(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
-    """One row a run and metric: its test value at the epoch that validation (`select_by`) picks, and at its best test
-    epoch, which is what the original TMT's code reports.
+    """One row a run and metric: its test value at the epoch where it is best on validation, and at its best on test,
+    which is what the original TMT's code reports. Both pick by the same metric: the split alone differs.
 
     Every run is trained once more, to the last epoch (without `patience`), with test held out, which does not change
     the parameters. No other function gives `fit` the test split. Columns: dataset, source, method, seed, metric,
@@ -55,23 +55,29 @@ def _selected(run: Run, device: str, data: Dataset) -> list[dict]:
     record, training, rows = runs.read_record(run), replace(run.training, patience=None), []
     with one_thread(device):
         (test,) = fit(run.model, training, data.train, data.test, data.shape, (run.seed,), device)
-        history, epoch = record.meta["history"], record.meta["best_epoch"]
-        if not same_path(history, test.history, device):  # the record is of another machine, or of a stack
+        history = record.meta["history"]
+        if not same_path(history, test.history, device):  # the record is of another machine
             (valid,) = fit(run.model, run.training, data.train, data.valid, data.shape, (run.seed,), device)
-            history, epoch = valid.history, valid.best_epoch
+            history = valid.history
     if not same_path(history, test.history, device):
         raise RuntimeError(
             f"training losses of seed {run.seed} differ between two trainings; wanted the same, as only then do their "
             "epochs belong together (on a GPU, where sums may differ in order, use device='cpu')"
         )
     for metric in (m for m in metrics.LABELS if f"valid_{m}" in test.history[0]):
-        values = np.array([row[f"valid_{metric}"] for row in test.history])  # of the test split, whatever the name
         sign = -1 if metric in LOWER_IS_BETTER else 1
-        best = int(np.where(np.isnan(values), -np.inf, sign * values).argmax())
-        row = {"metric": metric, "selected_on_valid": values[epoch - 1], "selected_on_test": values[best]}
-        bonus = sign * (values[best] - values[epoch - 1])
-        rows.append(row | {"bonus": bonus, "valid_epoch": epoch, "test_epoch": best + 1})
+        epochs = [_best(h, metric, sign) for h in (history, test.history)]
+        values = [test.history[epoch][f"valid_{metric}"] for epoch in epochs]  # of the test split, whatever the name
+        row = {"metric": metric, "selected_on_valid": values[0], "selected_on_test": values[1]}
+        row |= {"bonus": sign * (values[1] - values[0]), "valid_epoch": epochs[0] + 1, "test_epoch": epochs[1] + 1}
+        rows.append(row)
     return rows
+
+
+def _best(history: Sequence[dict], metric: str, sign: int) -> int:
+    """The first of the epochs, from 0, at which the metric of the held-out split is best."""
+    values = np.array([row[f"valid_{metric}"] for row in history])
+    return int(np.where(np.isnan(values), -np.inf, sign * values).argmax())
 
 
 def same_path(first: Sequence[dict], second: Sequence[dict], device: str = "cpu") -> bool:

@@ -211,14 +211,17 @@ def replicated(table: pd.DataFrame) -> str:
 
     table: `benchmarks.replicate`'s, a row a headline and cell.
     """
-    by_headline = (f"{same.sum()} of {len(same)} ({name})" for name, same in table.groupby("headline")["same"])
-    start = f"On training seeds and worlds never used before, {table['same'].sum()} of {len(table)} readings came out"
-    other = table[~table["same"]]
+    drawn, other = table[table["same"] != "not drawn again"], table[table["same"] == "no"]
+    yes = drawn["same"] == "yes"
+    by_headline = (f"{same.sum()} of {len(same)} ({name})" for name, same in yes.groupby(drawn["headline"]))
+    start = f"On training seeds and worlds never used before, {yes.sum()} of {len(drawn)} readings came out"
+    left = ", ".join(table[table["same"] == "not drawn again"]["cell"])
     before, fresh = (intervals(other, f"value{k}", "+.3f", f"low{k}", f"high{k}") for k in ("", "_fresh"))
     columns = {"headline": other["headline"], "of": other["cell"], "reported": other["reading"] + " " + before}
     rows = pd.DataFrame(columns | {"fresh": other["reading_fresh"] + " " + fresh})
     summary = f"<details><summary>The {len(other)} that did not</summary>"
-    return f"{start} the same: {', '.join(by_headline)}.\n\n{summary}\n\n{_markdown(rows)}\n\n</details>"
+    start += f" the same: {', '.join(by_headline)}. Not drawn again: {left or 'nothing'}."
+    return f"{start}\n\n{summary}\n\n{_markdown(rows)}\n\n</details>"
 
 
 def baseline_sentences(against: pd.DataFrame) -> str:

@@ -50,18 +50,18 @@ class OnDevice:
 
     def batch(self, index: Int64[Tensor, " B"]) -> Batch:
         """The utterances at `index`, which should be sorted by `by_length`."""
-        features, lengths = self.gather(index, self.trim)
+        features, lengths = self.gather(index)
         groups = min(len(index), max(1, round(int(self.total[index].sum()) / FRAMES))) if self.trim else 1
         return Batch(features, lengths, None if self.text_bert is None else self.text_bert[index], groups)
 
-    def gather(self, index: Int64[Tensor, "*S B"], trim: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Features (*S, B, T, D) and lengths (*S, B) by modality; `trim` cuts T to the longest at `index`."""
+    def gather(self, index: Int64[Tensor, " B"]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Features (B, T, D) and lengths (B,) by modality; where `trim` is set, T is cut to the longest at `index`."""
         lengths = {m: n[index] for m, n in self.lengths.items()}
-        longest = {m: max(1, int(n.max())) if trim else None for m, n in lengths.items()}
+        longest = {m: max(1, int(n.max())) if self.trim else None for m, n in lengths.items()}
         return {m: x[:, : longest[m]][index] for m, x in self.features.items()}, lengths
 
-    def target(self, index: Int64[Tensor, "*S B"]) -> Tensor:
-        """Labels (*S, B), classes (*S, B) for classification, or presence of emotions (*S, B, 6)."""
+    def target(self, index: Int64[Tensor, " B"]) -> Tensor:
+        """Labels (B,), classes (B,) for classification, or presence of emotions (B, 6)."""
         return self.targets[index]
 
 
@@ -69,7 +69,7 @@ def sample_batch(model: Model, split: Split, size: int = 64) -> Batch:
     """The first utterances of a split as one batch on the CPU."""
     index = torch.arange(min(size, len(split)))
     data = OnDevice(split, torch.device("cpu"), model.config, model.family)
-    return Batch(*data.gather(index, data.trim), None if data.text_bert is None else data.text_bert[index])
+    return Batch(*data.gather(index), None if data.text_bert is None else data.text_bert[index])
 
 
 def passes(model: Model, split: Split, size: int, device: str = "auto") -> Iterator[tuple[Int64[Tensor, " B"], Batch]]:

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tmtlib.common import check_choice, one_thread, pick_device
@@ -81,7 +81,6 @@ def fit(
     shape: DataShape,
     seeds: Sequence[int] = (0,),
     device: str = "auto",
-    on_fit: Callable[[Fit], None] | None = None,
 ) -> list[Fit]:
     """Trains a model once per seed and keeps the best epoch of each by the held-out split.
 
@@ -90,20 +89,16 @@ def fit(
         fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
 
     `held_out` (validation) selects the epoch by Acc-5 (of emotions: mean F1; ties: lower loss) or by loss, see
-    `Training`; `shape` is `Dataset.shape`; `on_fit` is called with each `Fit` as soon as it is finished.
+    `Training`; `shape` is `Dataset.shape`.
 
     On a CPU it uses one thread, whatever `torch.set_num_threads` says, and restores the number afterwards. A seed's
     result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds. Raises DataError
     for data without the task's labels, and ValueError for a training loss that is not finite.
     """
-    where, fits = pick_device(device), []
+    where = pick_device(device)
     data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
-    for seed in seeds:
-        with one_thread(device):
-            fits.append(_fit_seed(config, training, *data, shape, seed))
-        if on_fit is not None:
-            on_fit(fits[-1])
-    return fits
+    with one_thread(device):
+        return [_fit_seed(config, training, *data, shape, seed) for seed in seeds]
 
 
 class Progress:

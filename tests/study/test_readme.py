@@ -23,7 +23,7 @@ def test_tables_are_those_of_the_committed_results(committed):
 
 
 @pytest.mark.parametrize(
-    "study", ["quick", "full", "mosi_dev229_aligned/quick_5seeds", "simsv2_expert_scores/quick_5seeds"]
+    "study", ["quick", "full", "mosi_glove_covarep/quick_5seeds", "simsv2_expert_scores/quick_5seeds"]
 )
 def test_reports_are_those_of_the_committed_tables(committed, study):
     folder = committed / "results" / study

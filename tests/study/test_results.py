@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,16 +9,13 @@ import pytest
 from tmtlib.analysis import truth
 from tmtlib.data.loading import resolve
 from tmtlib.study import runs, tables
-from tmtlib.study.profiles import PROFILES
+from tmtlib.study.profiles import PROFILES, resized
 from tmtlib.study.runs import Run
 
 QUICK = PROFILES["quick"]
-# Nearest to the earlier profile that made the folders named `ten`
-TEN = replace(PROFILES["full"], seeds=tuple(range(10)))
-STUDIES = (
-    *("quick", "mosi_dev229_aligned/quick", "simsv2_expert_scores/quick"),
-    *("mosei_video893/ten", "mosi_glove_covarep/ten"),
-)
+FIVE = resized(QUICK, seeds=5)
+REAL = ("mosei_video893", "mosi_glove_covarep", "mosi_minilm_covarep", "simsv2_expert_scores")
+STUDIES = ("quick", "full", *(f"{name}/{FIVE.name}" for name in REAL))
 
 
 @pytest.fixture(params=STUDIES)
@@ -31,7 +27,7 @@ def study(request, committed):
 def test_tables_have_the_promised_columns_and_spread(study):
     table = pd.read_csv(study / "table1.csv")
     assert list(table.columns) == tables.TABLE1_COLUMNS
-    profile = PROFILES.get(study.name, TEN)
+    profile = PROFILES.get(study.name, FIVE)
     trained = table[table["method"].isin(profile.methods)]
     assert (trained["n"] == len(profile.seeds)).all() and trained["sd"].notna().all()
     claims = pd.read_csv(study / "claims.csv")

@@ -99,7 +99,7 @@ def test_what_a_replication_did_not_confirm_is_named():
     table = pd.concat([rows, fresh], axis=1).assign(same=["no", "yes", "not drawn again"])
     text = report.replicated(table)
     assert "1 of 2 readings came out the same: 1 of 2 (gain)" in text and "The 1 that did not" in text
-    assert "Not drawn again: c." in text
+    assert "Not drawn again: gain (c)." in text
     assert re.search(r"\| gain +\| a +\| supported \+0.020 \[\+0.010, \+0.030\] \| cannot tell -0.010", text)
     assert "| b" not in text
 

@@ -215,7 +215,8 @@ def replicated(table: pd.DataFrame) -> str:
     yes = drawn["same"] == "yes"
     by_headline = (f"{same.sum()} of {len(same)} ({name})" for name, same in yes.groupby(drawn["headline"]))
     start = f"On training seeds and worlds never used before, {yes.sum()} of {len(drawn)} readings came out"
-    left = ", ".join(table[table["same"] == "not drawn again"]["cell"])
+    rest = table[table["same"] == "not drawn again"].groupby("headline")["cell"]
+    left = "; ".join(f"{name} ({', '.join(cells)})" for name, cells in rest)
     before, fresh = (intervals(other, f"value{k}", "+.3f", f"low{k}", f"high{k}") for k in ("", "_fresh"))
     columns = {"headline": other["headline"], "of": other["cell"], "reported": other["reading"] + " " + before}
     rows = pd.DataFrame(columns | {"fresh": other["reading_fresh"] + " " + fresh})

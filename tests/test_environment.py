@@ -25,7 +25,8 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
 
 PIP_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}  # by conda-forge name
-IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "py-rattler": "rattler"}  # by package name
+# By package name
+IMPORT_NAMES = {"ipython": "IPython", "pyyaml": "yaml", "scikit-learn": "sklearn", "py-rattler": "rattler"}
 OUR_OWN = {"benchmarks", "tmtlib", "setup_environment", "conftest"}
 
 

@@ -20,7 +20,7 @@ def test_a_sentence_for_each_table_at_hand(tables):
     assert "nan" not in text
     without = findings.sentences({k: v for k, v in tables.items() if k not in ("swap", "selection_bonus")})
     assert len(without.splitlines()) == len(tables) - 2
-    assert "Picking epochs on test" in text and "Picking epochs on test" not in without
+    assert "Picking the epoch by test" in text and "Picking the epoch by test" not in without
     assert len(findings.sentences(tables | {"swap": tables["swap"][:0]}).splitlines()) == len(tables) - 1
 
 

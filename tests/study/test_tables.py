@@ -305,9 +305,6 @@ def test_what_is_judged_from_reading_synthetic_and_real_data_is_counted_apart():
         "Judged from reading, 2 claims: 2 supported. Judged from synthetic data, 3 claims: 1 not supported, 1" in words
     )
     assert words.endswith("2 of 4 claims judged from runs are decided.")
-    old = claims.rename(columns={"judged_from": "source"}).replace("reading", "paper")
-    assert report.decided(old) == words, "as results of before have it"
-    assert report._tally(claims[2:]).endswith("1 cannot tell, 1 are withheld")
 
 
 def test_the_report_says_what_each_claim_was_judged_from(own_results):

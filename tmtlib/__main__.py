@@ -119,7 +119,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     before, after = (compare.read_tables(Path(folder)) for folder in (options.before, options.after))
     differences, equal = compare.compare(before, after)
-    print(compare.summary(differences, equal, options.before, most=40))
+    print(compare.summary(differences, equal, options.before))
     return 1 if differences else 0
 
 

@@ -28,11 +28,8 @@ class Dropout(nn.Module):
         if not self.training or dropped == 0:
             return x
         bits = random_bits(x.numel(), x.device)  # from -LEVELS / 2 to LEVELS / 2 - 1
-        keep = bits.view(x.shape) < LEVELS // 2 - dropped
-        return x * keep * (LEVELS / max(1, LEVELS - dropped))
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate}"
+        factor = (bits.view(x.shape) < LEVELS // 2 - dropped) * (LEVELS / max(1, LEVELS - dropped))
+        return (x * factor).to(x.dtype)
 
 
 def random_bits(count: int, device: torch.device) -> Int16[Tensor, " n"]:

@@ -115,12 +115,14 @@ def _same(a: str, b: str) -> bool:
         return False
 
 
-def summary(differences: list[Difference], equal: int, name: str = "the committed tables", most: int = 10) -> str:
-    """One line where all rows agree; else counts and the first `most` differences."""
+def summary(differences: list[Difference], equal: int, name: str = "the committed tables") -> str:
+    """One line where all rows agree; else a line a file: how many cells differ, and the first of them."""
     if not differences:
         return f"All {equal} rows agree with {name} (numbers to {TOLERANCE:g})."
-    n, files = len(differences), len({d.file for d in differences})
-    lines = [f"{n} differences from {name} in {files} files (numbers to {TOLERANCE:g}); {equal} rows agree:"]
-    for d in differences[:most]:
-        lines.append(f"  {d.file}: {d.row + ', ' if d.row else ''}{d.column} {d.before} -> {d.after}")
-    return "\n".join(lines + ([f"  and {n - most} more"] if n > most else []))
+    files = [d.file for d in differences]
+    n, m = len(files), len(set(files))
+    lines = [f"{n} differences from {name} in {m} files (numbers to {TOLERANCE:g}); {equal} rows agree:"]
+    for file in dict.fromkeys(files):
+        _, row, column, *values = differences[files.index(file)]
+        lines.append(f"  {files.count(file):>5} {file}: {row + ', ' if row else ''}{column} {' -> '.join(values)}")
+    return "\n".join(lines)

@@ -81,7 +81,7 @@ def run(
             failure = f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}"
         print(f"\n{failure}\nThe executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
         return 1
-    print(f"{len(todo)} notebooks in {_clock(started)}\n")
+    print(f"{len(todo)} notebook{'s' * (len(todo) > 1)} in {_clock(started)}\n")
     if any(path.name.startswith("06") for path in todo):
         print(report.read(study.profile.name, brief=True))
     if before:

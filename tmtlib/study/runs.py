@@ -214,13 +214,8 @@ def histories(todo: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in todo:
         meta = read_record(run).meta
-        which = {
-            "dataset": meta["card"]["name"],
-            "source": meta["card"]["source"],
-            "method": run.method,
-            "seed": run.seed,
-        }
-        rows += [epoch | which for epoch in meta["history"]]
+        which = {"dataset": meta["card"]["name"], "source": meta["card"]["source"]}
+        rows += [epoch | which | {"method": run.method, "seed": run.seed} for epoch in meta["history"]]
     return pd.DataFrame(rows)
 
 

@@ -99,7 +99,7 @@ class Study:
         if path.is_file() and note.is_file():
             if note.read_text(encoding="utf-8") == self._origin(path.read_bytes().decode()):
                 return pd.read_csv(path)
-        print(f"{path.name} was not saved by this study: run notebooks 04 and 05, then this one again")
+        print(f"{path.name} was not saved by this study: its profile does without, or run notebooks 03 to 05 first")
         return pd.DataFrame()
 
     def _note(self, name: str) -> Path:

@@ -122,8 +122,8 @@ def forest(differences: pd.DataFrame) -> Figure:
     for ax, rows in style.panel_rows(grid):
         style.draw_intervals(ax, rows, "difference", "title", "pair", palette, order=datasets, markersize=3)
         ax.axvline(0, color=style.NEUTRAL, linewidth=0.7, zorder=0)
-        metric = rows["metric"].iloc[0]
-        better = "← better" if metric in LOWER_IS_BETTER else "better →"
+        ax.locator_params(axis="x", nbins=5)
+        better = "← better" if (metric := rows["metric"].iloc[0]) in LOWER_IS_BETTER else "better →"
         ax.set(title="", xlabel=f"difference in {style.metric_label(metric)}\n{better}")
     handles = [style.entry(name, colour, linestyle="-") for name, colour in palette.items()]
     note = f"lines: 95 % intervals over paired seeds, {style.counted(differences['n'])}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kendalltau
 
 from tmtlib.analysis import costs, robustness, truth, weights
 from tmtlib.common import MODALITIES
@@ -228,6 +229,17 @@ def test_ranking_is_stable_where_areas_follow_clean_values_and_not_where_they_ar
     assert same["tau"] == 1 and same["low"] == 1 and same["best"] == "a" and same["best_again"] == 1
     turned = robustness.ranking_stability(areas({"a": (1, 4), "b": (2, 3), "c": (3, 2)})).iloc[0]
     assert turned["tau"] == -1 and turned["best"] == "c" and turned["n"] == 4 and turned["methods"] == 3
+    rows = areas({"a": (1, 4), "b": (2, 3), "c": (3, 2)})
+    constant = rows[:1].assign(method="constant")  # has no seeds, and would leave one to all others
+    pd.testing.assert_series_equal(robustness.ranking_stability(pd.concat([rows, constant])).iloc[0], turned)
+    assert robustness.ranking_stability(rows[rows["method"] != "c"]).empty, "two methods make no ranking"
+
+
+def test_kendalls_tau_is_that_of_scipy_with_ties_too():
+    x, y = np.random.default_rng(0).integers(0, 4, (2, 300, 5)).astype(float)
+    expected = [kendalltau(*pair).statistic for pair in zip(x, y, strict=True)]
+    np.testing.assert_allclose(robustness._kendall_tau(x, y), expected, atol=1e-12)
+    assert np.isnan(robustness._kendall_tau(x[:, :1].repeat(5, 1), y)).all()
 
 
 # --- Weights --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tmtlib.data.schema import DataShape
 from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, count_parameters
 from tmtlib.models.frames import windowed
-from tmtlib.models.layers import Attention, Block
+from tmtlib.models.layers import Attention, Block, Dropout
 from tmtlib.models.losses import mmd, orthogonality
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.stats.metrics import CLASS_CENTRES5, classes5
@@ -265,6 +265,18 @@ def test_raw_dropout_acts_on_the_features_in_training_only():
     model = make(SMALL)
     expected = model(batch)[1].projected["text"]
     torch.testing.assert_close(model.train()(batch)[1].projected["text"], expected, **CLOSE), "off by default"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_the_dtype_and_scales_what_it_keeps(dtype):
+    torch.manual_seed(0)
+    x = torch.ones(4000, dtype=dtype, requires_grad=True)
+    y = Dropout(0.25)(x)
+    y.sum().backward()
+    kept = y != 0
+    assert y.dtype == x.grad.dtype == dtype and abs(kept.float().mean() - 0.75) < 0.05
+    torch.testing.assert_close(y[kept], torch.full_like(y[kept], 4 / 3))
+    torch.testing.assert_close(x.grad, y.detach())
 
 
 def test_dropout_acts_on_both_stages_inputs_and_on_every_block():

@@ -18,6 +18,7 @@ from tmtlib.data.mmsa import write_mmsa
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.data.synthetic import generate
 from tmtlib.study import notebooks, tables
+from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
 
 FIGURES = ("figure1_fusion", "figure2_tmt", "figure3_amw", "figure4_datasets", "figure5_comparison")
@@ -181,6 +182,36 @@ def test_notebook_03_runs_with_any_methods(own_results, tmp_path):
     parameters = {"profile": "smoke", "datasets": "mosi", "methods": "text_only", "seeds": 2}
     notebooks.execute(common.NOTEBOOKS / "03_amw_training.ipynb", tmp_path / "done.ipynb", parameters)
     assert (own_results / "smoke_2seeds_mosi_text_only" / "costs.csv").is_file()
+
+
+def in_this_process(number: str, **parameters) -> dict:
+    """The variables of a notebook whose code cells are executed here, where a profile can be another one."""
+    (path,) = notebooks.notebooks(number)
+    first, *cells = (cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    names = {"display": lambda shown: None}
+    exec(first, names)
+    names |= parameters
+    for cell in cells:
+        exec(cell, names)
+    return names
+
+
+def test_what_a_profile_does_without_is_shown_from_the_reported_one(own_results, monkeypatch):
+    """As profile quick is: controls on the first data set, no worlds, nothing that no claim needs."""
+    methods, ablations = ("tmt", "tmt_amw"), ("tmt_uniform", "tmt_random", "tmt_amw_fast", "tmt_gated")
+    changes = {"methods": methods, "ablations": ablations, "five_class": (), "noisy_training": (), "masked": ()}
+    less = replace(PROFILES["smoke"], protocol=False, worlds=0, tuned=(), **changes)
+    monkeypatch.setitem(PROFILES, "smoke", less)
+    which = {"device": "cpu", "datasets": "mosei,mosi"}
+    made = {number: in_this_process(number, **which) for number in ("03", "05", "06", "07")}
+    for table in (made["05"]["over"], made["05"]["readable"], made["07"]["scores"], made["07"]["gained"]):
+        assert set(table["profile"]) == {"full"}
+    assert made["06"]["cost"].parameters == made["03"]["cost"].set_index("method").loc["tmt_amw", "parameters"]
+    assert set(made["06"]["entropy"]["dataset"]) == {"mosei"}, "where the controls ran"
+    assert set(made["06"]["rows"]["method"]) == {*methods, *ablations}
+    assert len([*(own_results / "runs").glob("*.npz")]) == 2 * (2 * len(methods) + len(ablations))
+    monkeypatch.setattr("tmtlib.study.study.REPORTED", "elsewhere")
+    assert in_this_process("05", **which)["over"].empty and in_this_process("07", **which)["scores"].empty
 
 
 def test_a_method_or_data_set_named_twice_counts_once():

@@ -214,18 +214,18 @@ def worst_case(rows: pd.DataFrame, metric: str = "mae") -> pd.DataFrame:
 
 
 def ranking_stability(areas: pd.DataFrame, draws: int = 1000, seed: int = 0, confidence: float = 0.95) -> pd.DataFrame:
-    """Whether methods rank by area (`area_under_curve`, of a metric where less is better) as on clean data.
+    """Whether three or more trained methods rank by area (`area_under_curve`, less is better) as on clean data.
 
     Columns: dataset, source, regime, modality, tau (Kendall's, of mean clean values and areas), low, high (percentiles
     over bootstrap draws of seeds), best (least mean area), best_again (its share of draws), methods, n (seeds).
     """
     rng, keys, rows = np.random.default_rng(seed), ["dataset", "source", "regime", "modality"], []
-    for key, cell in areas.groupby(keys, sort=False):
+    for key, cell in areas[areas["method"] != "constant"].groupby(keys, sort=False):
         wide = cell.pivot(index="seed", columns="method", values=["clean", "area"])
         wide = wide.dropna(axis=1, how="all").dropna()  # the seeds that all methods have
         clean, area = wide["clean"], wide["area"]
         seeds, methods = area.shape
-        if methods >= 2 and seeds:
+        if methods >= 3 and seeds:
             picks = rng.integers(0, seeds, (draws, seeds))
             drawn = [values.to_numpy()[picks].mean(1) for values in (clean, area)]  # (draws, methods) each
             bounds = np.nanquantile(_kendall_tau(*drawn), [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -120,8 +120,7 @@ def summary(differences: list[Difference], equal: int, name: str = "the committe
     if not differences:
         return f"All {equal} rows agree with {name} (numbers to {TOLERANCE:g})."
     files = [d.file for d in differences]
-    n, m = len(files), len(set(files))
-    lines = [f"{n} differences from {name} in {m} files (numbers to {TOLERANCE:g}); {equal} rows agree:"]
+    lines = [f"{len(files)} differences from {name} in {len({*files})} files (by {TOLERANCE:g}); {equal} rows agree:"]
     for file in dict.fromkeys(files):
         _, row, column, *values = differences[files.index(file)]
         lines.append(f"  {files.count(file):>5} {file}: {row + ', ' if row else ''}{column} {' -> '.join(values)}")

@@ -99,7 +99,7 @@ class Study:
         if path.is_file() and note.is_file():
             if note.read_text(encoding="utf-8") == self._origin(path.read_bytes().decode()):
                 return pd.read_csv(path)
-        print(f"{path.name} was not saved by this study: its profile does without, or run notebooks 03 to 05 first")
+        print(f"{path.name} was not saved by this study: its profile does without, or run notebooks 02 to 05 first")
         return pd.DataFrame()
 
     def _note(self, name: str) -> Path:
@@ -114,14 +114,15 @@ class Study:
         write_atomic(path, lambda file: file.write(text.encode()))
         return path
 
-    def reported(self, name: str) -> pd.DataFrame:
+    def reported(self, name: str, of_its_data: bool = True) -> pd.DataFrame:
         """Table `name` of profile `REPORTED`, here or as committed, with a column that says so, if it has this study's
-        data sets (synthetic ones of any size); else an empty one, and that is said."""
+        data sets (synthetic ones of any size) or need not have them; else an empty one, and that is said."""
         for folder in (common.results_folder(REPORTED), common.ROOT / "results" / REPORTED):
             paths = folder / f"{name}.csv", folder / "provenance.json"
             if all(path.is_file() for path in paths):
                 cards = json.loads(paths[1].read_text(encoding="utf-8"))["data"]
-                if {_identity(asdict(data.card)) for data in self.datasets()} <= {_identity(card) for card in cards}:
+                own = (_identity(asdict(data.card)) for data in self.datasets() if of_its_data)
+                if {*own} <= {_identity(card) for card in cards}:
                     return pd.read_csv(paths[0]).assign(profile=REPORTED)
         print(f"Profile {REPORTED} has no table {name!r} of these data to show here.")
         return pd.DataFrame()

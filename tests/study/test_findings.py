@@ -21,6 +21,9 @@ def test_a_sentence_for_each_table_at_hand(tables):
     without = findings.sentences({k: v for k, v in tables.items() if k not in ("swap", "selection_bonus")})
     assert len(without.splitlines()) == len(tables) - 2
     assert "Picking the epoch by test" in text and "Picking the epoch by test" not in without
+    assert "as printed in the paper: +0.005." in text, "of CMU-MOSI, which the bonus is of"
+    elsewhere = tables["selection_bonus"].assign(dataset="mine", source="real")
+    assert "none for these data" in findings.sentences({"selection_bonus": elsewhere})
     assert len(findings.sentences(tables | {"swap": tables["swap"][:0]}).splitlines()) == len(tables) - 1
 
 

@@ -155,6 +155,7 @@ def test_reported_tables_are_those_of_the_same_data(own_results, monkeypatch, ca
         (folder / "provenance.json").write_text(json.dumps({"data": cards}))
         assert study.reported("claims").to_dict("records") == [{"claim": "a", "n": value, "profile": "full"}]
         assert study.reported("other").empty and open_study("smoke").reported("claims").empty, "no mosei"
+        assert len(open_study("smoke").reported("claims", of_its_data=False)) == 1
 
 
 def test_a_table_of_another_notebook_is_read_only_where_this_study_saved_it(smoke, own_results, capsys):

@@ -30,7 +30,7 @@ class Profile:
     five_class: tuple[str, ...] = ("sims",)  # data sets on which the 5-class twins of TMT and TMT+AMW run too
     normalize: bool = True
     masked: tuple[str, ...] = ()  # methods that are also trained with frames missing, on the first data set
-    protocol: bool = True  # whether to run what no claim needs: other settings, test selection, other and held weights
+    protocol: bool = True  # whether to run other settings, test selection, other and held weights, synthetic emotions
     tuned: tuple[str, ...] = ()  # methods tuned on the same grid, on the first data set (`analysis.tuning`)
     noisy_training: tuple[str, ...] = MODALITIES  # modalities to which training adds noise, one at a time
     training_snr_db: tuple[float, ...] = (-10.0, -20.0)  # its levels, see `adaptation.LEVELS`

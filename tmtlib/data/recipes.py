@@ -5,6 +5,8 @@ World k keeps a recipe's labels, shapes, sizes and partner and draws, each indep
     w_e ~ U(0.2, 0.4)                                                 noise, that no modality shows
     (w_0, w_text, w_audio, w_vision, w_x) ~ (1 - w_e) Dirichlet(1, 1, 1, 1, 1/2)
     rho_m ~ U(0.7, 1)                                                 reliability
+
+A world of a recipe in which modalities mislead has that recipe, and other utterances.
 """
 
 import tomllib
@@ -33,6 +35,8 @@ class Recipe:
     partner: str
     reliability: tuple[float, float, float]  # rho_m
     videos_shared: bool  # whether test videos also occur in train, as in CH-SIMS
+    misleading: tuple[float, float, float] = (0.0, 0.0, 0.0)  # share of utterances in which modality m misleads
+    cued: bool = False  # whether one frame of each modality says if it misleads
 
     @property
     def noise(self) -> float:
@@ -61,6 +65,8 @@ def recipe_of(name: str, world: int | None = None) -> Recipe:
         return RECIPES[name]
     if world < 0:
         raise ValueError(f"world is {world}; wanted 0, 1, 2, ..., or None for the recipe as it is")
+    if any(RECIPES[name].misleading):
+        return RECIPES[name]  # another draw of the data alone
     rng = np.random.default_rng([STREAM, world])
     shown = 1 - rng.uniform(*NOISE)
     shared, *specific, interaction = (shown * rng.dirichlet(CONCENTRATION)).tolist()

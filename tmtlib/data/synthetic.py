@@ -12,6 +12,10 @@ in {0, 1}. Its frames are x_t = B_m z_t, B_m (D, K) with orthonormal columns tim
     z_t = (2, u_0, u_m, p or q or 0, 0.5 n)   at the salient fifth of the frames, when r_im = 1
     z_t = 0.5 n                               at all other frames, and everywhere when r_im = 0
 
+Where the recipe says so, at most one modality of an utterance *misleads*: it shows its marker with an independent draw
+of u_0 and u_m, and counts as not reliable. As the others agree on u_0 to the last digit, the features tell which it is;
+where it is `cued`, so does one frame more of each modality: z_t = (0.5 n, 2, +-1 + 0.3 n), + where it is reliable.
+
 With o the sum of the shown parts and v its variance, y given the features is symmetric about o:
 
     y | features ~ N(o, 1 - v), but where text shows p and its partner no q:  N(o -+ sqrt(w_x) p, 1 - v - w_x), evenly
@@ -76,6 +80,8 @@ def settings_sha256(name: str, size: SyntheticSize | None = None, seed: int = 0)
     settings = {"version": VERSION, "recipe": asdict(recipe_of(name, size.world)), "size": asdict(size), "seed": seed}
     if size.world is None:  # keeps the hashes from before there were worlds
         del settings["size"]["world"]
+    if not any(settings["recipe"]["misleading"]):  # and from before modalities misled
+        del settings["recipe"]["misleading"], settings["recipe"]["cued"]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -117,7 +123,10 @@ def _edges(recipe: Recipe) -> np.ndarray:
 
 def explained_variance(recipe: Recipe, subset: tuple[str, ...]) -> float:
     """Share of the variance of y that the best prediction from a subset of modalities explains."""
-    rho = np.array([r if m in subset else 0 for m, r in zip(MODALITIES, recipe.reliability, strict=True)])
+    given = np.array([m in subset for m in MODALITIES])
+    if any(recipe.misleading):  # to one who is told which modality misleads
+        return _expected(lambda reliable: _shown_variance(recipe, reliable & given), recipe)
+    rho = given * np.array(recipe.reliability)
     both = rho[0] * rho[MODALITIES.index(recipe.partner)]
     return float(recipe.shared * (1 - np.prod(1 - rho)) + rho @ recipe.specific + recipe.interaction * both)
 
@@ -160,6 +169,8 @@ def _expected(score: Callable[[np.ndarray], float], recipe: Recipe) -> float:
     """The mean of a score over the patterns of reliability (M,), each with its probability."""
     patterns, rho = np.array(list(np.ndindex(2, 2, 2)), bool), np.array(recipe.reliability)
     chances = np.where(patterns, rho, 1 - rho).prod(1).tolist()
+    if any(recipe.misleading):
+        patterns, chances = ~np.eye(4, 3, dtype=bool), [*recipe.misleading, 1 - sum(recipe.misleading)]
     return float(sum(chance * score(reliable) for reliable, chance in zip(patterns, chances, strict=True)))
 
 
@@ -190,10 +201,17 @@ def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, 
     shown = np.zeros((n, 3, 3), np.float32)  # utterance, modality, (u_0, u_m, p or q)
     shown[:, :, 0], shown[:, :, 1] = u0[:, None], specific
     shown[:, 0, 2], shown[:, MODALITIES.index(recipe.partner), 2] = p, q
+    shows = reliable
+    if any(recipe.misleading):
+        which = rng.choice(4, n, p=[*recipe.misleading, 1 - sum(recipe.misleading)])
+        misled = which[:, None] == np.arange(3)
+        shown[misled, :2] = rng.standard_normal((misled.sum(), 2))
+        reliable = shows & ~misled
     features, lengths, unimodal, emotions = {}, {}, {}, None
     for i, m in enumerate(MODALITIES):
         lengths[m] = np.clip(np.rint(share * frames[i]), 1, frames[i]).astype(np.int64)
-        features[m] = _frames(shown[:, i], reliable[:, i], lengths[m], frames[i], bases[i], rng)
+        cue = np.where(reliable[:, i], 1.0, -1.0) if recipe.cued else None
+        features[m] = _frames(shown[:, i], shows[:, i], lengths[m], frames[i], bases[i], rng, cue)
         if recipe.family == "sims":
             part = np.sqrt(recipe.shared) * u0 + w[i] * specific[:, i]
             unimodal[m] = quantile(recipe, part / np.sqrt(recipe.shared + w[i] ** 2))
@@ -227,7 +245,7 @@ def _split_truth(recipe, reliable, u0, specific, p, q) -> SplitTruth:
     return SplitTruth(reliable, importance, quantile(recipe, o), best_class)
 
 
-def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
+def _frames(shown, reliable, length, t, basis, rng, cue=None) -> np.ndarray:
     """Features (n, t, D) of one modality, zero beyond each length."""
     n, k = len(shown), len(basis)
     valid = np.arange(t) < length[:, None]
@@ -236,6 +254,9 @@ def _frames(shown, reliable, length, t, basis, rng) -> np.ndarray:
     z = 0.5 * rng.standard_normal((valid.sum(), k), np.float32)
     content = np.column_stack([np.full(n, MARKER, np.float32), shown])
     z[salient[valid], :4] = content[np.nonzero(salient)[0]]  # without noise, so that the best prediction is reachable
+    if cue is not None:  # in the last frame of the random order, which is salient only where there is one frame
+        frame = (order == length[:, None] - 1)[valid]
+        z[frame, 4:6] = np.column_stack([np.full(n, MARKER), cue + 0.3 * rng.standard_normal(n)])
     features = np.zeros((n, t, basis.shape[1]), np.float32)
     # z @ basis, without BLAS: its rounding depends on the number of threads, and a training amplifies the difference
     features[valid] = np.einsum("fk,kd->fd", z, basis)

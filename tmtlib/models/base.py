@@ -108,7 +108,8 @@ class Trace:
 
     tokens: dict[str, Float[Tensor, "B k d"]] = field(default_factory=dict)  # shared, text, audio, vision
     projected: dict[str, Float[Tensor, "B d"]] = field(default_factory=dict)  # mean over valid frames of X_m
-    weights: Float[Tensor, "#B M d"] | None = None  # A; None when the model has no weighting
+    weights: Float[Tensor, "#B M #d"] | None = None  # A; None when the model has no weighting
+    lesson: object = None  # what a weighting with a loss of its own needs of a training batch
     attention: dict[str, Float[Tensor, "B h Q K"]] = field(default_factory=dict)  # by layer, only on request
 
 

@@ -10,7 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 LEVELS = 2**16  # a dropout rate is rounded to a multiple of 1 / LEVELS
 Target, Source = Float[Tensor, "B Q d"], Float[Tensor, "B K d"]  # what attends, and what it attends to
-Valid = Bool[Tensor, "B K"] | Bool[Tensor, "1 Q K"]  # False where a key gets no attention, as in padding
+# False where a key gets no attention, as in padding; or numbers that are added to the scores
+Valid = Bool[Tensor, "B K"] | Bool[Tensor, "1 Q K"] | Float[Tensor, "B K"]
 Heads = Float[Tensor, "B h K e"]
 
 
@@ -70,7 +71,9 @@ class Attention(nn.Module):
         mask = None if valid is None else valid[:, None] if valid.ndim == 3 else valid[:, None, None]
         if maps is not None or (self.training and self.map_dropout.rate > 0):
             score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-            map_ = (score if mask is None else score.masked_fill(~mask, -torch.inf)).softmax(-1)
+            if mask is not None:
+                score = score + mask if mask.is_floating_point() else score.masked_fill(~mask, -torch.inf)
+            map_ = score.softmax(-1)
             mixed = self.map_dropout(map_) @ v
         else:
             mixed = fused_attention(q, k, v, mask)
@@ -80,7 +83,7 @@ class Attention(nn.Module):
 
 
 def fused_attention(
-    q: Float[Tensor, "B h Q e"], k: Heads, v: Heads, mask: Bool[Tensor, "#B 1 #Q K"] | None
+    q: Float[Tensor, "B h Q e"], k: Heads, v: Heads, mask: Bool[Tensor, "#B 1 #Q K"] | Float[Tensor, "B 1 1 K"] | None
 ) -> Float[Tensor, "B h Q e"]:
     """PyTorch's fused attention; on a CPU in float32, as its bfloat16 kernel is slow for narrow heads (e = 16)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:

@@ -23,6 +23,7 @@ from tmtlib.models.bert import build_bert, text_encoded
 from tmtlib.models.frames import masked_mean, weighted_frames, windowed
 from tmtlib.models.layers import Block, Dropout, Source, Target
 from tmtlib.models.losses import mmd, orthogonality
+from tmtlib.models.reliability import Reliability
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class TMTConfig(ModelConfig):
     similarity: float = 0.1  # beta: weight of the MMD loss between modality and its tokens
     task_weight: float = 1.0  # delta
     weighting: str = "none"  # a name registered in tmtlib.models.amw
-    placement: str = "R1"  # where the weights act: R1, R1M, R2 (after disentanglement), R3 (before it)
+    placement: str = "R1"  # where the weights act: R1, R1M, R2 (after disentanglement), R3 (before it), attention
     weighting_init_std: float = 0.0  # W ~ N(0, std^2); 0 is uniform weights
     weighting_lr: float | None = None  # W's own learning rate; None: the training's
     temperature: float = 1.0  # softmax(W / temperature)
@@ -62,7 +63,7 @@ class TMTConfig(ModelConfig):
     bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
     bert_lr: float = 5e-5
 
-    choices = ModelConfig.choices | {"placement": ("R1", "R1M", "R2", "R3"), "head_activation": ("gelu", "none")}
+    choices = ModelConfig.choices | {"placement": ("R1", "R1M", "R2", "R3", "attention"), "head_activation": ("gelu", "none")}
     model_class = property(lambda self: TMT)
 
     @classmethod
@@ -147,13 +148,20 @@ class TMT(Model):
         if self.weighting is not None and self.config.placement == "R3":
             frames, trace.weights = self._weighted_frames(frames, groups, batch, trace.projected)
 
+        gates = [None] * len(groups)
+        if isinstance(self.weighting, Reliability):
+            log_gates, trace.lesson = self.weighting(list(zip(frames, groups, strict=True)))
+            gates = log_gates.split([len(x["text"]) for x in frames])
+            trace.weights = log_gates.softmax(1).nan_to_num(0)[..., None]
+
         # 2. disentangle: the label tokens become I, (B, k, d), and S, (B, M, k, d)
-        tokens = torch.cat([self._disentangled(x, group, maps) for x, group in zip(frames, groups, strict=True)])
+        parts = zip(frames, groups, gates, strict=True)
+        tokens = torch.cat([self._disentangled(*part, maps) for part in parts])
         trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
         shared, specific = trace.tokens["shared"], torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)
 
         # 3. weight: S'_m = A_m * S_m, where A sums to 1 over the modalities (R1M: M A_m, TMT itself at W = 0)
-        if self.weighting is not None and self.config.placement != "R3":
+        if self.weighting is not None and self.config.placement not in ("R3", "attention"):
             A = self.weigh(specific, batch)
             trace.weights = A.mean(2)
             specific = (len(MODALITIES) if self.config.placement == "R1M" else 1) * A * specific
@@ -206,8 +214,11 @@ class TMT(Model):
         ]
         return weighted, A
 
-    def _disentangled(self, projected: dict, batch: Batch, maps: dict | None) -> Float[Tensor, "B k d"]:
-        """The label tokens after the encoder, in whose last layer only they are queries, as the frames are dropped."""
+    def _disentangled(
+        self, projected: dict, batch: Batch, gates: Float[Tensor, "B M"] | None, maps: dict | None
+    ) -> Float[Tensor, "B k d"]:
+        """The label tokens after the encoder, in whose last layer only they are queries, as the frames are dropped.
+        Log gates, if any, are added to the attention scores of a modality's frames."""
         b, k = len(batch.lengths["text"]), self.tokens.shape[1]
         frames = [projected[m] + self.positions[m][:, : projected[m].shape[1]] for m in MODALITIES]
         x = torch.cat([(self.tokens + self.token_positions).expand(b, -1, -1), *frames], dim=1)
@@ -216,6 +227,10 @@ class TMT(Model):
         if self.config.masked:  # all label tokens are valid, so attention is defined without any frame
             label_tokens = torch.ones(b, k, dtype=torch.bool, device=x.device)
             valid = torch.cat([label_tokens, *(batch.valid(m) for m in MODALITIES)], dim=1)
+        if gates is not None:
+            bias = [gates[:, i, None].expand(-1, projected[m].shape[1]) for i, m in enumerate(MODALITIES)]
+            bias = torch.cat([bias[0].new_zeros(b, k), *bias], dim=1)
+            valid = bias if valid is None else bias.masked_fill(~valid, -torch.inf)
         for i, layer in enumerate(self.encoder):
             last = i == len(self.encoder) - 1
             x = layer(x[:, :k] if last else x, x, valid, maps, f"encoder.{i}")
@@ -225,6 +240,8 @@ class TMT(Model):
         """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens."""
         c = self.config
         total = c.task_weight * self.task_loss(prediction, target)
+        if trace.lesson is not None:
+            total = total + self.weighting.loss(trace.lesson, target)
         mean = {g: x.float().mean(1) for g, x in trace.tokens.items()}
         if c.orthogonality:
             pairs = [("shared", m) for m in MODALITIES] + list(combinations(MODALITIES, 2))

@@ -1,7 +1,7 @@
 """From a name or a path to a `DataRef` (`resolve`) and to the data (`load`).
 
 A name ("mosi", "mosei", "sims") is looked up in the data folder under the standard file names; without a folder the
-data are synthetic. A path may be any feature file.
+data are synthetic. "crema" is the real data that come with the library. A path may be any feature file.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tmtlib import common
-from tmtlib.data import catalog, mmsa, schema, synthetic
+from tmtlib.data import catalog, crema, mmsa, schema, synthetic
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.recipes import EMOTION_LOADINGS
 from tmtlib.data.schema import DataError, DataRef, Dataset, SyntheticSize
@@ -35,7 +35,7 @@ def load_dataset(
     """A validated data set.
 
     Args:
-        name_or_path: a name ("mosi", "mosei", "sims"), or the path of an MMSA, MMSA-FET or MulT pickle.
+        name_or_path: a name ("mosi", "mosei", "sims", "crema"), or the path of an MMSA, MMSA-FET or MulT pickle.
         data: folder with the files of a name; default: the environment variable TMT_DATA, else synthetic data.
         normalize: z-score each feature by the training split's valid frames, as the study does.
         synthetic_size: utterances and frames of synthetic data; default: as published.
@@ -63,6 +63,8 @@ def resolve(
     if looks_like_path(name_or_path):
         return _file_ref(Path(name_or_path), normalize)
     name = str(name_or_path)
+    if name == crema.NAME:
+        return _crema_ref(normalize)
     folder = Path(data).expanduser() if data else common.data_folder()
     if folder is None:
         return synthetic_ref(name, synthetic_size, normalize)
@@ -84,8 +86,11 @@ def resolve_all(
 ) -> tuple[list[DataRef], list[str]]:
     """The data sets of a study, and a message for each that the data folder lacks (never replaced by synthetic data).
 
-    A file as `data` is the only data set. Raises FileNotFoundError for a folder without any of `names`, or none.
+    A file as `data`, or "crema", is the only data set. Raises FileNotFoundError for a folder without any of `names`, or
+    none.
     """
+    if data == crema.NAME:
+        return [_crema_ref(normalize)], []
     place = Path(data).expanduser() if data else common.data_folder()
     if place is not None and not place.is_dir():
         return [_file_ref(place, normalize)], []
@@ -112,6 +117,10 @@ def _file_ref(path: Path, normalize: bool) -> DataRef:
     return DataRef(mmsa.name_of(path, sha256), "real", sha256, str(path), normalize=normalize)
 
 
+def _crema_ref(normalize: bool) -> DataRef:
+    return DataRef(crema.NAME, "real", catalog.file_sha256(crema.PATH), str(crema.PATH), normalize=normalize)
+
+
 @lru_cache(maxsize=4)
 def load(ref: DataRef) -> Dataset:
     """The data of a reference. Raises DataError if the file has changed since, FileNotFoundError if it is gone.
@@ -128,7 +137,7 @@ def load(ref: DataRef) -> Dataset:
         return _prepared(synthetic.generate(ref.name, ref.synthetic), ref, ref.normalize)
     if ref.path is None:
         raise FileNotFoundError(f"the data of {ref.name!r} came from a file whose place was not recorded")
-    dataset = mmsa.read(ref.path)
+    dataset = crema.read() if ref.name == crema.NAME else mmsa.read(ref.path)
     if dataset.card.sha256 != ref.sha256:
         hashes = f"its SHA-256 is {dataset.card.sha256}, but {ref.sha256} was asked for"
         wanted = "bring the old file back, or run again from the start to use the new one"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from tmtlib.common import EMOTIONS, MODALITIES
 from tmtlib.data.corruption import REGIMES, Corruption
@@ -49,7 +49,7 @@ class DataRef:
 
 SPLITS = ("train", "valid", "test")
 FAMILY_RANGE = {"mosi": (-3.0, 3.0), "sims": (-1.0, 1.0)}  # label range of each metric family
-TITLES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2"}
+TITLES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI", "sims": "CH-SIMS", "simsv2": "CH-SIMS v2", "crema": "CREMA-D votes"}
 
 
 def dataset_title(name: str, source: str) -> str:
@@ -87,6 +87,7 @@ class Split:
     unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=dict)
     text_bert: Int64[np.ndarray, "N 3 T"] | None = None  # token ids, mask, segments
     emotion_labels: Float32[np.ndarray, "N 6"] | None = None  # strength 0..3 of each of EMOTIONS; above 0: present
+    reliable: Bool[np.ndarray, "N M"] | None = None  # synthetic data: the truth, for the controls that are told it
 
     def __post_init__(self):
         n = len(self.labels)

@@ -218,7 +218,9 @@ def _split(recipe, split, n, frames, bases, rng, loadings=None) -> tuple[Split, 
     if loadings is not None:  # a separate random stream, so that emotions change nothing else
         emotions = emotion_labels(loadings, np.column_stack([u0, specific, p * q]), rng.spawn(1)[0])
     ids, raw_text = _ids(recipe, split, n), tuple(f"synthetic utterance of {k} words" for k in lengths["text"])
-    made = Split(features, lengths, quantile(recipe, y), ids, raw_text, unimodal, emotion_labels=emotions)
+    made = Split(
+        features, lengths, quantile(recipe, y), ids, raw_text, unimodal, emotion_labels=emotions, reliable=reliable
+    )
     return made, _split_truth(recipe, reliable, u0, specific, p, q)
 
 

@@ -7,6 +7,7 @@ Axes: B utterances, M modalities, k tokens a modality, d width; "#": the axis ma
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -110,6 +111,23 @@ for _most in MODALITIES:
     register(f"mostly_{_most}")(partial(FixedWeighting, shares=tuple(0.8 if m == _most else 0.1 for m in MODALITIES)))
 
 
+# The true mean reliability of text, audio, vision in the worlds where a modality misleads
+register("oracle_static")(partial(FixedWeighting, shares=(0.92, 0.78, 0.90)))
+
+
+@register("oracle")
+class Oracle(FixedWeighting):
+    """Control, on synthetic data: told which modalities of an utterance are reliable (`Batch.reliable`), it gives those
+    equal weights and the others 0; in placement "attention" it hides the others' frames."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(replace(config, mask_absent=True), shares=(1.0, 1.0, 1.0))
+
+    def gates(self, groups: list, signal: None) -> tuple[Float[Tensor, "B M"], None]:
+        """Log gates: 0, or -inf where a modality is not reliable."""
+        return torch.cat([group.reliable for _, group in groups]).float().log(), None
+
+
 @register("scalar")
 class ScalarWeighting(Weighting):
     """One learned logit a modality, M parameters (the paper's future work, "more lightweight")."""
@@ -178,6 +196,3 @@ class AttentionWeighting(Weighting):
         s = tokens.mean(2)
         score = (self.query(s.mean(1, keepdim=True)) * self.key(s)).sum(-1) / RANK**0.5
         return score[:, :, None, None]
-
-
-BUILT_IN = frozenset(WEIGHTINGS)  # worker processes must be told of all others

@@ -76,6 +76,7 @@ class Batch:
     features: Mapping[str, Float[Tensor, "B T D"]]
     lengths: Mapping[str, Int64[Tensor, " B"]]
     text_bert: Int64[Tensor, "B 3 W"] | None = None  # W word pieces, padding included
+    reliable: Bool[Tensor, "B M"] | None = None  # ground truth, which oracles alone may read
     groups: int = 1  # number of parts made by `split`; above 1, utterances are sorted by length
 
     @property
@@ -98,7 +99,8 @@ class Batch:
             lengths = {m: n[start : start + size] for m, n in self.lengths.items()}
             longest = {m: max(1, int(n.max())) for m, n in lengths.items()}
             features = {m: x[start : start + size, : longest[m]] for m, x in self.features.items()}
-            parts.append(Batch(features, lengths))
+            reliable = None if self.reliable is None else self.reliable[start : start + size]
+            parts.append(Batch(features, lengths, reliable=reliable))
         return parts
 
 
@@ -155,6 +157,16 @@ class Model(nn.Module):
         """Modules with a learning rate other than the training's: by default a BERT."""
         bert = getattr(self, "bert", None)
         return [] if bert is None or self.config.bert is None else [(bert, self.config.bert_lr)]
+
+
+def utterance_loss(task: str, output: Float[Tensor, "B K"], target: Tensor) -> Float[Tensor, " B"]:
+    """`Model.task_loss` of each utterance, from a head's outputs."""
+    output = output.float()
+    if task == "regression":
+        return (output.squeeze(-1) - target).abs()
+    if task == "classification":
+        return cross_entropy(output, target, reduction="none")
+    return binary_cross_entropy_with_logits(output, target, reduction="none").mean(-1)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tmtlib.common import MODALITIES
-from tmtlib.models.amw import Weighting, build_weighting
+from tmtlib.models.amw import Oracle, Weighting, build_weighting
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, read_out
 from tmtlib.models.bert import build_bert, text_encoded
 from tmtlib.models.frames import masked_mean, weighted_frames, windowed
@@ -55,7 +55,9 @@ class TMTConfig(ModelConfig):
     similarity: float = 0.1  # beta: weight of the MMD loss between modality and its tokens
     task_weight: float = 1.0  # delta
     weighting: str = "none"  # a name registered in tmtlib.models.amw
-    placement: str = "R1"  # where the weights act: R1, R1M, R2 (after disentanglement), R3 (before it), attention
+    # where the weights act: after disentanglement (R1, R1M; R2: summed), on the pooled result (R2p: the weighted sum is
+    # added to it), before disentanglement (R3) or in its attention scores (attention)
+    placement: str = "R1"
     weighting_init_std: float = 0.0  # W ~ N(0, std^2); 0 is uniform weights
     weighting_lr: float | None = None  # W's own learning rate; None: the training's
     temperature: float = 1.0  # softmax(W / temperature)
@@ -63,7 +65,8 @@ class TMTConfig(ModelConfig):
     bert: str | None = None  # folder of a BERT to fine-tune from `text_bert`; None: the file's text features
     bert_lr: float = 5e-5
 
-    choices = ModelConfig.choices | {"placement": ("R1", "R1M", "R2", "R3", "attention"), "head_activation": ("gelu", "none")}
+    choices = ModelConfig.choices | {"head_activation": ("gelu", "none")}
+    choices |= {"placement": ("R1", "R1M", "R2", "R2p", "R3", "attention")}
     model_class = property(lambda self: TMT)
 
     @classmethod
@@ -140,6 +143,9 @@ class TMT(Model):
         maps = trace.attention if attention else None
         batch = windowed(text_encoded(self.bert, batch), self.config.window)
         self._check(batch)
+        signal = None
+        if self.training and isinstance(self.weighting, Reliability):
+            batch, signal = self.weighting.noised(batch)
         groups = [batch] if attention else batch.split()  # a map of all utterances, not of the last group
 
         # 1. project: X_m, (B, T_m, d)
@@ -149,10 +155,10 @@ class TMT(Model):
             frames, trace.weights = self._weighted_frames(frames, groups, batch, trace.projected)
 
         gates = [None] * len(groups)
-        if isinstance(self.weighting, Reliability):
-            log_gates, trace.lesson = self.weighting(list(zip(frames, groups, strict=True)))
+        if self.config.placement == "attention" and self.weighting is not None:
+            log_gates, trace.lesson = self.weighting.gates(list(zip(frames, groups, strict=True)), signal)
             gates = log_gates.split([len(x["text"]) for x in frames])
-            trace.weights = log_gates.softmax(1).nan_to_num(0)[..., None]
+            trace.weights = log_gates.softmax(1).nan_to_num(0)[..., None]  # g_m as shares
 
         # 2. disentangle: the label tokens become I, (B, k, d), and S, (B, M, k, d)
         parts = zip(frames, groups, gates, strict=True)
@@ -160,11 +166,14 @@ class TMT(Model):
         trace.tokens = dict(zip(GROUPS, tokens.split(list(self.sizes.values()), dim=1), strict=True))
         shared, specific = trace.tokens["shared"], torch.stack([trace.tokens[m] for m in MODALITIES], dim=1)
 
+        joined = None
         # 3. weight: S'_m = A_m * S_m, where A sums to 1 over the modalities (R1M: M A_m, TMT itself at W = 0)
         if self.weighting is not None and self.config.placement not in ("R3", "attention"):
             A = self.weigh(specific, batch)
             trace.weights = A.mean(2)
-            specific = (len(MODALITIES) if self.config.placement == "R1M" else 1) * A * specific
+            weighted = (len(MODALITIES) if self.config.placement == "R1M" else 1) * A * specific
+            joined = weighted.mean(2).sum(1) if self.config.placement == "R2p" else None
+            specific = specific if self.config.placement == "R2p" else weighted
         specific = specific.sum(1) if self.summed else specific.flatten(1, 2)  # R2: the weighted sum of the text
 
         # 4. mutual: each group of tokens attends to the other
@@ -172,13 +181,15 @@ class TMT(Model):
         f2 = self.shared_from_specific(shared, specific, maps, MUTUAL[1])
 
         # 5. predict
-        return read_out(self.head, f1.mean(1) + f2.mean(1), self.config.task), trace
+        pooled = f1.mean(1) + f2.mean(1)
+        return read_out(self.head, pooled if joined is None else pooled + joined, self.config.task), trace
 
     def weigh(self, tokens: Float[Tensor, "B M k d"], batch: Batch) -> Float[Tensor, "#B M #k d"]:
         """A of some tokens. Raises ValueError for weights of another shape, which would broadcast."""
         b, m, k, d = tokens.shape
         if isinstance(self.weighting, Weighting):
-            weights = self.weighting(tokens, batch.present).expand(-1, -1, -1, d)
+            told = batch.reliable if isinstance(self.weighting, Oracle) else batch.present
+            weights = self.weighting(tokens, told).expand(-1, -1, -1, d)
             allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
         else:  # another module, with weights by modality and feature
             weights = self.weighting(tokens)

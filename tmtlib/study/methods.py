@@ -22,7 +22,9 @@ class Method:
 
     name: str
     title: str
-    family: str  # main, weighting, slow, held, placement, variant, subset, 5-class, emotions, baseline, bert, mmsa, own
+    # main, weighting, slow, held, placement, variant, subset, 5-class, emotions, baseline, bert, mmsa, own;
+    # reliability, oracle, placed and swept: for `analysis.misled`
+    family: str
     change: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # fields of the model's config
     model: type[ModelConfig] = TMTConfig
     colour: str | None = None  # None: a hue of its own from the name
@@ -38,6 +40,8 @@ class Method:
 
 
 AMW, UNIFORM, GATED, TOKEN = ({"weighting": name} for name in ("static", "uniform", "gated", "token"))
+GATES, OPEN = ({"weighting": name, "placement": "attention"} for name in ("reliability", "reliability_open"))
+TOLD = {"weighting": "oracle"}
 FAST, FIVE_CLASS, EMOTIONS = {"weighting_lr": 1e-2}, {"task": "classification"}, {"task": "emotions"}
 ROWS = (
     Method("tmt", "TMT", "main", {"weighting": "none"}, colour="#4D4D4D", dash="-"),
@@ -62,6 +66,23 @@ ROWS = (
     Method("tmt_gated_scalar", "TMT, gated, one number", "variant", {"weighting": "gated_scalar"}),
     Method("tmt_attention", "TMT, attention over modalities", "variant", {"weighting": "attention"}),
     Method("tmt_temporal", "TMT, gated frame by frame", "variant", TOKEN | {"placement": "R3"}, colour="#009988"),
+    # gates in the attention scores, and the same with gates held open
+    Method("tmt_reliability", "TMT, reliability", "reliability", GATES, colour="#EE3377", dash="-"),
+    Method("tmt_reliability_open", "TMT, reliability, gates open", "reliability", OPEN, colour="#BBBBBB", dash="--"),
+    # controls that are told which modalities are reliable, by where they act
+    Method("tmt_oracle", "told, in attention", "oracle", TOLD | {"placement": "attention"}, colour="#000000"),
+    *(Method(f"tmt_oracle_{p.lower()}", f"told, {p}", "oracle", TOLD | {"placement": p}) for p in ("R1", "R2p", "R3")),
+    Method("tmt_oracle_static", "told on average, R1", "oracle", {"weighting": "oracle_static"}),
+    Method("tmt_oracle_static_r3", "told on average, R3", "oracle", {"weighting": "oracle_static", "placement": "R3"}),
+    Method("tmt_amw_r2p", "TMT+AMW, on the result (R2p)", "placed", AMW | {"placement": "R2p"}),
+    Method("tmt_gated_r3", "TMT, gated, before (R3)", "placed", GATED | {"placement": "R3"}),
+    # plain AMW otherwise: sharper or flatter, from a random W, with W's own learning rate
+    *(Method(f"tmt_amw_t{t:g}", f"TMT+AMW, temperature {t:g}", "swept", AMW | {"temperature": t}) for t in (0.1, 10.0)),
+    *(
+        Method(f"tmt_amw_w{w:g}", f"TMT+AMW, W ~ N(0, {w:g}²)", "swept", AMW | {"weighting_init_std": w})
+        for w in (1.0, 3.0)
+    ),
+    *(Method(f"tmt_amw_lr{r:g}", f"TMT+AMW, W at {r:g}", "swept", AMW | {"weighting_lr": r}) for r in (1e-4, 0.1)),
     Method("text_only", "TMT, text only", "subset", {"modalities": ("text",)}, colour="#0072B2"),
     *(Method(f"{m}_only", f"TMT, {m} only", "subset", {"modalities": (m,)}) for m in MODALITIES[1:]),
     *(

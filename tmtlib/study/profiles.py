@@ -42,6 +42,9 @@ class Profile:
     worlds: int = 30  # synthetic worlds in which measures of importance are judged, of this size, one seed each; or 0
     world_methods: tuple[str, ...] = ("tmt_amw", "tmt_amw_fast")  # the methods that are trained in them
     world_size: SyntheticSize = SyntheticSize((1200, 300, 500), (20, 20, 20))
+    draws: int = 0  # of the two worlds in which a modality misleads (`analysis.misled`), of this size; or 0
+    draw_methods: tuple[str, ...] = family("oracle", "reliability", "placed", "swept")  # beside its `METHODS`
+    draw_size: SyntheticSize = SyntheticSize((1200, 300, 3000), (8, 8, 8))
     jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
 
 
@@ -105,10 +108,10 @@ PROFILES = {
     "paper": Profile(
         name="paper",
         seeds=tuple(range(10)),
-        methods=(*family("main", "weighting"), "text_only", *family("baseline")),
-        ablations=tuple(m for m in family("placement", "variant", "subset", "mmsa") if m != "text_only"),
-        masked=MASKED,
-        tuned=TUNED,
+        methods=family("main"),
+        protocol=False,
+        noisy_training=(),
+        worlds=0,
     ),
     "full": replace(  # the reported study: quick's models and trainings, with seeds and test utterances that decide
         QUICK,
@@ -129,6 +132,7 @@ PROFILES = {
         masks=2,
         worlds=Profile.worlds,
         world_size=SyntheticSize((1200, 150, 300), (4, 4, 4)),  # few frames, for speed
+        draws=5,
     ),
 }
 

@@ -18,12 +18,12 @@ from tmtlib import common
 from tmtlib.common import as_json, digest, pick_device, write_atomic
 from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, DataRef, Dataset, DataShape
-from tmtlib.models import build_model
-from tmtlib.models.amw import BUILT_IN, WEIGHTINGS
+from tmtlib.models import BUILT_IN, build_model
+from tmtlib.models.amw import WEIGHTINGS
 from tmtlib.models.base import Model, ModelConfig, count_parameters
 from tmtlib.stats.metrics import for_three_values, scores_of, three_valued
 from tmtlib.study.provenance import code_sha256, provenance
-from tmtlib.training.fit import SELECT_BY, Fit, Training, fit, precision_on, predict
+from tmtlib.training.fit import SELECT_BY, Fit, Training, fit, precision_on, predict, utterance_weights
 
 # joblib restarts a worker whose memory grows (as with each data set that `load` caches) and warns; no run is lost
 warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
@@ -58,6 +58,7 @@ class Record:
     predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or probabilities of emotions (N, 6)
     labels: dict[str, np.ndarray]  # by split, of the run's task: (N,) or (N, 6)
     weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
+    test_weights: np.ndarray | None = None  # (N, M) mean over features of A, by test utterance
     other_test: np.ndarray | None = None  # test predictions of the epoch that the other rule of `SELECT_BY` selects
 
     def scores(self, split: str = "test", first: int | None = None) -> dict[str, float]:
@@ -142,6 +143,7 @@ def save(run: Run, done: Fit, data: Dataset, device: str) -> None:
     arrays |= {f"label_{s}": data[s].labels_for(run.model.task) for s in JUDGED}
     if done.weights is not None:
         arrays["weights"] = done.weights
+        arrays["test_weights"] = utterance_weights(model, data.test, run.training, device)
     arrays["prediction_other"] = arrays["prediction_test"]
     if done.other_epoch != done.best_epoch:
         model.load_state_dict(done.other_state)
@@ -164,7 +166,8 @@ def read_record(run: Run) -> Record:
         arrays = dict(file)
     predictions, labels = ({s: arrays[f"{kind}_{s}"] for s in JUDGED} for kind in ("prediction", "label"))
     meta = json.loads(str(arrays["meta"]))
-    return Record(meta, predictions, labels, arrays.get("weights"), arrays["prediction_other"])
+    weights = arrays.get("weights"), arrays.get("test_weights")
+    return Record(meta, predictions, labels, *weights, arrays["prediction_other"])
 
 
 def load_model(run: Run, shape: DataShape | None = None) -> Model:

@@ -165,7 +165,7 @@ def open_study(
     """The study of a profile, one of `PROFILES`, on the data at hand.
 
     Args:
-        data: a feature file, or a folder with the standard files; default: TMT_DATA, else synthetic data.
+        data: a feature file, a folder with the standard files, or "crema"; default: TMT_DATA, else synthetic data.
         device: "auto", "cpu" or "cuda".
         seeds, datasets, methods: as for `resized`; lists may be "mosi,sims".
 

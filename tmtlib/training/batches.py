@@ -32,6 +32,7 @@ class OnDevice:
         self.lengths = {m: n.to(device) for m, n in cut.lengths.items()}
         self.total = sum(self.lengths.values())
         self.text_bert = None if split.text_bert is None else torch.from_numpy(split.text_bert).to(device)
+        self.reliable = None if split.reliable is None else torch.from_numpy(split.reliable).to(device)
         self.labels = target = split.labels_for(config.task)
         if config.task == "classification":
             target = metrics.classes5(target, family).astype(np.int64)
@@ -52,7 +53,8 @@ class OnDevice:
         """The utterances at `index`, which should be sorted by `by_length`."""
         features, lengths = self.gather(index)
         groups = min(len(index), max(1, round(int(self.total[index].sum()) / FRAMES))) if self.trim else 1
-        return Batch(features, lengths, None if self.text_bert is None else self.text_bert[index], groups)
+        told = (None if x is None else x[index] for x in (self.text_bert, self.reliable))
+        return Batch(features, lengths, *told, groups)
 
     def gather(self, index: Int64[Tensor, " B"]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Features (B, T, D) and lengths (B,) by modality; where `trim` is set, T is cut to the longest at `index`."""
@@ -69,7 +71,7 @@ def sample_batch(model: Model, split: Split, size: int = 64) -> Batch:
     """The first utterances of a split as one batch on the CPU."""
     index = torch.arange(min(size, len(split)))
     data = OnDevice(split, torch.device("cpu"), model.config, model.family)
-    return Batch(*data.gather(index), None if data.text_bert is None else data.text_bert[index])
+    return Batch(*data.gather(index), *(None if x is None else x[index] for x in (data.text_bert, data.reliable)))
 
 
 def passes(model: Model, split: Split, size: int, device: str = "auto") -> Iterator[tuple[Int64[Tensor, " B"], Batch]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tmtlib.common import check_choice, one_thread, pick_device
+from tmtlib.common import MODALITIES, check_choice, one_thread, pick_device
 
 try:
     import resource
@@ -22,7 +22,7 @@ from tmtlib.data.schema import DataShape, Split
 from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Model, ModelConfig
 from tmtlib.stats.metrics import scores_of
-from tmtlib.training.batches import OnDevice
+from tmtlib.training.batches import OnDevice, passes
 
 SELECT_BY = ("accuracy", "loss")  # rules by which validation selects an epoch
 
@@ -296,6 +296,22 @@ def predict_together(
             data = OnDevice(split, where, alike[0].config, alike[0].family)
             values |= dict(zip(members, evaluate(alike, data, training)[0], strict=True))
     return [values[i] for i in range(len(models))]
+
+
+@torch.no_grad()
+def utterance_weights(
+    model: Model, split: Split, training: Training, device: str = "auto"
+) -> Float[np.ndarray, "N M"] | None:
+    """A by utterance, its mean over features; None without a weighting."""
+    if model.config.weighting == "none":
+        return None
+    weights = np.empty((len(split), len(MODALITIES)), np.float32)
+    with one_thread(device):
+        for index, batch in passes(model, split, 4 * training.batch_size, device):
+            with autocast(training, pick_device(device)):
+                a = model(batch)[1].weights
+            weights[index.cpu().numpy()] = a.float().mean(-1).expand(len(index), -1).cpu().numpy()
+    return weights
 
 
 def _peak_memory_mb(device: torch.device) -> float:

@@ -1,0 +1,101 @@
+"""Where a weighting can help: synthetic worlds in which one modality misleads in 40 % of the utterances.
+
+`WORLDS` are two recipes (`data/synthetic_recipes.toml`), each drawn several times. What can be gained is what TMT gains
+when it is told which modality misleads and hides that modality's frames ("tmt_oracle"); a method's share is what it
+gains of that. Where being told gains nothing for sure, a world is no test of a weighting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import special
+from scipy.stats import mannwhitneyu
+
+from tmtlib.data.loading import load, synthetic_ref
+from tmtlib.data.schema import split_name
+from tmtlib.paper.verdicts import RULES
+from tmtlib.stats.statistics import interval_or_nan
+from tmtlib.study.methods import method_config
+from tmtlib.study.runs import Run, read_record
+from tmtlib.study.study import Study
+
+WORLDS = ("misled", "misled_cued")
+FIRST = 20  # the first draw that is reported: 0, 1, 10 and 11 were looked at while the weighting was made
+METHODS = ("tmt", "tmt_uniform", "tmt_amw", "tmt_amw_fast", "tmt_amw_r3", "tmt_gated", "tmt_token")
+SHARES = np.linspace(-3, 4, 7001)  # among which the interval of a share is looked for
+
+
+def todo(study: Study, *methods: str) -> list[Run]:
+    """Runs of methods (default: `METHODS` and the profile's `draw_methods`) in every draw of both worlds, with the
+    profile's first `few_seeds` seeds."""
+    p = study.profile
+    refs = [synthetic_ref(w, replace(p.draw_size, world=FIRST + k)) for w in WORLDS for k in range(p.draws)]
+    named = methods or (*METHODS, *p.draw_methods)
+    seeds = p.seeds[: p.few_seeds]
+    return [Run(ref, m, method_config(m, p.model), p.training, s) for ref in refs for m in named for s in seeds]
+
+
+def scores(finished: Sequence[Run]) -> pd.DataFrame:
+    """One row a run: world, draw, method, seed, n_test; MAE over all test utterances (mae), those in which a modality
+    misleads (mae_misled) and the others (mae_rest); of methods whose weights differ between utterances auc, the chance
+    that a modality has more weight where it is reliable than where it misleads (mean over modalities), and least, the
+    share of misled utterances in which the misleading modality has the least weight."""
+    rows = []
+    for run in finished:
+        world, draw = split_name(load(run.data).card.name)
+        record, reliable = read_record(run), load(run.data).truth.splits["test"].reliable
+        error = np.abs(record.predictions["test"] - record.labels["test"])
+        misled = ~reliable.all(1)
+        row = {"world": world, "draw": draw, "method": run.method, "seed": run.seed, "n_test": len(error)}
+        row |= {"mae": error.mean(), "mae_misled": error[misled].mean(), "mae_rest": error[~misled].mean()}
+        if (weights := record.test_weights) is not None and np.ptp(weights, axis=0).max() > 1e-6:
+            row["auc"] = np.mean([_auc(w[r], w[~r]) for w, r in zip(weights.T, reliable.T, strict=True)])
+            row["least"] = np.mean((weights.argmin(1) == (~reliable).argmax(1))[misled])
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=[*rows[0], *({"auc", "least"} - {*rows[0]})] if rows else None)
+
+
+def _auc(higher: np.ndarray, lower: np.ndarray) -> float:
+    return float(mannwhitneyu(higher, lower).statistic) / (len(higher) * len(lower)) if len(lower) else np.nan
+
+
+def reached(scored: pd.DataFrame, before: str = "tmt", possible: str = "tmt_oracle") -> pd.DataFrame:
+    """What each method gains over TMT and of what can be gained, from `scores`: one row a world and method.
+
+    Columns: world, method, mae, mae_misled, mae_rest (means); gain (MAE of TMT - MAE), low, high (95 % t interval over
+    draws of the data, seeds averaged first); share (gain / gain of "tmt_oracle"), share_low, share_high (Fieller's
+    interval of the ratio over draws); auc, least (means); n (draws), seeds; test: whether the world is a test of a
+    weighting, that is whether being told surely gains; verdict: "reaches half" where surely more than half of it is
+    gained, "gains" and "loses" where the interval excludes 0, else "cannot tell"; rules.
+    """
+    rows = []
+    for world, group in scored.groupby("world", sort=False):
+        by_draw = group.groupby(["method", "draw"])["mae"].mean().unstack("draw")
+        can = (by_draw.loc[before] - by_draw.loc[possible]).to_numpy()
+        tests = bool(interval_or_nan(can).low > 0)
+        for method, own in group.groupby("method", sort=False):
+            gain = (by_draw.loc[before] - by_draw.loc[method]).to_numpy()
+            mean, low, high, n = interval_or_nan(gain)
+            row = {"world": world, "method": method} | own[["mae", "mae_misled", "mae_rest"]].mean().to_dict()
+            row |= {"gain": mean, "low": low, "high": high, "share": mean / can.mean()}
+            row["share_low"], row["share_high"] = ratio_interval(gain, can) if tests else (np.nan, np.nan)
+            row |= own[["auc", "least"]].mean().to_dict() | {"n": n, "seeds": own["seed"].nunique(), "test": tests}
+            half = interval_or_nan(gain - can / 2).low > 0
+            words = [tests and half, low > 0, high < 0], ["reaches half", "gains", "loses"]
+            row["verdict"] = "" if method == before else str(np.select(*words, "cannot tell"))
+            rows.append(row)
+    return pd.DataFrame(rows).assign(rules=RULES)
+
+
+def ratio_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
+    """95 % interval of mean(above) / mean(below) by Fieller (1954): the ratios s for which the t interval of
+    above - s below holds 0, among `SHARES`; NaN for fewer than two pairs."""
+    n = len(above)
+    if n < 2:
+        return np.nan, np.nan
+    left = above - SHARES[:, None] * below
+    half = special.stdtrit(n - 1, 0.975) * left.std(axis=1, ddof=1) / np.sqrt(n)
+    held = SHARES[np.abs(left.mean(1)) <= half]
+    return (float(held.min()), float(held.max())) if len(held) else (np.nan, np.nan)

@@ -21,7 +21,7 @@ from tmtlib.study.methods import method_config
 from tmtlib.study.runs import Run, read_record
 from tmtlib.study.study import Study
 
-WORLDS = ("misled", "misled_cued")
+WORLDS = {"misled": "only disagreement tells", "misled_cued": "a frame tells, too"}
 FIRST = 20  # the first draw that is reported: 0, 1, 10 and 11 were looked at while the weighting was made
 METHODS = ("tmt", "tmt_uniform", "tmt_amw", "tmt_amw_fast", "tmt_amw_r3", "tmt_gated", "tmt_token")
 SHARES = np.linspace(-3, 4, 7001)  # among which the interval of a share is looked for
@@ -77,12 +77,14 @@ def reached(scored: pd.DataFrame, before: str = "tmt", possible: str = "tmt_orac
         tests = bool(interval_or_nan(can).low > 0)
         for method, own in group.groupby("method", sort=False):
             gain = (by_draw.loc[before] - by_draw.loc[method]).to_numpy()
+            there = ~np.isnan(gain)  # the draws that the method has
+            gain, could = gain[there], can[there]
             mean, low, high, n = interval_or_nan(gain)
             row = {"world": world, "method": method} | own[["mae", "mae_misled", "mae_rest"]].mean().to_dict()
-            row |= {"gain": mean, "low": low, "high": high, "share": mean / can.mean()}
-            row["share_low"], row["share_high"] = ratio_interval(gain, can) if tests else (np.nan, np.nan)
+            row |= {"gain": mean, "low": low, "high": high, "share": mean / could.mean()}
+            row["share_low"], row["share_high"] = ratio_interval(gain, could) if tests else (np.nan, np.nan)
             row |= own[["auc", "least"]].mean().to_dict() | {"n": n, "seeds": own["seed"].nunique(), "test": tests}
-            half = interval_or_nan(gain - can / 2).low > 0
+            half = interval_or_nan(gain - could / 2).low > 0
             words = [tests and half, low > 0, high < 0], ["reaches half", "gains", "loses"]
             row["verdict"] = "" if method == before else str(np.select(*words, "cannot tell"))
             rows.append(row)

@@ -11,7 +11,14 @@ from tmtlib.data.schema import dataset_title
 from tmtlib.figures.architecture import figure1_fusion, figure2_tmt, figure3_amw
 from tmtlib.figures.data import figure4_datasets
 from tmtlib.figures.measures import agreement, faithfulness, importance, unimodal, utterance, worlds
-from tmtlib.figures.results import family_curves, figure5_comparison, forest, learning_curves, mae_against_accuracy
+from tmtlib.figures.results import (
+    family_curves,
+    figure5_comparison,
+    forest,
+    learning_curves,
+    mae_against_accuracy,
+    reached,
+)
 from tmtlib.figures.robustness import (
     adaptation,
     auilc,

@@ -1,7 +1,7 @@
 """Scores of trained models: figure 5, MAE against accuracy, learning, and paired differences."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -128,3 +128,29 @@ def forest(differences: pd.DataFrame) -> Figure:
     handles = [style.entry(name, colour, linestyle="-") for name, colour in palette.items()]
     note = f"lines: 95 % intervals over paired seeds, {style.counted(differences['n'])}"
     return style.legend(grid.figure, handles, note)
+
+
+@style.styled
+def reached(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Gain reached against gain possible: a panel a world, a line a method, with its 95 % interval over draws.
+
+    table: `analysis.misled.reached`; titles: of the worlds. The dashed line is what can be gained: TMT that is told
+    which modality misleads and hides it. Methods that are told are drawn as squares, others as points.
+    """
+    worlds = [w for w in titles if w in set(table["world"])]
+    methods = [m for m in table["method"].unique() if m != "tmt"]
+    figure, axes = style.panels(1, len(worlds), height=0.17 * len(methods), extra=1.0, sharey=True, sharex=True)
+    for ax, world in zip(axes.flat, worlds, strict=True):
+        rows = table[table["world"] == world].set_index("method").reindex(methods)
+        for y, (method, row) in enumerate(rows.iterrows()):
+            colour, marker = style.method_colour(method), "s" if "oracle" in method else "o"
+            ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1)
+            ax.plot(row["gain"], y, marker, color=colour, markersize=4)
+        ax.axvline(0, color=style.NEUTRAL, linewidth=0.7, zorder=0)
+        ax.axvline(rows.loc["tmt_oracle", "gain"], **style.DASHED, zorder=0)
+        ax.set_yticks(range(len(methods)), [style.method_title(m) for m in methods])
+        ax.set(title=titles[world], xlabel="MAE gained over TMT\nbetter →", ylim=(len(methods) - 0.5, -0.5))
+    handles = [style.entry("learned", style.NEUTRAL), style.entry("told the truth", style.NEUTRAL, marker="s")]
+    handles.append(style.entry("what can be gained", "black", linestyle="--", marker=""))
+    note = f"lines: 95 % intervals over {table['n'].max()} draws of the data, {style.counted(table['seeds'])} seeds each"
+    return style.legend(figure, handles, note)

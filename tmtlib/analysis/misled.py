@@ -23,18 +23,16 @@ from tmtlib.study.study import Study
 
 WORLDS = {"misled": "only disagreement tells", "misled_cued": "a frame tells, too"}
 FIRST = 20  # the first draw that is reported: 0, 1, 10 and 11 were looked at while the weighting was made
-METHODS = ("tmt", "tmt_uniform", "tmt_amw", "tmt_amw_fast", "tmt_amw_r3", "tmt_gated", "tmt_token")
 SHARES = np.linspace(-3, 4, 7001)  # among which the interval of a share is looked for
 
 
 def todo(study: Study, *methods: str) -> list[Run]:
-    """Runs of methods (default: `METHODS` and the profile's `draw_methods`) in every draw of both worlds, with the
-    profile's first `few_seeds` seeds."""
+    """Runs of methods (default: the profile's `draw_methods`) in every draw of both worlds, with the profile's first
+    `few_seeds` seeds."""
     p = study.profile
     refs = [synthetic_ref(w, replace(p.draw_size, world=FIRST + k)) for w in WORLDS for k in range(p.draws)]
-    named = methods or (*METHODS, *p.draw_methods)
-    seeds = p.seeds[: p.few_seeds]
-    return [Run(ref, m, method_config(m, p.model), p.training, s) for ref in refs for m in named for s in seeds]
+    pairs = [(ref, m) for ref in refs for m in methods or p.draw_methods]
+    return [Run(r, m, method_config(m, p.model), p.training, s) for r, m in pairs for s in p.seeds[: p.few_seeds]]
 
 
 def scores(finished: Sequence[Run]) -> pd.DataFrame:

@@ -152,5 +152,7 @@ def reached(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         ax.set(title=titles[world], xlabel="MAE gained over TMT\nbetter →", ylim=(len(methods) - 0.5, -0.5))
     handles = [style.entry("learned", style.NEUTRAL), style.entry("told the truth", style.NEUTRAL, marker="s")]
     handles.append(style.entry("what can be gained", "black", linestyle="--", marker=""))
-    note = f"lines: 95 % intervals over {table['n'].max()} draws of the data, {style.counted(table['seeds'])} seeds each"
+    note = (
+        f"lines: 95 % intervals over {table['n'].max()} draws of the data, {style.counted(table['seeds'])} seeds each"
+    )
     return style.legend(figure, handles, note)

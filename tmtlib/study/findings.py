@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from tmtlib.common import MODALITIES
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
 from tmtlib.study.methods import method_title
@@ -86,6 +87,36 @@ def _worlds(worlds: pd.DataFrame) -> str:
     )
 
 
+def _misled(reached: pd.DataFrame) -> str:
+    parts = []
+    for world, rows in reached.groupby("world", sort=False):
+        by_method = rows.set_index("method")
+        shares = (
+            f"{words} {intervals(by_method.loc[[m]], 'share', '.0%', 'share_low', 'share_high').item()}"
+            for m, words in SHARES.items()
+            if m in by_method.index
+        )
+        can = intervals(by_method.loc[["tmt_oracle"]], "gain", ".3f").item()
+        test = "" if by_method["test"].all() else ", not surely more than nothing, so this world is no test,"
+        parts.append(f"where {WORLDS[world]}, {can}{test} can be gained in MAE; of that {', '.join(shares)}")
+    return (
+        f"In synthetic worlds where a modality misleads in 40 % of the utterances (n = {reached['n'].max()} draws of "
+        f"{reached['seeds'].max()} seeds): {'; '.join(parts)}."
+    )
+
+
+def _crema(carries: pd.DataFrame) -> str:
+    by_measure = carries[carries["method"] == "tmt_amw"].set_index(["measure", "modality"])
+    weight, share = (
+        ", ".join(f"{m} {intervals(by_measure.loc[[(measure, m)]], 'mean', '.3f').item()}" for m in MODALITIES)
+        for measure in ("weight", "shapley_absent")
+    )
+    return (
+        "On CREMA-D's votes (real; raters tell most from the face, something from the voice, and the sentence says "
+        f"nothing) TMT+AMW's weights are {weight}; its Shapley shares {share} (n = {carries['n'].max()})."
+    )
+
+
 def _bonus(bonus: pd.DataFrame) -> str:
     acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
     gain = {d: table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS}
@@ -131,12 +162,23 @@ TALLIED = {
 }
 CONTROLS = {"tmt_uniform": "uniform weights", "tmt_random": "random ones"}
 MEASURES = {"weight": "the weights of {}", "shapley_permuted": "Shapley values of {}", "truth": "the truth itself"}
+WORLDS = {"misled": "only disagreement tells which", "misled_cued": "a frame tells it, too"}
+SHARES = {
+    "tmt_oracle_r1": "weights that are told the truth get, at the paper's place (R1),",
+    "tmt_oracle_r3": "before disentanglement (R3)",
+    "tmt_amw": "TMT+AMW",
+    "tmt_gated": "weights gated by the input",
+    "tmt_reliability": "reliability weighting in the attention",
+    "tmt_reliability_open": "the same with its gates held open",
+}
 FRAMES = {"all": "all frames", "salient": "the salient frame alone"}
 TABLES = {
     "amw_differences": _gain,
     "weights_reach": _reach,
     "swap": _swap,
     "worlds_agreement": _worlds,
+    "misled": _misled,
+    "crema_importance": _crema,
     "selection_bonus": _bonus,
     "distractors": _frames,
     "claims": _claims,

@@ -12,6 +12,9 @@ from tmtlib.models.tmt import TMTConfig
 from tmtlib.study.methods import METHODS, family
 from tmtlib.training.fit import Training
 
+MISLED = ("tmt", *family("oracle", "reliability"), "tmt_uniform", "tmt_amw", "tmt_amw_fast", "tmt_amw_r3")
+MISLED += ("tmt_gated", "tmt_token", *family("placed", "swept"))
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -43,7 +46,7 @@ class Profile:
     world_methods: tuple[str, ...] = ("tmt_amw", "tmt_amw_fast")  # the methods that are trained in them
     world_size: SyntheticSize = SyntheticSize((1200, 300, 500), (20, 20, 20))
     draws: int = 0  # of the two worlds in which a modality misleads (`analysis.misled`), of this size; or 0
-    draw_methods: tuple[str, ...] = family("oracle", "reliability", "placed", "swept")  # beside its `METHODS`
+    draw_methods: tuple[str, ...] = MISLED
     draw_size: SyntheticSize = SyntheticSize((1200, 300, 3000), (8, 8, 8))
     jobs: int | None = None  # trainings at a time on a CPU, one thread each; None: one a core
 
@@ -102,6 +105,9 @@ PROFILES = {
         worlds=2,
         world_methods=("tmt_amw_fast",),  # its W can move
         world_size=SyntheticSize((64, 32, 64), (8, 8, 8)),
+        draws=1,
+        draw_methods=("tmt", "tmt_oracle", "tmt_oracle_r3", "tmt_reliability", "tmt_reliability_open", "tmt_amw"),
+        draw_size=SyntheticSize((64, 32, 64), (8, 8, 8)),
         jobs=1,
     ),
     "quick": QUICK,

@@ -70,11 +70,11 @@ def reference(model, batch: Batch) -> torch.Tensor:
 
     n, k = c.shared_tokens, c.specific_tokens
     shared, specific = x[:, :n], [x[:, n + i * k : n + (i + 1) * k] for i in range(3)]
-    if A is not None and c.placement != "R3":
+    if A is not None and c.placement not in ("R2p", "R3"):
         specific = [A[i] * s * (3 if c.placement == "R1M" else 1) for i, s in enumerate(specific)]
+    feature = sum(A[i] * s.mean(1) for i, s in enumerate(specific)) if c.placement == "R2p" and A is not None else 0
     specific = sum(specific) if c.placement == "R2" else torch.cat(specific, dim=1)
 
-    feature = 0
     for half, target, source in (
         (model.specific_from_shared, specific, shared),
         (model.shared_from_specific, shared, specific),

@@ -162,7 +162,7 @@ def test_family_of_a_file_can_be_given(tmp_path):
         load_dataset(write(tmp_path / "wide.pkl", "mosi"), family="sims")
     with pytest.raises(DataError, match="metric family is 'moods'; wanted one of 'mosi', 'sims'"):
         load_dataset(path, family="moods")
-    with pytest.raises(ValueError, match="family='sims' is for files; the synthetic data set 'mosi' has its own"):
+    with pytest.raises(ValueError, match="family='sims' is for files; the data set 'mosi' has its own"):
         load_dataset("mosi", synthetic_size=SMALL, family="sims")
 
 

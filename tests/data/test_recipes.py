@@ -19,7 +19,7 @@ from tmtlib.data.synthetic import explained_variance
 
 MANY = 20_000
 WORLDS = st.integers(0, 10_000)
-NAMES = st.sampled_from(list(RECIPES))
+NAMES = st.sampled_from([name for name, recipe in RECIPES.items() if not any(recipe.misleading)])
 
 
 def variances(recipe):

@@ -15,11 +15,13 @@ from sklearn.linear_model import Ridge
 
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
-from tmtlib.data.recipes import RECIPES
+from tmtlib.data.recipes import RECIPES as EVERY
 from tmtlib.data.schema import SPLITS, DataError, Dataset, SyntheticSize
 from tmtlib.stats import metrics
 
 LABELS = Path(__file__).resolve().parents[3] / "shared" / "data" / "labels"
+RECIPES = {name: recipe for name, recipe in EVERY.items() if not any(recipe.misleading)}
+MISLED = [name for name in EVERY if name not in RECIPES]
 MANY = 20_000
 ONE_FRAME = SyntheticSize((MANY, 20, 20), (1, 1, 1))  # as many utterances as the statistics need, with little to store
 PROBED = SyntheticSize((2500, 20, 2500), (20, 20, 20))
@@ -358,3 +360,69 @@ def test_unknown_names_and_empty_splits_are_refused():
         synthetic.generate("iemocap")
     with pytest.raises(DataError, match="split valid of mosi is empty"):
         synthetic.generate("mosi", SyntheticSize((5, 0, 5), (2, 2, 2)))
+
+
+# --- Worlds in which a modality misleads -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def misled() -> dict[str, Dataset]:
+    size = SyntheticSize((MANY, 20, 20), (2, 2, 2), world=7)
+    return {name: synthetic.generate(name, size) for name in MISLED}
+
+
+@pytest.mark.parametrize("name", MISLED)
+def test_at_most_one_modality_misleads_at_the_stated_rate(misled, name):
+    reliable = misled[name].truth.splits["train"].reliable
+    assert ((~reliable).sum(1) <= 1).all()
+    for i, rate in enumerate(EVERY[name].misleading):
+        assert_mean(~reliable[:, i], rate)
+    np.testing.assert_array_equal(misled[name].train.reliable, reliable)
+
+
+@pytest.mark.parametrize("name", MISLED)
+def test_one_who_is_told_reaches_the_stated_error_and_the_others_content_is_no_use(misled, name):
+    data = misled[name]
+    truth, labels = data.truth.splits["train"], data.train.labels
+    assert_mean(np.abs(labels - truth.best_value), data.truth.best_mae)
+    assert_mean(metrics.classes5(labels, data.family) == truth.best_class, data.truth.best_acc5)
+    for i, m in enumerate(MODALITIES):
+        probe = [_content(data, m)[rows] for rows in (truth.reliable[:, i], ~truth.reliable[:, i])]
+        r = [
+            np.corrcoef(x, y)[0, 1]
+            for x, y in zip(probe, (labels[truth.reliable[:, i]], labels[~truth.reliable[:, i]]), strict=True)
+        ]
+        assert abs(r[0]) > 0.6 and abs(r[1]) < 4 / np.sqrt(len(probe[1])), "as if it were another utterance's"
+        assert np.std(probe[1]) == pytest.approx(np.std(probe[0]), rel=0.1), "shown as clearly"
+
+
+def _content(data: Dataset, modality: str) -> np.ndarray:
+    """What all modalities show, u_0, as the best linear probe of the salient frame finds it in reliable utterances."""
+    name, i = data.card.name.split("-world")[0], MODALITIES.index(modality)
+    *_, bases_rng = map(np.random.default_rng, np.random.SeedSequence([0, list(EVERY).index(name), 8]).spawn(4))
+    basis = synthetic._bases(EVERY[name], bases_rng)[i]
+    latent = data.train.features[modality] @ np.linalg.pinv(basis)  # (N, T, K): marker, u_0, u_m, ...
+    marked = np.abs(latent[..., 0] - synthetic.MARKER).argmin(1)
+    return latent[np.arange(len(latent)), marked, 1]
+
+
+def test_a_cue_tells_what_misleads_and_without_one_nothing_does():
+    size = SyntheticSize((4000, 20, 20), (8, 8, 8), world=7)
+    for name in MISLED:
+        data = synthetic.generate(name, size)
+        reliable = data.train.reliable[:, 1]
+        largest = np.abs(data.train.features["audio"]).max(1)
+        score = (
+            Ridge()
+            .fit(np.hstack([largest, data.train.features["audio"].sum(1)]), reliable)
+            .predict(np.hstack([largest, data.train.features["audio"].sum(1)]))
+        )
+        r = np.corrcoef(score, reliable)[0, 1]
+        assert (r > 0.6) if EVERY[name].cued else (r < 0.2), (name, r)
+
+
+def test_draws_of_a_misled_world_differ_and_old_hashes_stay():
+    first, again, other = (synthetic.generate("misled", SyntheticSize((8, 4, 4), (4, 4, 4), w)) for w in (1, 1, 2))
+    assert first.card.sha256 == again.card.sha256 != other.card.sha256
+    assert not np.array_equal(first.train.labels, other.train.labels)
+    assert synthetic.settings_sha256("mosi").startswith("dec4e887"), "as before there were such worlds"

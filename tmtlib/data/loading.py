@@ -47,8 +47,8 @@ def load_dataset(
     ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size)
     if family is None:
         return load(ref)
-    if ref.path is None:
-        raise ValueError(f"family={family!r} is for files; the synthetic data set {ref.name!r} has its own")
+    if ref.path is None or ref.name == crema.NAME:
+        raise ValueError(f"family={family!r} is for files; the data set {ref.name!r} has its own")
     return _prepared(mmsa.read(ref.path, family=family), None, normalize)  # a DataRef cannot state a family
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tmtlib.common import MODALITIES
-from tmtlib.models.base import ModelConfig
+from tmtlib.models.base import Batch, ModelConfig
 
 WEIGHTINGS: dict[str, Callable[[ModelConfig], nn.Module]] = {}
 RANK = 16  # inner width of the input-dependent scorers: few parameters, so that size does not explain a difference
@@ -125,7 +125,14 @@ class Oracle(FixedWeighting):
 
     def gates(self, groups: list, signal: None) -> tuple[Float[Tensor, "B M"], None]:
         """Log gates: 0, or -inf where a modality is not reliable."""
-        return torch.cat([group.reliable for _, group in groups]).float().log(), None
+        return torch.cat([truth_of(group) for _, group in groups]).float().log(), None
+
+
+def truth_of(batch: Batch) -> Bool[Tensor, "B M"]:
+    """Which modalities are reliable. Raises ValueError where nobody knows."""
+    if batch.reliable is None:
+        raise ValueError("weighting 'oracle' is told which modalities are reliable, which only synthetic data know")
+    return batch.reliable
 
 
 @register("scalar")

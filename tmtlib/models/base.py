@@ -161,7 +161,6 @@ class Model(nn.Module):
 
 def utterance_loss(task: str, output: Float[Tensor, "B K"], target: Tensor) -> Float[Tensor, " B"]:
     """`Model.task_loss` of each utterance, from a head's outputs."""
-    output = output.float()
     if task == "regression":
         return (output.squeeze(-1) - target).abs()
     if task == "classification":

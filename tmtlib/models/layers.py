@@ -69,6 +69,8 @@ class Attention(nn.Module):
             for project, x in ((self.query, query), (self.key, key), (self.value, value))
         )
         mask = None if valid is None else valid[:, None] if valid.ndim == 3 else valid[:, None, None]
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(q.dtype)
         if maps is not None or (self.training and self.map_dropout.rate > 0):
             score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
             if mask is not None:

@@ -67,7 +67,8 @@ class Content(nn.Module):
         x = gelu(self.inner(frames))
         attention = self.score(x).squeeze(-1).masked_fill(~valid, -torch.inf).softmax(1)
         content = (x * attention[..., None]).sum(1)
-        return self.head(content).float(), self.number(content).squeeze(-1).float()
+        exact = self.score.weight.dtype  # also under autocast
+        return self.head(content).to(exact), self.number(content).squeeze(-1).to(exact)
 
 
 @register("reliability")
@@ -104,12 +105,16 @@ class Reliability(nn.Module):
             features[m] = torch.where(hit[:, i, None, None], noisy, x)
         return replace(batch, features=features), torch.where(hit, (kept / (1 + size**2))[:, None], 1.0)
 
-    def logits(self, y: Float[Tensor, "B M K"], z: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-        """Of a modality's being reliable; no gradient flows into the heads."""
-        y = y.detach()
-        apart = (y[:, FIRST] - y[:, SECOND]).abs().flatten(1), (z[:, FIRST] - z[:, SECOND]).abs()
-        seen = torch.cat([y.flatten(1), z, *apart, (apart[1].square() + 1e-2).log()], dim=1)
-        return SHARPNESS * self.scorer(seen).float()
+    def logits(
+        self, y: Float[Tensor, "B M K"], z: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]
+    ) -> Float[Tensor, "B M"]:
+        """Of a modality's being reliable; no gradient flows into the heads. What an absent modality would show is 0."""
+        y, z = y.detach() * present[..., None], z * present
+        both = present[:, FIRST] & present[:, SECOND]
+        apart = (y[:, FIRST] - y[:, SECOND]).abs() * both[..., None], (z[:, FIRST] - z[:, SECOND]).abs() * both
+        near = (apart[1].square() + 1e-2).log() * both
+        seen = torch.cat([y.flatten(1), z, apart[0].flatten(1), apart[1], near], dim=1)
+        return SHARPNESS * self.scorer(seen).to(y.dtype)
 
     def gates(
         self, groups: list[tuple[dict, Batch]], signal: Float[Tensor, "B M"] | None
@@ -119,7 +124,7 @@ class Reliability(nn.Module):
         parts = [[self.content[m](x[m], group.valid(m)) for m in MODALITIES] for x, group in groups]
         y, z = (torch.cat([torch.stack([of_m[k] for of_m in part], 1) for part in parts]) for k in (0, 1))
         present = torch.cat([group.present for _, group in groups])
-        logits = self.logits(y, z)
+        logits = self.logits(y, z, present)
         gates = torch.zeros_like(logits) if self.open else logsigmoid(DECIDED * logits - DOUBT)
         gates = gates.masked_fill(~present, -torch.inf)
         if signal is None:
@@ -130,23 +135,22 @@ class Reliability(nn.Module):
         swapped &= torch.rand(len(own), 1, device=device) < SWAPPED
         other = (own + torch.randint(1, max(2, b), own.shape, device=device)) % b  # never the same utterance
         source = torch.where(swapped, other[:, None], own[:, None])
-        return gates, Lesson(
-            signal, present, y, z, logits, swapped, self.logits(y[source, modality], z[source, modality])
-        )
+        swapped_logits = self.logits(y[source, modality], z[source, modality], present[source, modality])
+        return gates, Lesson(signal, present, y, z, logits, swapped, swapped_logits)
 
     def loss(self, lesson: Lesson, target: Tensor) -> Float[Tensor, ""]:
         """The heads', the matching and the gates' loss, over the modalities that an utterance has."""
-        here = lesson.present.float()
+        here = lesson.present.to(lesson.z.dtype)
         heads = torch.stack([utterance_loss(self.task, y, target) for y in lesson.y.unbind(1)], 1)
         total = HEADS * (heads * here * lesson.signal).sum() / (here * lesson.signal).sum().clamp_min(1e-6)
         total = total + MATCHED * matching(lesson.z, lesson.present)
         if self.open:
             return total
         error = heads.detach()
-        usual = (2 * error[lesson.present].median()).clamp_min(1e-6)
+        usual = (2 * error[lesson.present].median().nan_to_num()).clamp_min(1e-6)  # NaN: nothing is present
         near = lesson.signal * torch.exp(-((error / usual) ** 2) / 2)
         own = binary_cross_entropy_with_logits(lesson.logits, near, weight=here)
-        told = (~lesson.swapped).float()
+        told = (~lesson.swapped).to(here.dtype)
         told = binary_cross_entropy_with_logits(lesson.swapped_logits, told, weight=here.repeat(COPIES, 1))
         return total + TAUGHT * (own + told) / 2
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tmtlib.common import MODALITIES
-from tmtlib.models.amw import Oracle, Weighting, build_weighting
+from tmtlib.models.amw import Oracle, Weighting, build_weighting, truth_of
 from tmtlib.models.base import Batch, Model, ModelConfig, Trace, check_sizes, read_out
 from tmtlib.models.bert import build_bert, text_encoded
 from tmtlib.models.frames import masked_mean, weighted_frames, windowed
@@ -106,7 +106,8 @@ class Mutual(nn.Module):
 
 
 class TMT(Model):
-    """TMT. Raises ValueError for sizes below one, an unknown weighting, and mix-up with a BERT."""
+    """TMT. Raises ValueError for sizes below one, a weighting that is unknown or lacks gates for placement "attention",
+    and mix-up with a BERT."""
 
     def __init__(self, config: TMTConfig, shapes: dict[str, tuple[int, int]], family: str):
         super().__init__(config, family)
@@ -136,6 +137,8 @@ class TMT(Model):
         self.head = nn.Sequential(nn.Linear(d, d // 2), *activation, nn.Linear(d // 2, self.outputs))
         # Last, so that one seed gives TMT the same parameters with and without a weighting
         self.weighting = build_weighting(c)
+        if c.placement == "attention" and self.weighting is not None and not hasattr(self.weighting, "gates"):
+            raise ValueError(f"weighting {c.weighting!r} has no gates, so it cannot act in placement 'attention'")
 
     def forward(self, batch: Batch, attention: bool = False) -> tuple[Tensor, Trace]:
         """Prediction, (B,), (B, 5) or (B, 6), and trace; attention maps on request."""
@@ -188,7 +191,7 @@ class TMT(Model):
         """A of some tokens. Raises ValueError for weights of another shape, which would broadcast."""
         b, m, k, d = tokens.shape
         if isinstance(self.weighting, Weighting):
-            told = batch.reliable if isinstance(self.weighting, Oracle) else batch.present
+            told = truth_of(batch) if isinstance(self.weighting, Oracle) else batch.present
             weights = self.weighting(tokens, told).expand(-1, -1, -1, d)
             allowed = [(n, m, j, d) for n in (1, b) for j in (1, k)]
         else:  # another module, with weights by modality and feature

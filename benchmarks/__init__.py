@@ -6,4 +6,6 @@ training    training and inference against the yardstick
 scaling     time and memory against frames and utterances
 startup     what importing and `tmt --help` cost
 report      all of it as one dictionary
+
+And studies that are run by themselves: `replicate` (the headlines on fresh seeds) and `paper_size` (profile paper).
 """

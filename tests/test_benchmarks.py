@@ -4,11 +4,12 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from model_helpers import SMALL, synthetic
 
-from benchmarks import replicate, scaling
+from benchmarks import paper_size, replicate, scaling
 from benchmarks import report as bench
 from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader, train_epoch
 from tmtlib.__main__ import main
@@ -130,3 +131,20 @@ def test_a_replication_of_too_few_is_refused_in_a_line(arguments, message, capsy
     with pytest.raises(SystemExit) as stopped:
         replicate.main(arguments)
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_papers_size_keeps_what_is_finished_and_says_what_was_not_run(own_results, capsys):
+    with pytest.raises(ValueError, match="no run of profile paper is finished; give --seeds 1 or more"):
+        paper_size.main(["--profile", "smoke", "--seeds", "0"])
+    paper_size.main(["--profile", "smoke", "--seeds", "2", "--datasets", "mosi", "--device", "cpu"])
+    folder = own_results / "smoke"
+    rows = pd.read_csv(folder / "runs.csv")
+    methods = set(PROFILES["smoke"].methods)
+    assert set(rows["method"]) == methods and set(rows["dataset"]) == {"mosi"} and set(rows["seed"]) == {0, 1}
+    found = json.loads((folder / "provenance.json").read_text())
+    assert {(row["dataset"], row["method"]) for row in found["not_run"]} >= {("mosei", "tmt"), ("sims", "tmt_amw")}
+    assert [card["name"] for card in found["data"]] == ["mosi"]
+    paper_size.main(["--profile", "smoke", "--seeds", "0"])
+    assert pd.read_csv(folder / "runs.csv")["time"].equals(rows["time"]), "nothing was trained again"
+    table = pd.read_csv(folder / "amw_differences.csv")
+    assert set(table["before"]) == {"tmt", "tmt_uniform", "tmt_random"} and (table["n"] == 2).all()

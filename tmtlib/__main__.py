@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "Executes the notebook series and compares its tables with the committed ones. Results of other seeds, "
     text += "data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
     run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
-    run.add_argument("--data", metavar="X", help="feature file, or folder of standard files (default: TMT_DATA)")
+    run.add_argument("--data", metavar="X", help="feature file, folder of standard files, or crema (default: TMT_DATA)")
     run.add_argument("--device", **device)
     run.add_argument("--only", **only)
     run.set_defaults(command=_run)

@@ -34,6 +34,8 @@ def test_a_sentence_for_each_table_at_hand(tables):
         ("weights_reach", "a_low"),
         ("swap", "difference"),
         ("worlds_agreement", "value"),
+        ("misled", "share"),
+        ("crema_importance", "mean"),
         ("selection_bonus", "bonus"),
         ("distractors", "single_mae"),
     ],

@@ -6,8 +6,9 @@ import re
 import pandas as pd
 import pytest
 
-from tmtlib.analysis import truth
+from tmtlib.analysis import misled, truth
 from tmtlib.data.loading import resolve
+from tmtlib.stats.statistics import t_interval
 from tmtlib.study import runs, tables
 from tmtlib.study.profiles import PROFILES, resized
 from tmtlib.study.runs import Run
@@ -62,3 +63,32 @@ def test_one_training_of_profile_quick_reaches_it_too(name, own_results):
     run = Run(resolve(name, synthetic_size=QUICK.synthetic[name]), "tmt", QUICK.model, QUICK.training, seed=1)
     runs.ensure([run], "cpu", jobs=1, progress=False)
     assert truth.explained_share([run])["share"].item() >= 0.6
+
+
+def test_where_a_modality_misleads_being_told_helps_and_reliability_weighting_reaches_half(committed):
+    """On draws that were never used for choosing: the worlds are tests of a weighting, told weights before
+    disentanglement beat TMT and equal weights, the paper's weights gain nothing, and the gates reach at least half."""
+    folder = committed / "results" / "full"
+    reached, scored = (pd.read_csv(folder / f"{name}.csv") for name in ("misled", "misled_scores"))
+    assert set(reached["world"]) == {"misled", "misled_cued"} and reached["test"].all()
+    again = misled.reached(scored)
+    saved = reached.set_index(["world", "method"])
+    pd.testing.assert_series_equal(
+        again.set_index(["world", "method"])["gain"], saved["gain"], atol=1e-5, check_names=False
+    )
+    for world, rows in scored.groupby("world"):
+        mae = rows.groupby(["method", "draw"])["mae"].mean().unstack("draw")
+        assert len(mae.columns) == 5 and (rows.groupby(["method", "draw"])["seed"].nunique() == 3).all()
+        for before in ("tmt", "tmt_uniform"):
+            assert t_interval(mae.loc[before] - mae.loc["tmt_oracle_r3"]).low > 0, (world, before)
+        own = saved.loc[world]
+        assert own.loc["tmt_reliability", "share"] >= 0.5 and own.loc["tmt_reliability", "low"] > 0
+        assert own.loc["tmt_amw", "high"] < own.loc["tmt_oracle", "gain"] / 4
+
+
+def test_the_papers_size_was_run_with_ten_seeds_on_synthetic_mosi(committed):
+    folder = committed / "results" / "paper"
+    counted = pd.read_csv(folder / "runs.csv").groupby(["dataset", "method"])["seed"].nunique()
+    for method in ("tmt", "tmt_amw", "tmt_uniform", "tmt_random"):
+        assert counted["mosi", method] == 10 and counted["sims", method] >= 3
+    assert json.loads((folder / "provenance.json").read_text())["not_run"]

@@ -39,7 +39,8 @@ def scores(finished: Sequence[Run]) -> pd.DataFrame:
     """One row a run: world, draw, method, seed, n_test; MAE over all test utterances (mae), those in which a modality
     misleads (mae_misled) and the others (mae_rest); of methods whose weights differ between utterances auc, the chance
     that a modality has more weight where it is reliable than where it misleads (mean over modalities), and least, the
-    share of misled utterances in which the misleading modality has the least weight."""
+    share of misled utterances in which the misleading modality has the least weight; and data hash, device, torch and
+    commit."""
     rows = []
     for run in finished:
         world, draw = split_name(load(run.data).card.name)
@@ -48,11 +49,14 @@ def scores(finished: Sequence[Run]) -> pd.DataFrame:
         misled = ~reliable.all(1)
         row = {"world": world, "draw": draw, "method": run.method, "seed": run.seed, "n_test": len(error)}
         row |= {"mae": error.mean(), "mae_misled": error[misled].mean(), "mae_rest": error[~misled].mean()}
+        row |= {"auc": np.nan, "least": np.nan}
         if (weights := record.test_weights) is not None and np.ptp(weights, axis=0).max() > 1e-6:
             row["auc"] = np.mean([_auc(w[r], w[~r]) for w, r in zip(weights.T, reliable.T, strict=True)])
             row["least"] = np.mean((weights.argmin(1) == (~reliable).argmax(1))[misled])
+        meta = record.meta
+        row |= {"data_sha256": meta["card"]["sha256"]} | {k: meta[k] for k in ("device", "torch", "commit")}
         rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=[*rows[0], *({"auc", "least"} - {*rows[0]})] if rows else None)
+    return pd.DataFrame(rows)
 
 
 def _auc(higher: np.ndarray, lower: np.ndarray) -> float:

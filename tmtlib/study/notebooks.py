@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from tmtlib import common
 from tmtlib.common import write_atomic
+from tmtlib.data import crema
 from tmtlib.study import compare, report
 from tmtlib.study.profiles import split_names
 from tmtlib.study.study import Study, open_study
@@ -54,9 +55,9 @@ def run(
     # Kernels run in the notebooks' folder, so relative paths are made absolute
     if os.environ.get("TMT_RESULTS"):
         os.environ["TMT_RESULTS"] = str(common.results_folder())
-    place = Path(data).expanduser() if data else common.data_folder()
+    place = Path(data).expanduser().resolve() if data and data != crema.NAME else data or common.data_folder()
     size = {"seeds": seeds or 0, "datasets": datasets, "methods": methods}
-    parameters = {"profile": profile, "data": str(place.resolve()) if place else "", "device": device} | size
+    parameters = {"profile": profile, "data": str(place or ""), "device": device} | size
     todo = notebooks(only)
     for path in todo:
         _check_parameters(path, parameters)

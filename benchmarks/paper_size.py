@@ -1,0 +1,81 @@
+"""Profile paper as far as it has been trained: the paper's size and protocol on synthetic data of the published sizes.
+
+    python -m benchmarks.paper_size --device cuda --datasets mosi,sims --seeds 10
+
+Trains the profile's methods on these data sets, seed by seed, and writes the tables of every finished run of the
+profile to `<results>/paper/`: runs.csv, table1.csv, amw_differences.csv, weights.csv, selections.csv and
+provenance.json, which also says what was not run. Finished runs are kept, so an interrupted call goes on where it was,
+and `--seeds 0` writes the tables alone.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+
+import pandas as pd
+
+from tmtlib.analysis import trivial_baselines, weights
+from tmtlib.paper import verdicts
+from tmtlib.study import runs, tables
+from tmtlib.study.profiles import split_names
+from tmtlib.study.runs import Run
+from tmtlib.study.study import Study, open_study
+
+
+def todo(study: Study, seeds: int) -> list[Run]:
+    """The runs of the first so many seeds, seed by seed, so that what is finished can be compared in pairs."""
+    return sorted((run for run in study.runs(*study.methods) if run.seed < seeds), key=lambda run: run.seed)
+
+
+def not_run(study: Study) -> list[dict]:
+    """Data set, method and seeds of the profile that have no record."""
+    rows = pd.DataFrame(
+        [(r.data.name, r.method, r.seed) for r in study.runs(*study.methods) if not runs.record_path(r).exists()],
+        columns=["dataset", "method", "seed"],
+    )
+    groups = rows.groupby(["dataset", "method"], sort=False)["seed"]
+    return [{"dataset": d, "method": m, "seeds": seeds.tolist()} for (d, m), seeds in groups]
+
+
+def write(study: Study) -> None:
+    """Tables of the finished runs. Raises ValueError where none is."""
+    done = [run for run in study.runs(*study.methods) if runs.record_path(run).exists()]
+    if not done:
+        raise ValueError("no run of profile paper is finished; give --seeds 1 or more")
+    there = replace(study, refs=tuple(ref for ref in study.refs if ref in {run.data for run in done}))
+    rows = pd.DataFrame([runs.row(run) for run in done])
+    of = {method: [run for run in done if run.method == method] for method in study.methods}
+    unlearned = verdicts.unlearned(trivial_baselines.against_constant(of["tmt"]))
+    before = [b for b in study.methods if b in ("tmt", "tmt_uniform", "tmt_random") and of[b]]
+    parts = [verdicts.gains(rows, before=b).assign(before=b, after="tmt_amw") for b in before]
+    study.save_table(rows, "runs")
+    study.save_table(tables.table1(rows), "table1")
+    study.save_table(verdicts.withhold(pd.concat(parts, ignore_index=True), unlearned), "amw_differences")
+    study.save_table(weights.chosen(of["tmt_amw"]), "weights")
+    keys = ["dataset", "source", "method", "select_by", "in_protocol"]
+    study.save_table(
+        runs.selections(done).groupby(keys, sort=False)[["mae", "acc5"]].mean().reset_index(), "selections"
+    )
+    provenance = json.loads(there.provenance(rows)) | {"not_run": not_run(study)}
+    study.save_text(json.dumps(provenance, indent=2) + "\n", "provenance.json")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper_size", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10, help="the first so many (10); 0: tables alone")
+    parser.add_argument("--datasets", default="", help="mosi,sims (default: all three)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a core, or one on a GPU)")
+    parser.add_argument("--profile", default="paper", help=argparse.SUPPRESS)  # for the tests
+    chosen = parser.parse_args(argv)
+    study = open_study(chosen.profile, device=chosen.device)
+    some = set(split_names(chosen.datasets) or study.profile.datasets)
+    wanted = [run for run in todo(study, chosen.seeds) if run.data.name in some]
+    if wanted:
+        runs.ensure(wanted, chosen.device, chosen.jobs or study.profile.jobs)
+    write(study)
+    print(f"Tables in {study.results}; not run: {len(not_run(study))} of the data sets' methods are not whole")
+
+
+if __name__ == "__main__":
+    main()

@@ -58,7 +58,7 @@ def test_of_large_synthetic_test_data_the_first_utterances_are_looked_at(monkeyp
 
 def test_methods_of_tmt_differ_in_what_they_name_alone():
     base = TMTConfig()
-    own = ("weighting", "weighting_lr", "placement", "task", "modalities")
+    own = ("weighting", "weighting_lr", "weighting_init_std", "temperature", "placement", "task", "modalities")
     for name, method in METHODS.items():
         changed = method_config(name, base)
         if isinstance(changed, TMTConfig):

@@ -70,7 +70,7 @@ ROWS = (
     Method("tmt_reliability", "TMT, reliability", "reliability", GATES, colour="#EE3377", dash="-"),
     Method("tmt_reliability_open", "TMT, reliability, gates open", "reliability", OPEN, colour="#BBBBBB", dash="--"),
     # controls that are told which modalities are reliable, by where they act
-    Method("tmt_oracle", "told, in attention", "oracle", TOLD | {"placement": "attention"}, colour="#000000"),
+    Method("tmt_oracle", "told, in attention", "oracle", TOLD | {"placement": "attention"}, colour="#1A1A1A"),
     *(Method(f"tmt_oracle_{p.lower()}", f"told, {p}", "oracle", TOLD | {"placement": p}) for p in ("R1", "R2p", "R3")),
     Method("tmt_oracle_static", "told on average, R1", "oracle", {"weighting": "oracle_static"}),
     Method("tmt_oracle_static_r3", "told on average, R3", "oracle", {"weighting": "oracle_static", "placement": "R3"}),

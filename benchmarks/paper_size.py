@@ -15,6 +15,7 @@ from dataclasses import replace
 import pandas as pd
 
 from tmtlib.analysis import trivial_baselines, weights
+from tmtlib.common import check_choice
 from tmtlib.paper import verdicts
 from tmtlib.study import runs, tables
 from tmtlib.study.profiles import split_names
@@ -69,12 +70,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--profile", default="paper", help=argparse.SUPPRESS)  # for the tests
     chosen = parser.parse_args(argv)
     study = open_study(chosen.profile, device=chosen.device)
-    some = set(split_names(chosen.datasets) or study.profile.datasets)
+    some = split_names(chosen.datasets) or study.profile.datasets
+    for name in some:
+        check_choice("data set", name, study.profile.datasets)
     wanted = [run for run in todo(study, chosen.seeds) if run.data.name in some]
     if wanted:
         runs.ensure(wanted, chosen.device, chosen.jobs or study.profile.jobs)
     write(study)
-    print(f"Tables in {study.results}; not run: {len(not_run(study))} of the data sets' methods are not whole")
+    print(f"Tables in {study.results}; not complete: {len(not_run(study))} pairs of data set and method")
 
 
 if __name__ == "__main__":

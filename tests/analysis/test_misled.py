@@ -28,12 +28,12 @@ def planted(shares: dict[str, float], possible: float = 0.1, spread: float = 0.0
     return pd.DataFrame(rows, columns=columns.split())
 
 
-def test_shares_and_verdicts_are_those_that_were_planted():
+def test_shares_and_readings_are_those_that_were_planted():
     table = misled.reached(planted({"tmt_reliability": 0.8, "tmt_gated": 0.3, "tmt_amw": 0.0, "tmt_amw_r3": -0.4}))
     assert set(table["n"]) == {5} and set(table["seeds"]) == {3} and table["test"].all()
-    verdicts = table.set_index(["world", "method"])["verdict"].unstack("world")
+    readings = table.set_index(["world", "method"])["reading"].unstack("world")
     for world in misled.WORLDS:
-        found = verdicts[world].to_dict()
+        found = readings[world].to_dict()
         assert found == {
             "tmt": "",
             "tmt_oracle": "reaches half",
@@ -50,7 +50,7 @@ def test_shares_and_verdicts_are_those_that_were_planted():
 def test_a_world_where_being_told_gains_nothing_is_no_test():
     table = misled.reached(planted({"tmt_amw": 0.5}, possible=0.001, spread=0.02))
     assert not table["test"].any() and table["share_low"].isna().all()
-    assert not table["verdict"].eq("reaches half").any()
+    assert not table["reading"].eq("reaches half").any()
 
 
 def test_a_method_is_compared_on_the_draws_that_it_has():
@@ -102,5 +102,5 @@ def test_the_figure_has_a_line_a_method_in_each_world(finished):
     figure = figures.reached(table, misled.WORLDS)
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert labels == ["told, in attention", "TMT, reliability", "TMT+AMW"]
-    assert [ax.get_title() for ax in figure.axes] == list(misled.WORLDS.values())
-    assert "2 draws of the data, n = 2 seeds each" in figure.legends[0].get_title().get_text()
+    assert [ax.get_title().split("\n")[0] for ax in figure.axes] == list(misled.WORLDS.values())
+    assert "over draws of the data, n = 2, of 2 seeds each" in figure.legends[0].get_title().get_text()

@@ -141,16 +141,18 @@ def test_training_draws_and_evaluation_does_not():
     assert (first[1].lesson.swapped.sum(1) <= 1).all() and not first[0].equal(second[0])
 
 
-def test_swapped_copies_hold_another_utterances_content():
-    """With gates that see one modality's number alone, a swapped copy has that of another utterance."""
-    model, batch = stirred(GATES), batch_of()
-    model.train()
-    torch.manual_seed(3)
+def test_swapped_copies_hold_another_utterances_content_of_that_modality_alone(monkeypatch):
+    model, batch, seen = make(GATES).train(), batch_of(), []
+    logits = model.weighting.logits
+    monkeypatch.setattr(model.weighting, "logits", lambda y, z, present: seen.append((y, z)) or logits(y, z, present))
     _, lesson = model.weighting.gates(projected(model, batch), torch.ones(24, 3))
-    own = lesson.logits.repeat(reliability.COPIES, 1)
-    kept = ~lesson.swapped.any(1)
-    torch.testing.assert_close(lesson.swapped_logits[kept], own[kept], **CLOSE)
-    assert (lesson.swapped_logits[~kept] != own[~kept]).any(1).all()
+    (y, z), (copied_y, copied_z) = seen
+    own = torch.arange(24).repeat(reliability.COPIES)
+    assert (copied_z != z[own]).equal(lesson.swapped) and (copied_y != y[own]).any(-1).equal(lesson.swapped)
+    assert lesson.swapped.any(1).double().mean() == pytest.approx(reliability.SWAPPED, abs=0.15)
+    for copy, m in lesson.swapped.nonzero().tolist():
+        (other,) = (z[:, m] == copied_z[copy, m]).nonzero().flatten().tolist()
+        assert other != own[copy] and copied_y[copy, m].equal(y[other, m])
 
 
 @pytest.mark.parametrize("task", ["regression", "classification", "emotions"])
@@ -181,6 +183,19 @@ def test_open_gates_learn_from_the_same_corruptions_but_teach_no_gate():
     model.loss(prediction, torch.from_numpy(synthetic().valid.labels).double(), trace).backward()
     assert all(p.grad is None or not p.grad.any() for p in model.weighting.scorer.parameters())
     assert all(p.grad.abs().sum() > 0 for n, p in model.weighting.content.named_parameters() if "score.bias" not in n)
+
+
+@pytest.mark.parametrize("weighting", ["reliability", "oracle"])
+def test_bfloat16_gives_nearly_the_same(weighting):
+    config, data = replace(GATES, weighting=weighting), synthetic()
+    model = make(config).float()
+    exact, half = (
+        (utterance_weights(model, data.valid, t, "cpu"), predict(model, data.valid, t, "cpu"))
+        for t in (protocol(), protocol(precision="bfloat16"))
+    )
+    np.testing.assert_allclose(half[0], exact[0], atol=0.01)
+    np.testing.assert_allclose(half[1], exact[1], atol=0.05)
+    fit(config, protocol(precision="bfloat16", epochs=1), data.train, data.valid, data.shape, device="cpu")
 
 
 def test_matching_is_least_where_partners_agree():

@@ -10,6 +10,7 @@ from tmtlib.analysis import misled, truth
 from tmtlib.data.loading import resolve
 from tmtlib.stats.statistics import t_interval
 from tmtlib.study import runs, tables
+from tmtlib.study.methods import family
 from tmtlib.study.profiles import PROFILES, resized
 from tmtlib.study.runs import Run
 
@@ -78,7 +79,16 @@ def test_where_a_modality_misleads_being_told_helps_and_reliability_weighting_re
     )
     for world, rows in scored.groupby("world"):
         mae = rows.groupby(["method", "draw"])["mae"].mean().unstack("draw")
-        assert len(mae.columns) == 5 and (rows.groupby(["method", "draw"])["seed"].nunique() == 3).all()
+        whole = [
+            "tmt",
+            *family("oracle", "reliability", "placed"),
+            "tmt_uniform",
+            "tmt_amw",
+            "tmt_amw_fast",
+            "tmt_gated",
+        ]
+        assert mae.loc[whole].notna().all(axis=None) and len(mae.columns) == 5
+        assert (rows.groupby(["method", "draw"])["seed"].nunique() == 3).all()
         for before in ("tmt", "tmt_uniform"):
             assert t_interval(mae.loc[before] - mae.loc["tmt_oracle_r3"]).low > 0, (world, before)
         own = saved.loc[world]

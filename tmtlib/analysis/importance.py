@@ -103,7 +103,8 @@ def weight_values(model: Model, split: Split, device: str = "auto") -> dict[str,
         sizes = [(a[:, i, None] * trace.tokens[m]).norm(dim=-1).mean(1) for i, m in enumerate(MODALITIES)]
         measures[:, :, index.cpu()] = torch.stack([a.mean(-1).T, torch.stack(sizes)]).cpu()
     measures[:, [not split.lengths[m].any() for m in MODALITIES]] = np.nan
-    return dict(zip(("weight", "weighted_size"), measures, strict=True))
+    named = dict(zip(("weight", "weighted_size"), measures, strict=True))
+    return named if model.config.placement != "attention" else {"weight": named["weight"]}  # nothing is multiplied
 
 
 def shares(values: Float[np.ndarray, "M ..."]) -> Float[np.ndarray, "M ..."]:

@@ -15,7 +15,6 @@ from scipy.stats import mannwhitneyu
 
 from tmtlib.data.loading import load, synthetic_ref
 from tmtlib.data.schema import split_name
-from tmtlib.paper.verdicts import RULES
 from tmtlib.stats.statistics import interval_or_nan
 from tmtlib.study.methods import method_config
 from tmtlib.study.runs import Run, read_record
@@ -23,7 +22,6 @@ from tmtlib.study.study import Study
 
 WORLDS = {"misled": "only disagreement tells", "misled_cued": "a frame tells, too"}
 FIRST = 20  # the first draw that is reported: 0, 1, 10 and 11 were looked at while the weighting was made
-SHARES = np.linspace(-3, 4, 7001)  # among which the interval of a share is looked for
 
 
 def todo(study: Study, *methods: str) -> list[Run]:
@@ -69,8 +67,9 @@ def reached(scored: pd.DataFrame, before: str = "tmt", possible: str = "tmt_orac
     Columns: world, method, mae, mae_misled, mae_rest (means); gain (MAE of TMT - MAE), low, high (95 % t interval over
     draws of the data, seeds averaged first); share (gain / gain of "tmt_oracle"), share_low, share_high (Fieller's
     interval of the ratio over draws); auc, least (means); n (draws), seeds; test: whether the world is a test of a
-    weighting, that is whether being told surely gains; verdict: "reaches half" where surely more than half of it is
-    gained, "gains" and "loses" where the interval excludes 0, else "cannot tell"; rules.
+    weighting, that is whether being told surely gains; reading: "reaches half" where surely more than half of it is
+    gained, "gains" and "loses" where the interval excludes 0, else "cannot tell". The intervals are not adjusted for
+    the number of methods.
     """
     rows = []
     for world, group in scored.groupby("world", sort=False):
@@ -88,18 +87,22 @@ def reached(scored: pd.DataFrame, before: str = "tmt", possible: str = "tmt_orac
             row |= own[["auc", "least"]].mean().to_dict() | {"n": n, "seeds": own["seed"].nunique(), "test": tests}
             half = interval_or_nan(gain - could / 2).low > 0
             words = [tests and half, low > 0, high < 0], ["reaches half", "gains", "loses"]
-            row["verdict"] = "" if method == before else str(np.select(*words, "cannot tell"))
+            row["reading"] = "" if method == before else str(np.select(*words, "cannot tell"))
             rows.append(row)
-    return pd.DataFrame(rows).assign(rules=RULES)
+    return pd.DataFrame(rows)
 
 
 def ratio_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
     """95 % interval of mean(above) / mean(below) by Fieller (1954): the ratios s for which the t interval of
-    above - s below holds 0, among `SHARES`; NaN for fewer than two pairs."""
+    above - s below holds 0. NaN for fewer than two pairs, and where it is not bounded (mean(below) may be 0)."""
     n = len(above)
     if n < 2:
         return np.nan, np.nan
-    left = above - SHARES[:, None] * below
-    half = special.stdtrit(n - 1, 0.975) * left.std(axis=1, ddof=1) / np.sqrt(n)
-    held = SHARES[np.abs(left.mean(1)) <= half]
-    return (float(held.min()), float(held.max())) if len(held) else (np.nan, np.nan)
+    t2 = special.stdtrit(n - 1, 0.975) ** 2 / n
+    (aa, ab), (_, bb) = np.array([above.mean(), below.mean()])[:, None] * [above.mean(), below.mean()] - t2 * np.cov(
+        above, below
+    )
+    if bb <= 0:
+        return np.nan, np.nan
+    half = np.sqrt(max(0.0, ab**2 - aa * bb)) / bb
+    return float(ab / bb - half), float(ab / bb + half)

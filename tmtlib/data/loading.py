@@ -47,7 +47,7 @@ def load_dataset(
     ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size)
     if family is None:
         return load(ref)
-    if ref.path is None or ref.name == crema.NAME:
+    if ref.path in (None, str(crema.PATH)):
         raise ValueError(f"family={family!r} is for files; the data set {ref.name!r} has its own")
     return _prepared(mmsa.read(ref.path, family=family), None, normalize)  # a DataRef cannot state a family
 
@@ -137,7 +137,8 @@ def load(ref: DataRef) -> Dataset:
         return _prepared(synthetic.generate(ref.name, ref.synthetic), ref, ref.normalize)
     if ref.path is None:
         raise FileNotFoundError(f"the data of {ref.name!r} came from a file whose place was not recorded")
-    dataset = crema.read() if ref.name == crema.NAME else mmsa.read(ref.path)
+    shipped = ref.sha256 == catalog.file_sha256(crema.PATH)
+    dataset = crema.read() if shipped else mmsa.read(ref.path)
     if dataset.card.sha256 != ref.sha256:
         hashes = f"its SHA-256 is {dataset.card.sha256}, but {ref.sha256} was asked for"
         wanted = "bring the old file back, or run again from the start to use the new one"

@@ -149,10 +149,12 @@ def reached(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         ax.axvline(0, color=style.NEUTRAL, linewidth=0.7, zorder=0)
         ax.axvline(rows.loc["tmt_oracle", "gain"], **style.DASHED, zorder=0)
         ax.set_yticks(range(len(methods)), [style.method_title(m) for m in methods])
-        ax.set(title=titles[world], xlabel="MAE gained over TMT\nbetter →", ylim=(len(methods) - 0.5, -0.5))
+        no_test = "" if rows["test"].iloc[0] else "\n(no test: nothing can surely be gained)"
+        ax.set(title=titles[world] + no_test, xlabel="MAE gained over TMT\nbetter →", ylim=(len(methods) - 0.5, -0.5))
     handles = [style.entry("learned", style.NEUTRAL), style.entry("told the truth", style.NEUTRAL, marker="s")]
     handles.append(style.entry("what can be gained", "black", linestyle="--", marker=""))
+    draws, seeds = (style.counted(table[name]) for name in ("n", "seeds"))
     note = (
-        f"lines: 95 % intervals over {table['n'].max()} draws of the data, {style.counted(table['seeds'])} seeds each"
+        f"lines: 95 % intervals over draws of the data, {draws}, of {seeds.removeprefix('n = ')} seeds each; synthetic"
     )
     return style.legend(figure, handles, note)

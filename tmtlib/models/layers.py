@@ -63,7 +63,8 @@ class Attention(nn.Module):
         maps: dict | None = None,
         name: str = "",
     ) -> Target:
-        """Attended values; the map (B, h, Q, K) goes into `maps`, if any. `valid` is False where a key is hidden."""
+        """Attended values; the map (B, h, Q, K) goes into `maps`, if any. `valid` is False where a key is
+        hidden, or a number that is added to its scores."""
         q, k, v = (
             project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, h, Q or K, head_width)
             for project, x in ((self.query, query), (self.key, key), (self.value, value))
@@ -90,6 +91,7 @@ def fused_attention(
     """PyTorch's fused attention; on a CPU in float32, as its bfloat16 kernel is slow for narrow heads (e = 16)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
+            mask = mask.float() if mask is not None and mask.is_floating_point() else mask
             return scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask)
 

@@ -8,7 +8,7 @@ on a scale that all modalities share; and they compare: |y_i - y_j|, |z_i - z_j|
 
 What teaches them, in training alone:
   swaps     `COPIES` copies of the batch's y and z in which some utterances have one modality of another utterance (no
-            pass through the encoder). Label: 0 if swapped, else 1.
+            pass through the encoder). Label: 0 if swapped, else 1, whatever noise there is in the batch.
   noise     some utterances of the batch get noise on one modality, or all its frames zero. Label: share of signal.
   labels    how near a head's prediction is, exp(-(loss / (2 median loss))^2 / 2), times the share of signal; in the
             manner of true-class confidence (Corbiere et al. 2019, NeurIPS).
@@ -67,8 +67,7 @@ class Content(nn.Module):
         x = gelu(self.inner(frames))
         attention = self.score(x).squeeze(-1).masked_fill(~valid, -torch.inf).softmax(1)
         content = (x * attention[..., None]).sum(1)
-        exact = self.score.weight.dtype  # also under autocast
-        return self.head(content).to(exact), self.number(content).squeeze(-1).to(exact)
+        return self.head(content), self.number(content).squeeze(-1)
 
 
 @register("reliability")
@@ -114,16 +113,23 @@ class Reliability(nn.Module):
         apart = (y[:, FIRST] - y[:, SECOND]).abs() * both[..., None], (z[:, FIRST] - z[:, SECOND]).abs() * both
         near = (apart[1].square() + 1e-2).log() * both
         seen = torch.cat([y.flatten(1), z, apart[0].flatten(1), apart[1], near], dim=1)
-        return SHARPNESS * self.scorer(seen).to(y.dtype)
+        return SHARPNESS * self.scorer(seen)
 
     def gates(
         self, groups: list[tuple[dict, Batch]], signal: Float[Tensor, "B M"] | None
     ) -> tuple[Float[Tensor, "B M"], Lesson | None]:
         """log g, -inf for an absent modality, from projected frames (by modality) and batches of groups of utterances;
         and in training, where `signal` is given, what `loss` needs."""
-        parts = [[self.content[m](x[m], group.valid(m)) for m in MODALITIES] for x, group in groups]
+        exact = self.scorer[0].weight.dtype  # also under autocast: small differences matter here
+        with torch.autocast(groups[0][0]["text"].device.type, enabled=False):
+            parts = [[self.content[m](x[m].to(exact), group.valid(m)) for m in MODALITIES] for x, group in groups]
+            return self._compared(parts, torch.cat([group.present for _, group in groups]), signal)
+
+    def _compared(
+        self, parts: list[list[tuple]], present: Bool[Tensor, "B M"], signal: Float[Tensor, "B M"] | None
+    ) -> tuple[Float[Tensor, "B M"], Lesson | None]:
+        """`gates` from the contents (y, z) of each modality, group by group."""
         y, z = (torch.cat([torch.stack([of_m[k] for of_m in part], 1) for part in parts]) for k in (0, 1))
-        present = torch.cat([group.present for _, group in groups])
         logits = self.logits(y, z, present)
         gates = torch.zeros_like(logits) if self.open else logsigmoid(DECIDED * logits - DOUBT)
         gates = gates.masked_fill(~present, -torch.inf)
@@ -133,7 +139,7 @@ class Reliability(nn.Module):
         own, modality = torch.arange(b, device=device).repeat(COPIES), torch.arange(m, device=device)
         swapped = torch.randint(m, (len(own), 1), device=device) == modality
         swapped &= torch.rand(len(own), 1, device=device) < SWAPPED
-        other = (own + torch.randint(1, max(2, b), own.shape, device=device)) % b  # never the same utterance
+        other = (own + torch.randint(1, max(2, b), own.shape, device=device)) % b  # another, where there is one
         source = torch.where(swapped, other[:, None], own[:, None])
         swapped_logits = self.logits(y[source, modality], z[source, modality], present[source, modality])
         return gates, Lesson(signal, present, y, z, logits, swapped, swapped_logits)

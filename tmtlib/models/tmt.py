@@ -251,7 +251,8 @@ class TMT(Model):
         return x
 
     def loss(self, prediction: Tensor, target: Tensor, trace: Trace) -> Float[Tensor, ""]:
-        """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens."""
+        """delta * task + alpha * orthogonality + beta * similarity, on the unweighted tokens, and a weighting's own
+        loss, if it has one."""
         c = self.config
         total = c.task_weight * self.task_loss(prediction, target)
         if trace.lesson is not None:

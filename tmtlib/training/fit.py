@@ -201,6 +201,7 @@ def loss_on(
             batch,
             features={m: lam * x + (1 - lam) * x[order] for m, x in batch.features.items()},
             lengths={m: torch.maximum(n, n[order]) for m, n in batch.lengths.items()},
+            reliable=None if batch.reliable is None else batch.reliable & batch.reliable[order],
         )
     with autocast(training, target.device):
         prediction, trace = model(batch)

@@ -35,6 +35,8 @@ def test_a_sentence_for_each_table_at_hand(tables):
         ("swap", "difference"),
         ("worlds_agreement", "value"),
         ("misled", "share"),
+        ("reliability_clean", "difference"),
+        ("reliability_corrupted", "mean"),
         ("crema_importance", "mean"),
         ("selection_bonus", "bonus"),
         ("distractors", "single_mae"),

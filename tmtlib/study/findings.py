@@ -105,15 +105,40 @@ def _misled(reached: pd.DataFrame) -> str:
     )
 
 
-def _crema(carries: pd.DataFrame) -> str:
-    by_measure = carries[carries["method"] == "tmt_amw"].set_index(["measure", "modality"])
-    weight, share = (
-        ", ".join(f"{m} {intervals(by_measure.loc[[(measure, m)]], 'mean', '.3f').item()}" for m in MODALITIES)
-        for measure in ("weight", "shapley_absent")
+def _gates_elsewhere(clean: pd.DataFrame) -> str:
+    mae = clean[clean["metric"] == "mae"]
+    over = {before: _changes(rows, "+.3f") for before, rows in mae.groupby("before", sort=False)}
+    return (
+        f"Where no modality misleads, reliability weighting minus TMT in MAE: {over['tmt']}; minus itself with open "
+        f"gates: {over['tmt_reliability_open']} (n = {mae['n'].max()})."
     )
+
+
+def _gates_corrupted(corrupted: pd.DataFrame) -> str:
+    rows = corrupted[(corrupted["metric"] == "mae") & corrupted["kind"].isin(CORRUPTED)]
+    means = rows.groupby(["kind", "method"], sort=False)["mean"].mean().unstack("kind")
+    parts = [
+        f"{words} " + ", ".join(f"{title} {means.loc[m, kind]:.3f}" for m, title in GATES.items())
+        for kind, words in CORRUPTED.items()
+        if kind in means
+    ]
+    return (
+        f"On corrupted test data, in MAE, a mean over levels and modalities (n = {rows['n'].max()} seeds, the spread is "
+        f"in the table): {'; '.join(parts)}."
+    )
+
+
+def _crema(carries: pd.DataFrame) -> str:
+    def numbers(method: str, measure: str) -> str:
+        rows = carries[(carries["method"] == method) & (carries["measure"] == measure)].set_index("modality")
+        return ", ".join(f"{m} {intervals(rows.loc[[m]], 'mean').item()}" for m in MODALITIES)
+
+    gates = "tmt_reliability"
+    also = f"; reliability weighting's gates, as shares, {numbers(gates, 'weight')}" * (gates in set(carries["method"]))
     return (
         "On CREMA-D's votes (real; raters tell most from the face, something from the voice, and the sentence says "
-        f"nothing) TMT+AMW's weights are {weight}; its Shapley shares {share} (n = {carries['n'].max()})."
+        f"nothing) TMT+AMW's weights are {numbers('tmt_amw', 'weight')}; its Shapley shares "
+        f"{numbers('tmt_amw', 'shapley_absent')}{also} (n = {carries['n'].max()})."
     )
 
 
@@ -171,6 +196,9 @@ SHARES = {
     "tmt_reliability": "reliability weighting in the attention",
     "tmt_reliability_open": "the same with its gates held open",
 }
+GATES = {"tmt": "TMT", "tmt_reliability": "reliability weighting", "tmt_reliability_open": "its gates open"}
+CORRUPTED = {"noise": "noise (P7)", "missing_block": "a block missing (P8)", "shift": "a modality late (P8)"}
+CORRUPTED |= {"swapped": "another utterance's modality (P9)"}
 FRAMES = {"all": "all frames", "salient": "the salient frame alone"}
 TABLES = {
     "amw_differences": _gain,
@@ -178,6 +206,8 @@ TABLES = {
     "swap": _swap,
     "worlds_agreement": _worlds,
     "misled": _misled,
+    "reliability_clean": _gates_elsewhere,
+    "reliability_corrupted": _gates_corrupted,
     "crema_importance": _crema,
     "selection_bonus": _bonus,
     "distractors": _frames,

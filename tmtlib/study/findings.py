@@ -122,9 +122,10 @@ def _gates_corrupted(corrupted: pd.DataFrame) -> str:
         for kind, words in CORRUPTED.items()
         if kind in means
     ]
+    n = rows["n"].max()
     return (
-        f"On corrupted test data, in MAE, a mean over levels and modalities (n = {rows['n'].max()} seeds, the spread is "
-        f"in the table): {'; '.join(parts)}."
+        f"On corrupted test data, in MAE, a mean over levels and modalities (n = {n} seeds; the table has "
+        f"the spread): {'; '.join(parts)}."
     )
 
 

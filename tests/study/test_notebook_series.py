@@ -200,17 +200,22 @@ def test_what_a_profile_does_without_is_shown_from_the_reported_one(own_results,
     """As profile quick is: controls on the first data set, no worlds, nothing that no claim needs."""
     methods, ablations = ("tmt", "tmt_amw"), ("tmt_uniform", "tmt_random", "tmt_amw_fast", "tmt_gated")
     changes = {"methods": methods, "ablations": ablations, "five_class": (), "noisy_training": (), "masked": ()}
-    less = replace(PROFILES["smoke"], protocol=False, worlds=0, tuned=(), **changes)
+    less = replace(PROFILES["smoke"], protocol=False, worlds=0, draws=0, tuned=(), **changes)
     monkeypatch.setitem(PROFILES, "smoke", less)
     which = {"device": "cpu", "datasets": "mosei,mosi"}
     made = {number: in_this_process(number, **which) for number in ("03", "05", "06", "07")}
-    for table in (made["05"]["over"], made["05"]["readable"], made["07"]["scores"], made["07"]["gained"]):
+    shown = [made["05"][name] for name in ("over", "readable")]
+    shown += [made["07"][name] for name in ("reached", "clean", "corrupted", "scores", "gained")]
+    for table in shown:
         assert set(table["profile"]) == {"full"}
     own = made["03"]["cost"].set_index("method").loc["tmt_amw"]
     assert made["06"]["cost"].time[0] == pytest.approx(own["extra_time"], rel=1e-4), "measured once"
     assert set(made["06"]["entropy"]["dataset"]) == {"mosei"}, "where the controls ran"
     assert set(made["06"]["rows"]["method"]) == {*methods, *ablations}
-    assert len([*(own_results / "runs").glob("*.npz")]) == 2 * (2 * len(methods) + len(ablations))
+    on_votes = {"tmt_amw", "tmt_gated", "tmt_reliability"}
+    assert set(made["05"]["carries"]["method"]) == on_votes and set(made["05"]["carries"]["source"]) == {"real"}
+    trained = 2 * len(methods) + len(ablations) + len(on_votes)
+    assert len([*(own_results / "runs").glob("*.npz")]) == 2 * trained
     monkeypatch.setattr("tmtlib.study.study.REPORTED", "elsewhere")
     assert in_this_process("05", **which)["over"].empty and in_this_process("07", **which)["scores"].empty
 

@@ -41,7 +41,7 @@ class Method:
 
 AMW, UNIFORM, GATED, TOKEN = ({"weighting": name} for name in ("static", "uniform", "gated", "token"))
 GATES, OPEN = ({"weighting": name, "placement": "attention"} for name in ("reliability", "reliability_open"))
-TOLD = {"weighting": "oracle"}
+TOLD, AVERAGE = {"weighting": "oracle"}, {"weighting": "oracle_static"}
 FAST, FIVE_CLASS, EMOTIONS = {"weighting_lr": 1e-2}, {"task": "classification"}, {"task": "emotions"}
 ROWS = (
     Method("tmt", "TMT", "main", {"weighting": "none"}, colour="#4D4D4D", dash="-"),
@@ -72,8 +72,8 @@ ROWS = (
     # controls that are told which modalities are reliable, by where they act
     Method("tmt_oracle", "told, in attention", "oracle", TOLD | {"placement": "attention"}, colour="#1A1A1A"),
     *(Method(f"tmt_oracle_{p.lower()}", f"told, {p}", "oracle", TOLD | {"placement": p}) for p in ("R1", "R2p", "R3")),
-    Method("tmt_oracle_static", "told on average, R1", "oracle", {"weighting": "oracle_static"}),
-    Method("tmt_oracle_static_r3", "told on average, R3", "oracle", {"weighting": "oracle_static", "placement": "R3"}),
+    Method("tmt_oracle_static", "told on average, R1", "oracle", AVERAGE),
+    Method("tmt_oracle_static_r3", "told on average, R3", "oracle", AVERAGE | {"placement": "R3"}, colour="#7788CC"),
     Method("tmt_amw_r2p", "TMT+AMW, on the result (R2p)", "placed", AMW | {"placement": "R2p"}),
     Method("tmt_gated_r3", "TMT, gated, before (R3)", "placed", GATED | {"placement": "R3"}),
     # plain AMW otherwise: sharper or flatter, from a random W, with W's own learning rate

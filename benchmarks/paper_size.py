@@ -69,14 +69,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a core, or one on a GPU)")
     parser.add_argument("--profile", default="paper", help=argparse.SUPPRESS)  # for the tests
     chosen = parser.parse_args(argv)
-    study = open_study(chosen.profile, device=chosen.device)
-    some = split_names(chosen.datasets) or study.profile.datasets
-    for name in some:
-        check_choice("data set", name, study.profile.datasets)
-    wanted = [run for run in todo(study, chosen.seeds) if run.data.name in some]
-    if wanted:
-        runs.ensure(wanted, chosen.device, chosen.jobs or study.profile.jobs)
-    write(study)
+    try:
+        study = open_study(chosen.profile, device=chosen.device)
+        if study.source != "synthetic":
+            raise ValueError("TMT_DATA is set, but these tables are of synthetic data; unset it")
+        some = split_names(chosen.datasets) or study.profile.datasets
+        for name in some:
+            check_choice("data set", name, study.profile.datasets)
+        wanted = [run for run in todo(study, chosen.seeds) if run.data.name in some]
+        if wanted:
+            runs.ensure(wanted, chosen.device, chosen.jobs or study.profile.jobs)
+        write(study)
+    except ValueError as error:
+        parser.error(str(error))
     print(f"Tables in {study.results}; not complete: {len(not_run(study))} pairs of data set and method")
 
 

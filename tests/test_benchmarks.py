@@ -134,8 +134,12 @@ def test_a_replication_of_too_few_is_refused_in_a_line(arguments, message, capsy
 
 
 def test_the_papers_size_keeps_what_is_finished_and_says_what_was_not_run(own_results, capsys):
-    with pytest.raises(ValueError, match="no run of profile paper is finished; give --seeds 1 or more"):
-        paper_size.main(["--profile", "smoke", "--seeds", "0"])
+    wrong = {"no run of profile paper is finished; give --seeds 1": ["--seeds", "0"]}
+    wrong |= {"data set is 'mozi'; wanted one of 'mosi'": ["--datasets", "mozi"]}
+    for message, arguments in wrong.items():
+        with pytest.raises(SystemExit):
+            paper_size.main(["--profile", "smoke", *arguments])
+        assert message in capsys.readouterr().err
     paper_size.main(["--profile", "smoke", "--seeds", "2", "--datasets", "mosi", "--device", "cpu"])
     folder = own_results / "smoke"
     rows = pd.read_csv(folder / "runs.csv")

@@ -142,17 +142,19 @@ def test_training_draws_and_evaluation_does_not():
 
 
 def test_swapped_copies_hold_another_utterances_content_of_that_modality_alone(monkeypatch):
-    model, batch, seen = make(GATES).train(), batch_of(), []
+    model, seen = make(GATES).train(), []
+    batch = change(batch_of(), "audio", lengths=batch_of().lengths["audio"] * (torch.arange(24) % 2))
     logits = model.weighting.logits
-    monkeypatch.setattr(model.weighting, "logits", lambda y, z, present: seen.append((y, z)) or logits(y, z, present))
+    monkeypatch.setattr(model.weighting, "logits", lambda *given: seen.append(given) or logits(*given))
     _, lesson = model.weighting.gates(projected(model, batch), torch.ones(24, 3))
-    (y, z), (copied_y, copied_z) = seen
+    (y, z, present), (copied_y, copied_z, copied_present) = seen
     own = torch.arange(24).repeat(reliability.COPIES)
     assert (copied_z != z[own]).equal(lesson.swapped) and (copied_y != y[own]).any(-1).equal(lesson.swapped)
     assert lesson.swapped.any(1).double().mean() == pytest.approx(reliability.SWAPPED, abs=0.15)
     for copy, m in lesson.swapped.nonzero().tolist():
         (other,) = (z[:, m] == copied_z[copy, m]).nonzero().flatten().tolist()
         assert other != own[copy] and copied_y[copy, m].equal(y[other, m])
+        assert copied_present[copy, m] == present[other, m]
 
 
 @pytest.mark.parametrize("task", ["regression", "classification", "emotions"])

@@ -52,6 +52,11 @@ def test_features_and_labels_are_those_of_the_votes(data):
         np.testing.assert_allclose(data.test.features[m][5, 0, :6], votes / votes.sum(), rtol=1e-6)
         assert data.test.unimodal_labels[m][5] == pytest.approx(positive(row, kind), abs=1e-6)
     assert data.test.labels[5] == pytest.approx(positive(row, "both"), abs=1e-6)
+    both = {name: row[f"both_{v}"] for name, v in zip(data.emotions, crema.VOTES, strict=True)}
+    assert data.emotions[3] == "happiness" and both["anger"] == row["both_A"]
+    assert dict(zip(both, data.test.emotion_labels[5], strict=True)) == {
+        k: v == max(both.values()) for k, v in both.items()
+    }
     assert (data.train.features["text"].sum((1, 2)) == 1).all()
     assert (np.abs(data.train.labels) <= 1).all() and data.card.source == "real"
 

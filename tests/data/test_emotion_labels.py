@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,9 +91,30 @@ def test_a_split_checks_keeps_and_gives_its_emotion_labels(tmp_path):
     assert split.take(np.array([1])).emotion_labels.tolist() == labels[1:].tolist()
     assert normalize(split, normalizer(split)).emotion_labels is labels
     assert split.labels_for("emotions") is labels and split.labels_for("regression") is split.labels
-    for wrong in (labels.astype(float), labels[:, :5], labels[:1]):
-        with pytest.raises(DataError, match=r"emotion_labels are .*; wanted float32 \(2, 6\)"):
+    for wrong in (labels.astype(float), labels[:, 0], labels[:1]):
+        with pytest.raises(DataError, match=r"emotion_labels are .*; wanted float32 \(2, K\)"):
             good_split(emotion_labels=wrong)
+
+
+def test_one_name_an_utterance_makes_a_column_each(tmp_path):
+    raw, names = content(), ("joy", "anger", "neutral", "joy", "neutral")
+    for s in SPLITS:
+        raw[s]["emotion"] = np.array(names[: len(raw[s]["id"])])
+    path = tmp_path / "features.pkl"
+    path.write_bytes(pickle.dumps(raw, protocol=4))
+    dataset = mmsa.read(path)
+    assert dataset.emotions == dataset.shape.emotions == ("anger", "joy", "neutral")
+    assert dataset.train.emotion_labels[:2].tolist() == [[0, 1, 0], [1, 0, 0]]
+    mmsa.write_mmsa(dataset, tmp_path / "again.pkl")
+    again = mmsa.read(tmp_path / "again.pkl")
+    assert again.emotions == dataset.emotions
+    np.testing.assert_array_equal(again.test.emotion_labels, dataset.test.emotion_labels)
+    with pytest.raises(DataError, match="emotion_labels of train have 3 columns; wanted 2"):
+        replace(dataset, card=replace(dataset.card, emotions=("anger", "joy")))
+    raw["test"]["emotion"] = raw["test"]["emotion"][:-1]
+    path.write_bytes(pickle.dumps(raw, protocol=4))
+    with pytest.raises(DataError, match=r"split test: emotion holds \d names; wanted one for each of \d utterances"):
+        mmsa.read(path)
 
 
 def test_emotion_labels_survive_writing(tmp_path):

@@ -29,6 +29,7 @@ from tmtlib.training.batches import OnDevice
 from tmtlib.training.fit import Training, fit, predict
 
 METHODS = family("emotions")
+METRICS = tuple(emotions.metrics_of(EMOTIONS))
 
 CPU = torch.device("cpu")
 TASK = replace(SMALL, task="emotions", weighting="static")
@@ -83,6 +84,25 @@ def test_the_baselines_have_the_task_too(config):
     assert torch.isfinite(model.loss(prediction, target, trace))
 
 
+@pytest.mark.parametrize("method", ["tmt_emotions", "tmt_reliability_emotions", "late_fusion"])
+def test_other_emotions_than_six_are_learned_scored_and_named(method, own_results, tmp_path):
+    data, names = synthetic("mosi"), ("anger", "joy", "neutral")
+    parts = {s: np.digitize(data[s].labels, [-0.5, 0.5]) for s in SPLITS}
+    felt = {s: replace(data[s], emotion_labels=np.eye(3, dtype=np.float32)[parts[s]]) for s in SPLITS}
+    named = replace(data, card=replace(data.card, emotions=names), **felt)
+    mmsa.write_mmsa(named, tmp_path / "features.pkl")
+    config = replace(method_config(method, replace(SMALL, encoder_layers=1, cross_layers=1)), task="emotions")
+    run = Run(resolve(tmp_path / "features.pkl"), method, config, TRAINING, 0)
+    row = runs.ensure([run], "cpu", jobs=1, progress=False).iloc[0]
+    assert {f"{kind}_{name}" for kind in emotions.KINDS for name in ("mean", *names)} <= {*row.index}
+    assert "wa_happy" not in row and runs.read_record(run).predictions["test"].shape == (len(data.test), 3)
+    assert runs.load_model(run).outputs == 3
+    rows = trivial_baselines.emotion_rows(named)
+    assert set(emotions.table(rows)["emotion"]) == {"mean", *names}
+    reduced = robustness.sweep([run], corruption.missing_modalities(), device="cpu", jobs=1)
+    assert reduced[reduced["modality"] == "all"].iloc[0]["wa_mean"] == pytest.approx(row["wa_mean"])
+
+
 def test_the_task_is_a_choice():
     with pytest.raises(ValueError, match="task is 'moods'; wanted one of 'regression', 'classification', 'emotions'"):
         ModelConfig(task="moods")
@@ -93,7 +113,7 @@ def test_the_best_epoch_has_the_highest_mean_f1_or_the_lowest_loss(select_by, be
     data = synthetic("mosei")
     training = replace(TRAINING, epochs=6, select_by=select_by)
     (done,) = fit(TASK, training, data.train, data.valid, data.shape, device="cpu")
-    assert {f"valid_{name}" for name in emotions.METRICS} <= set(done.history[0])
+    assert {f"valid_{name}" for name in METRICS} <= set(done.history[0])
     column = "valid_f1_mean" if select_by == "accuracy" else "valid_loss"
     values = [row[column] for row in done.history]
     assert values[done.best_epoch - 1] == best(values)
@@ -129,13 +149,13 @@ def a_run(method: str, name: str = "mosei", seed: int = 0) -> Run:
 def test_runs_records_and_rows(own_results):
     todo = [a_run(method) for method in METHODS]
     rows = runs.ensure(todo, "cpu", jobs=1, progress=False)
-    assert rows["method"].tolist() == list(METHODS) and set(emotions.METRICS) <= set(rows) and "mae" not in rows
+    assert rows["method"].tolist() == list(METHODS) and set(METRICS) <= set(rows) and "mae" not in rows
     for run, (_, row) in zip(todo, rows.iterrows(), strict=True):
         record, data = runs.read_record(run), load(run.data)
         for s in runs.JUDGED:
             assert record.predictions[s].shape == (len(data[s]), 6)
             np.testing.assert_array_equal(record.labels[s], data[s].emotion_labels)
-        assert record.scores() == pytest.approx({name: row[name] for name in emotions.METRICS}, nan_ok=True)
+        assert record.scores() == pytest.approx({name: row[name] for name in METRICS}, nan_ok=True)
         assert row["n_test"] == 40 and len(record.history()) == 2
         again = predict(runs.load_model(run), data.test, run.training, "cpu")
         np.testing.assert_allclose(again, record.predictions["test"], atol=1e-5)
@@ -159,7 +179,9 @@ def test_a_study_runs_emotions_where_there_are_labels(own_results):
 
 
 def test_data_without_emotion_labels_say_so_before_any_training(own_results, tmp_path):
-    with pytest.raises(DataError, match=r"mosi: no emotion labels, .* wanted 'emotion_labels' \(N, 6\).*happy, sad"):
+    with pytest.raises(
+        DataError, match=r"mosi: no emotion labels, .* wanted .* 'emotion_labels' \(N, 6\): happy, sad.* or 'emotion'"
+    ):
         runs.ensure([a_run("tmt_emotions", "mosi")], "cpu", jobs=1, progress=False)
     path = tmp_path / "features.pkl"
     mmsa.write_mmsa(synthetic("mosi"), path)

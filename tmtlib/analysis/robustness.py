@@ -118,7 +118,10 @@ def scores(group: Sequence[Run], models: Sequence[Model], split: Split, device: 
     """Metrics of each run's model on a split. The runs share their training protocol."""
     values = predict_together(models, split, group[0].training, device)
     tasks = [run.model.task for run in group]
-    return [scores_of(t, v, split.labels_for(t), models[0].family) for t, v in zip(tasks, values, strict=True)]
+    return [
+        scores_of(t, v, split.labels_for(t), models[0].family, models[0].config.emotions)
+        for t, v in zip(tasks, values, strict=True)
+    ]
 
 
 def measured(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from tmtlib.common import EMOTIONS, MODALITIES
+from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split, valid_frames
 from tmtlib.stats import emotions, metrics
@@ -57,8 +57,9 @@ def emotion_rows(dataset: Dataset) -> pd.DataFrame:
     F1. Raises DataError where the data have no emotion labels."""
     label = dataset.test.labels_for("emotions")
     rates = (dataset.train.labels_for("emotions") > 0).mean(0)
-    chances = {"majority": rates, "always": np.ones(len(EMOTIONS))}
-    return _rows(dataset, {k: emotions.score(np.broadcast_to(p, label.shape), label) for k, p in chances.items()})
+    chances = {"majority": rates, "always": np.ones(len(rates))}
+    judged = {k: (np.broadcast_to(p, label.shape), label, dataset.emotions) for k, p in chances.items()}
+    return _rows(dataset, {k: emotions.score(*each) for k, each in judged.items()})
 
 
 def against_linear(todo: Sequence[Run]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ License 1.0, see `crema_votes.LICENSE.txt`.
   vision   the same of those who had the face alone (1, 12)
   label    share of happiness minus shares of anger, disgust, fear and sadness of those who had both, -1 to 1; with
            unimodal labels of audio and vision, the same of their raters
+  emotion  present: named most often by those who had both (more than one where they tie)
 
 So what is known is which modality carries the label: never the text, mostly the face, at times the voice. Splits are by
 actor.
@@ -27,6 +28,7 @@ from tmtlib.data.schema import SPLITS, Card, Dataset, Split
 NAME = "crema"
 PATH = Path(__file__).with_name("crema_votes.csv.xz")
 VOTES = "ADFHNS"
+EMOTIONS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")  # in the order of `VOTES`
 SENTENCES = {
     "DFA": "Don't forget a jacket.",
     "IEO": "It's eleven o'clock.",
@@ -48,7 +50,7 @@ def read() -> Dataset:
     table = pd.read_csv(PATH)
     splits = {name: _split(table[table["split"] == name]) for name in SPLITS}
     origin = "CREMA-D (Cao et al. 2014), votes of raters; Open Database License 1.0"
-    return Dataset(Card(NAME, "sims", "aligned", "real", origin, file_sha256(PATH)), **splits)
+    return Dataset(Card(NAME, "sims", "aligned", "real", origin, file_sha256(PATH), EMOTIONS), **splits)
 
 
 def _split(rows: pd.DataFrame) -> Split:
@@ -61,8 +63,9 @@ def _split(rows: pd.DataFrame) -> Split:
     features = {m: x[:, None].astype(np.float32) for m, x in features.items()}
     lengths = {m: np.ones(len(rows), np.int64) for m in features}
     unimodal = {"audio": _label(share["voice"]), "vision": _label(share["face"])}
-    said = tuple(sentence.map(SENTENCES))
-    return Split(features, lengths, _label(share["both"]), tuple(rows["clip"]), said, unimodal)
+    said, both = tuple(sentence.map(SENTENCES)), share["both"]
+    most = (both == both.max(1, keepdims=True)).astype(np.float32)
+    return Split(features, lengths, _label(both), tuple(rows["clip"]), said, unimodal, emotion_labels=most)
 
 
 def _shares(rows: pd.DataFrame, kind: str) -> np.ndarray:

@@ -5,22 +5,24 @@
     MMSA-FET   the same with text_lengths, float64, and a `config` beside the splits
     MulT       {train, valid, test} of {text, audio, vision, labels (N, 1, 1), id}
 
-All may hold `emotion_labels` in every split: (N, 6) or (N, 1, 6), the order of EMOTIONS, each 0 (absent) to 3. Every
-departure from this layout is recorded as an `Oddity`.
+All may hold `emotion_labels` in every split: (N, 6) or (N, 1, 6), the order of EMOTIONS, each 0 (absent) to 3; or
+`emotion`, one name an utterance, of which any number makes that many columns. Every departure from this layout is
+recorded as an `Oddity`.
 """
 
 import pickle
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tmtlib.common import MODALITIES, check_choice, write_atomic
+from tmtlib.common import EMOTIONS, MODALITIES, check_choice, write_atomic
 from tmtlib.data import catalog, safe_pickle
-from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
+from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split, texts_of
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
@@ -49,13 +51,14 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
         if count:
             oddities.append(Oddity(split, what, int(count), handling))
 
+    emotions = _emotions(path, content, config.get(OUR_KEY))
     for s in SPLITS:
         try:
-            splits[s] = read_split(content.pop(s), s, partial(note_in, s))
+            splits[s] = read_split(content.pop(s), s, partial(note_in, s), emotions)
         except DataError as error:
             raise DataError(f"{path}, split {s}: {error}") from error
     note = partial(note_in, "all")
-    card = _card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, note)
+    card = replace(_card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, note), emotions=emotions)
     _compare_with_catalog(card, path, splits, config, note)
     times = Counter(i for split in splits.values() for i in set(split.ids))
     _note_untrained(path, splits, oddities)
@@ -64,6 +67,17 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
         return Dataset(card, oddities=tuple(oddities), **splits)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _emotions(path: Path, content: Mapping, written: object) -> tuple[str, ...]:
+    """Names of the emotions that a file has labels of: of `write_mmsa`, EMOTIONS, or those under `emotion`."""
+    if any(content[s].get("emotion_labels") is not None for s in SPLITS):
+        return tuple(written.get("emotions") or EMOTIONS) if isinstance(written, dict) else EMOTIONS
+    try:
+        given = [texts_of(content[s].get("emotion"), "emotion") for s in SPLITS]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return () if None in given else tuple(sorted(set().union(*given)))
 
 
 def name_of(path: Path, sha256: str) -> str:
@@ -77,7 +91,7 @@ def name_of(path: Path, sha256: str) -> str:
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
     """Writes an MMSA pickle, atomically. `read` restores all but the ground truth of synthetic data."""
     content = {s: _as_mmsa(dataset[s]) for s in SPLITS}
-    content["config"] = {OUR_KEY: {k: getattr(dataset.card, k) for k in ("family", "alignment", "source")}}
+    content["config"] = {OUR_KEY: {k: getattr(dataset.card, k) for k in ("family", "alignment", "source", "emotions")}}
     write_atomic(Path(path), lambda file: pickle.dump(content, file, protocol=4))
 
 

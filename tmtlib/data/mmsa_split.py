@@ -20,8 +20,8 @@ Tokens = Int64[np.ndarray, "N 3 T"]
 UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
 
-def read_split(raw: Raw, name: str, note: Note) -> Split:
-    """One split of any layout; `name` is used in ids where the file has none.
+def read_split(raw: Raw, name: str, note: Note, emotions: tuple[str, ...] = EMOTIONS) -> Split:
+    """One split of any layout; `name` is used in ids where the file has none, `emotions` names the labels' columns.
 
     Raises DataError for missing features or labels, labels that are not finite, or arrays that do not fit together.
     """
@@ -37,12 +37,17 @@ def read_split(raw: Raw, name: str, note: Note) -> Split:
     features = {m: _features(raw.get(m), m, n, note) for m in MODALITIES}
     text_bert = _text_bert(raw.get("text_bert"), features["text"], note)
     features, lengths = _lengths(raw, features, text_bert, note)
-    transcripts = _row_by_row(raw.get("raw_text"), "raw_text", _text)
+    transcripts = texts_of(raw.get("raw_text"), "raw_text")
     if transcripts is None:
         note("raw_text not in the file", 0 if "labels" in raw else n, "transcripts left empty")  # MulT's never have any
         transcripts = ("",) * n
-    unimodal, emotions = _unimodal_labels(raw, n, note), _emotion_labels(raw.get("emotion_labels"), n)
-    return Split(features, lengths, labels, ids, transcripts, unimodal, text_bert, emotions)
+    felt = _emotion_labels(raw, n, emotions) if emotions else None
+    return Split(features, lengths, labels, ids, transcripts, _unimodal_labels(raw, n, note), text_bert, felt)
+
+
+def texts_of(values: object, key: str) -> tuple[str, ...] | None:
+    """The text under a key for each utterance; None without the key. Raises DataError as `_row_by_row`."""
+    return _row_by_row(values, key, _text)
 
 
 def _row_by_row(values: object, key: str, read: Callable[[object], str]) -> tuple[str, ...] | None:
@@ -110,15 +115,20 @@ def _unimodal_labels(raw: Raw, n: int, note: Note) -> dict[str, Float32[np.ndarr
     return {m: labels for m, labels in given.items() if not bad[m]}
 
 
-def _emotion_labels(values: object, n: int) -> Float32[np.ndarray, "N 6"] | None:
-    """Strengths 0..3 in the order of EMOTIONS, from (N, 6) or (N, 1, 6). Raises DataError for another shape."""
-    if values is None:
+def _emotion_labels(raw: Raw, n: int, names: tuple[str, ...]) -> Float32[np.ndarray, "N K"] | None:
+    """Strengths 0..3, from (N, K) or (N, 1, K), or 1 for the one emotion named. Raises DataError for another shape."""
+    values, named, k = raw.get("emotion_labels"), texts_of(raw.get("emotion"), "emotion"), len(names)
+    if values is None and named is None:
         return None
-    strengths, k = _array(values, "emotion_labels"), len(EMOTIONS)
+    if values is None:
+        if len(named) != n:
+            raise DataError(f"emotion holds {len(named)} names; wanted one for each of {n} utterances")
+        return np.equal.outer(np.array(named), np.array(names)).astype(np.float32)
+    strengths = _array(values, "emotion_labels")
     if strengths.shape in ((n, k), (n, 1, k)):
         return strengths.reshape(n, k)
     hint = "; leave out the first column, the sentiment" if strengths.shape[-1:] == (k + 1,) else ""
-    wanted = f"({n}, {k}) or ({n}, 1, {k}), the columns {', '.join(EMOTIONS)}"
+    wanted = f"({n}, {k}) or ({n}, 1, {k}), the columns {', '.join(names)}"
     raise DataError(f"emotion_labels is {strengths.shape}; wanted {wanted}{hint}")
 
 

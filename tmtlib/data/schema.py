@@ -86,7 +86,9 @@ class Split:
     raw_text: tuple[str, ...]
     unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=dict)
     text_bert: Int64[np.ndarray, "N 3 T"] | None = None  # token ids, mask, segments
-    emotion_labels: Float32[np.ndarray, "N 6"] | None = None  # strength 0..3 of each of EMOTIONS; above 0: present
+    emotion_labels: Float32[np.ndarray, "N K"] | None = (
+        None  # strength 0..3 of each of `Card.emotions`; above 0: present
+    )
     reliable: Bool[np.ndarray, "N M"] | None = None  # synthetic data: the truth, for the controls that are told it
 
     def __post_init__(self):
@@ -114,7 +116,7 @@ class Split:
         if self.text_bert is not None and self.text_bert.shape != (n, 3, self.shapes["text"][0]):
             raise DataError(f"text_bert is {self.text_bert.shape}; wanted ({n}, 3, {self.shapes['text'][0]})")
         if self.emotion_labels is not None:
-            _check_array("emotion_labels", self.emotion_labels, np.float32, (n, len(EMOTIONS)))
+            _check_array("emotion_labels", self.emotion_labels, np.float32, (n, "K"))
             bad = np.flatnonzero(~((self.emotion_labels >= 0) & (self.emotion_labels <= 3 + 1e-4)).all(1))  # NaN too
             if len(bad):
                 rows, first = f"{len(bad)} of {n} rows", self.emotion_labels[bad[0]].tolist()
@@ -148,9 +150,10 @@ class Split:
         return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:
-        """Targets: sentiment (N,), or strengths (N, 6) for "emotions". Raises DataError if there are none."""
+        """Targets: sentiment (N,), or strengths (N, K) for "emotions". Raises DataError if there are none."""
         if task == "emotions" and self.emotion_labels is None:
-            wanted = f"'emotion_labels' (N, {len(EMOTIONS)}) in each split: {', '.join(EMOTIONS)}, each 0 to 3"
+            six = f"'emotion_labels' (N, {len(EMOTIONS)}): {', '.join(EMOTIONS)}, each 0 to 3"
+            wanted = f"in each split {six}; or 'emotion', a name an utterance"
             raise DataError(f"no emotion labels, so the task 'emotions' cannot be trained; wanted {wanted}")
         return self.emotion_labels if task == "emotions" else self.labels
 
@@ -165,6 +168,7 @@ class Card:
     source: str  # "real" or "synthetic"
     origin: str  # a file name or the generator
     sha256: str
+    emotions: tuple[str, ...] = ()  # names of the columns of `emotion_labels`; none without such labels
 
     @property
     def label_range(self) -> tuple[float, float]:
@@ -191,6 +195,7 @@ class DataShape:
 
     shapes: Mapping[str, tuple[int, int]]
     family: str
+    emotions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,10 @@ class Dataset:
                 width, wanted = split.shapes[m][1], self.train.shapes[m][1]
                 if width != wanted:
                     raise DataError(f"{m} is {width} wide in {name} but {wanted} in train")
+            labels = split.emotion_labels
+            if labels is not None and labels.shape[1] != len(self.emotions):
+                wanted = f"wanted {len(self.emotions)}, one for each emotion: {', '.join(self.emotions)}"
+                raise DataError(f"emotion_labels of {name} have {labels.shape[1]} columns; {wanted}")
         without = [s for s in SPLITS if self[s].emotion_labels is None]
         if 0 < len(without) < len(SPLITS):
             raise DataError(f"no emotion labels in {', '.join(without)}; wanted them in every split or in none")
@@ -240,8 +249,12 @@ class Dataset:
         return self.card.family
 
     @property
+    def emotions(self) -> tuple[str, ...]:
+        return self.card.emotions
+
+    @property
     def shape(self) -> DataShape:
-        return DataShape(self.shapes, self.family)
+        return DataShape(self.shapes, self.family, self.emotions)
 
 
 def normalizer(train: Split) -> dict[str, tuple[np.ndarray, np.ndarray]]:

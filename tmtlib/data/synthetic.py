@@ -33,7 +33,7 @@ rounded up, in thirds: 1/3, 2/3, ..., 3. Loadings a and rates r are chosen; rate
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -100,6 +100,7 @@ def generate(name: str, size: SyntheticSize | None = None, seed: int = 0) -> Dat
     alignment = "aligned" if len(set(frames)) == 1 else "unaligned"
     origin, sha256 = f"synthetic generator, version {VERSION}, seed {seed}", settings_sha256(name, size, seed)
     card = Card(world_name(name, size.world), recipe.family, alignment, "synthetic", origin, sha256)
+    card = replace(card, emotions=EMOTIONS if name in EMOTION_LOADINGS else ())
     importance = shapley(lambda subset: explained_variance(recipe, subset))
     explained = explained_variance(recipe, MODALITIES)
     truth = Truth(recipe, importance, explained, best_mae(recipe), best_acc5(recipe), truths)

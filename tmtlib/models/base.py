@@ -15,21 +15,24 @@ from tmtlib.common import EMOTIONS, MODALITIES, check_choice
 from tmtlib.stats.metrics import CLASS_CENTRES5
 
 PUBLISHED_SIZES = Path(__file__).with_name("published_sizes.toml")
-OUTPUTS = {"regression": 1, "classification": 5, "emotions": len(EMOTIONS)}  # of a model, by task
+TASKS = ("regression", "classification", "emotions")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Settings that every model has."""
 
-    # "regression" (L1 loss), "classification" (5 classes, cross-entropy) or "emotions" (6 yes or no, cross-entropy)
+    # "regression" (L1 loss), "classification" (5 classes, cross-entropy) or "emotions" (yes or no each, cross-entropy)
     task: str = "regression"
     schedule: str = "constant"  # or "warmup_cosine" (by epoch, linear from 0 over 10 %, then cosine), "cosine" (no 0)
     mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
     modalities: tuple[str, ...] = MODALITIES  # those the model is given; the others are absent, in training too
+    emotions: tuple[str, ...] = field(
+        default=EMOTIONS, metadata={"identity": False}
+    )  # those of the data: `build_model`
 
     # Not fields: allowed values, by field
-    choices = {"task": tuple(OUTPUTS), "schedule": ("constant", "warmup_cosine", "cosine")}
+    choices = {"task": TASKS, "schedule": ("constant", "warmup_cosine", "cosine")}
     choices |= {"mixup": ("off", "original", "correct")}
     # Defaults; a config may have a field or a property of the same name instead
     masked = True  # whether padding is hidden from the model; then batches may be cut to their longest utterance
@@ -42,6 +45,11 @@ class ModelConfig:
             raise ValueError(f"modalities is {self.modalities!r}; wanted one or more of {MODALITIES}")
         for name, allowed in self.choices.items():
             check_choice(name, getattr(self, name), allowed)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a model's head gives for an utterance."""
+        return {"regression": 1, "classification": 5, "emotions": len(self.emotions)}[self.task]
 
     @property
     def model_class(self) -> type["Model"]:
@@ -116,11 +124,11 @@ class Trace:
 
 
 class Model(nn.Module):
-    """Base of every model. `prediction` is (B,) for regression, or logits: (B, 5) of classes, (B, 6) of emotions."""
+    """Base of every model. `prediction` is (B,) for regression, or logits: (B, 5) of classes, (B, K) of emotions."""
 
     def __init__(self, config: ModelConfig, family: str):
         super().__init__()
-        self.config, self.family, self.outputs = config, family, OUTPUTS[config.task]
+        self.config, self.family, self.outputs = config, family, config.outputs
         centres = torch.tensor(CLASS_CENTRES5[family], dtype=torch.float32)
         self.register_buffer("class_centres", centres, persistent=False)
 
@@ -129,7 +137,7 @@ class Model(nn.Module):
         return self.task_loss(prediction, target)
 
     def task_loss(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
-        """Mean absolute error, or cross-entropy of classes, target (B,), or of each emotion, target (B, 6), 0 or 1."""
+        """Mean absolute error, or cross-entropy of classes, target (B,), or of each emotion, target (B, K), 0 or 1."""
         if self.config.task == "classification":
             return cross_entropy(prediction, target)
         if prediction.shape != target.shape:  # (B, 1) against (B,) would broadcast to B x B and train a constant
@@ -139,7 +147,7 @@ class Model(nn.Module):
         return l1_loss(prediction, target)
 
     def values(self, prediction: Tensor) -> Float[Tensor, "B ..."]:
-        """A prediction on the label scale (B,), of a class its centre; for emotions probabilities (B, 6)."""
+        """A prediction on the label scale (B,), of a class its centre; for emotions probabilities (B, K)."""
         if self.config.task == "emotions":
             return prediction.sigmoid()
         if self.config.task == "classification":

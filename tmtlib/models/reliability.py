@@ -28,7 +28,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from tmtlib.common import MODALITIES
 from tmtlib.models.amw import register
-from tmtlib.models.base import OUTPUTS, Batch, ModelConfig, utterance_loss
+from tmtlib.models.base import Batch, ModelConfig, utterance_loss
 
 COPIES, SWAPPED = 4, 0.7  # of the batch, and the share of utterances in each with one modality swapped
 NOISED, SNR_DB, BLANK = 0.2, 20.0, 0.25  # share of utterances with noise, its range (+-), and the share that lose all
@@ -80,7 +80,7 @@ class Reliability(nn.Module):
         super().__init__()
         if config.placement != "attention":
             raise ValueError(f"placement is {config.placement!r}; weighting 'reliability' wants 'attention'")
-        self.task, outputs, m, pairs = config.task, OUTPUTS[config.task], len(MODALITIES), len(PAIRS)
+        self.task, outputs, m, pairs = config.task, config.outputs, len(MODALITIES), len(PAIRS)
         self.content = nn.ModuleDict({name: Content(config.width, outputs) for name in MODALITIES})
         inputs = m * (outputs + 1) + pairs * (outputs + 2)
         self.scorer = nn.Sequential(nn.Linear(inputs, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, m))

@@ -1,4 +1,4 @@
-"""Metrics of the second task, which of six emotions an utterance shows (multi-label, as CMU-MOSEI).
+"""Metrics of the second task: which emotions an utterance shows, each yes or no (multi-label, as CMU-MOSEI).
 
 Labels are strengths from 0 to 3, present above 0; predictions are probabilities, present above one half. By emotion:
 
@@ -20,31 +20,36 @@ from tmtlib.common import EMOTIONS
 from tmtlib.stats.statistics import over_seeds
 
 KINDS = {"wa": "weighted accuracy", "f1": "F1", "wf1": "F1, both answers, weighted"}
-METRICS = tuple(f"{kind}_{name}" for kind in KINDS for name in ("mean", *EMOTIONS))
 THRESHOLD = 0.5
 COMPARED = (  # (after, before): learned weights are compared with uniform ones too
     ("tmt_amw_emotions", "tmt_emotions"),
     ("tmt_uniform_emotions", "tmt_emotions"),
     ("tmt_amw_emotions", "tmt_uniform_emotions"),
+    ("tmt_reliability_emotions", "tmt_emotions"),
 )
 
 
-def score(chance: ArrayLike, label: ArrayLike) -> dict[str, float]:
-    """Fractions by name, in the order of `METRICS`: "wa_mean", "wa_happy", ..., "f1_mean", ..., "wf1_fear".
+def score(chance: ArrayLike, label: ArrayLike, names: Sequence[str] = EMOTIONS) -> dict[str, float]:
+    """Fractions by `metrics_of` the names of K emotions: "wa_mean", "wa_happy", ..., "f1_mean", ..., "wf1_fear".
 
-    Args: probabilities (N, 6) of `EMOTIONS`, and labels (N, 6), present above 0.
+    Args: probabilities (N, K), and labels (N, K), present above 0.
     Raises ValueError for other shapes, no utterances, or labels that are not finite.
     """
     predicted, strength = (np.asarray(x, dtype=np.float32) for x in (chance, label))
-    if strength.ndim != 2 or strength.shape[1] != len(EMOTIONS) or predicted.shape != strength.shape or not len(label):
-        wanted = f"one row of {len(EMOTIONS)} an utterance in each"
+    if strength.ndim != 2 or strength.shape[1] != len(names) or predicted.shape != strength.shape or not len(label):
+        wanted = f"one row of {len(names)} an utterance in each"
         raise ValueError(f"chances are {predicted.shape} and labels {strength.shape}; wanted {wanted}")
     if not np.isfinite(strength).all():
         raise ValueError("labels hold NaN or infinity; drop those utterances or repair their labels")
     answers = np.where(np.isnan(predicted), -1, predicted > THRESHOLD)
-    scores = pd.DataFrame(map(_of_one, (strength > 0).T, answers.T), index=EMOTIONS, columns=list(KINDS))
+    scores = pd.DataFrame(map(_of_one, (strength > 0).T, answers.T), index=list(names), columns=list(KINDS))
     scores.loc["mean"] = scores.mean()
-    return {f"{kind}_{name}": float(scores.at[name, kind]) for kind in KINDS for name in ("mean", *EMOTIONS)}
+    return {metric: float(scores.at[name, kind]) for metric, (kind, name) in metrics_of(names).items()}
+
+
+def metrics_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Kind and emotion by name of each metric of these emotions: {"wa_mean": ("wa", "mean"), ...}."""
+    return {f"{kind}_{name}": (kind, name) for kind in KINDS for name in ("mean", *names)}
 
 
 def _of_one(present: np.ndarray, answer: np.ndarray) -> tuple[float, float, float]:
@@ -58,12 +63,11 @@ def _of_one(present: np.ndarray, answer: np.ndarray) -> tuple[float, float, floa
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs or trivial baselines as a long table: one row a data set, method, metric and emotion, in that order.
 
-    Columns: dataset, source, alignment, method, metric ("wa", "f1", "wf1"), emotion (one of `EMOTIONS`, or "mean"),
+    Columns: dataset, source, alignment, method, metric ("wa", "f1", "wf1"), emotion (or "mean"),
     mean and sd (ddof 1; NaN for one run) over n runs, as fractions. Rows without emotion metrics are left out.
     """
     keys = ["dataset", "source", "alignment", "method"]
-    values = rows.melt(keys, [m for m in METRICS if m in rows], "column").dropna(subset="value")
-    values[["metric", "emotion"]] = values["column"].str.split("_", expand=True)
+    values = _named(rows.melt(keys, list(_found(rows)), "column")).dropna(subset="value")
     order = rows[keys].drop_duplicates()
     long = values.groupby([*keys, "metric", "emotion"], sort=False)["value"].agg(["mean", "std", "count"])
     return order.merge(long.reset_index().rename(columns={"std": "sd", "count": "n"}), on=keys)
@@ -76,7 +80,7 @@ def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = COMPARED)
     (95 % t interval over seeds), n. A metric that is NaN in a run has no row. Raises ValueError for unequal seeds.
     """
     keys = ["dataset", "source", "after", "before", "metric", "emotion"]
-    parts = []
+    parts, metrics = [], list(_found(rows))
     for _, of_data in rows.groupby(["dataset", "source"], sort=False):
         by_method = {method: of_method.set_index("seed") for method, of_method in of_data.groupby("method")}
         for after, before in (pair for pair in pairs if set(pair) <= set(by_method)):
@@ -84,11 +88,21 @@ def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = COMPARED)
             if seeds[0] != seeds[1]:
                 raise ValueError(f"seeds of {after} are {seeds[0]} and of {before} {seeds[1]}; wanted the same")
             change = by_method[after].assign(after=after, before=before)
-            change[list(METRICS)] -= by_method[before][list(METRICS)]
-            parts.append(change.melt(keys[:4], list(METRICS), "column", "difference"))
+            change[metrics] -= by_method[before][metrics]
+            parts.append(change.melt(keys[:4], metrics, "column", "difference"))
     if not parts:
         return pd.DataFrame(columns=[*keys, "difference", "low", "high", "n"])
-    changes = pd.concat(parts)
-    changes[["metric", "emotion"]] = changes["column"].str.split("_", expand=True)
-    intervals = over_seeds(changes, keys, "difference", skipna=False).rename(columns={"mean": "difference"})
+    intervals = over_seeds(_named(pd.concat(parts)), keys, "difference", skipna=False).rename(
+        columns={"mean": "difference"}
+    )
     return intervals.dropna(subset="difference").reset_index(drop=True)
+
+
+def _found(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """`metrics_of` the emotions that the columns of rows of runs name."""
+    return metrics_of([name[3:] for name in rows if name.startswith("wa_") and name != "wa_mean"])
+
+
+def _named(long: pd.DataFrame) -> pd.DataFrame:
+    long[["metric", "emotion"]] = long["column"].str.split("_", n=1, expand=True)
+    return long

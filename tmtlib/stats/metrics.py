@@ -7,13 +7,14 @@ As in MMSA, values are compared as float32, in which 0.7 equals the bin edge 0.7
 in every accuracy and F1 (MMSA's comparisons make it negative for mosi); MAE and Corr are NaN.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import ArrayLike
 
-from tmtlib.common import check_choice
+from tmtlib.common import EMOTIONS, check_choice
 from tmtlib.stats import emotions
 
 Family = Literal["mosi", "sims"]
@@ -37,9 +38,11 @@ CLASS_CENTRES5 = {"mosi": (-2.0, -1.0, 0.0, 1.0, 2.0), "sims": (-0.9, -0.4, 0.0,
 SIMS_EDGES = {2: (0.0,), 3: (-0.1, 0.1), 5: (-0.7, -0.1, 0.1, 0.7)}
 
 
-def scores_of(task: str, values: np.ndarray, labels: np.ndarray, family: Family) -> dict[str, float]:
-    """The metrics of a task, "regression", "classification" or "emotions", from `Model.values`."""
-    return emotions.score(values, labels) if task == "emotions" else evaluate(values, labels, family)
+def scores_of(
+    task: str, values: np.ndarray, labels: np.ndarray, family: Family, names: Sequence[str] = EMOTIONS
+) -> dict[str, float]:
+    """The metrics of a task, "regression", "classification" or "emotions" (of these names), from `Model.values`."""
+    return emotions.score(values, labels, names) if task == "emotions" else evaluate(values, labels, family)
 
 
 def three_valued(labels: ArrayLike, family: Family) -> bool:

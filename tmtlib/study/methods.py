@@ -98,6 +98,7 @@ ROWS = (
         colour="#3388BB",
         dash="-.",
     ),
+    Method("tmt_reliability_emotions", "TMT, reliability, emotions", "emotions", GATES | EMOTIONS, colour="#B01355"),
     Method("late_fusion", "late fusion", "baseline", model=LateFusionConfig, colour="#882255"),
     Method("mult", "MulT", "baseline", model=MulTConfig, colour="#332288"),
     Method("misa", "MISA", "baseline", model=MISAConfig, colour="#117733"),

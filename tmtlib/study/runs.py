@@ -15,7 +15,7 @@ from joblib import Parallel, cpu_count, delayed
 from tqdm.auto import tqdm
 
 from tmtlib import common
-from tmtlib.common import as_json, digest, pick_device, write_atomic
+from tmtlib.common import EMOTIONS, as_json, digest, pick_device, write_atomic
 from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, DataRef, Dataset, DataShape
 from tmtlib.models import BUILT_IN, build_model
@@ -55,8 +55,8 @@ class Record:
     """The stored record of a finished run."""
 
     meta: dict  # run, card, provenance and history, as JSON types
-    predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or probabilities of emotions (N, 6)
-    labels: dict[str, np.ndarray]  # by split, of the run's task: (N,) or (N, 6)
+    predictions: dict[str, np.ndarray]  # by split: values on the label scale (N,), or probabilities of emotions (N, K)
+    labels: dict[str, np.ndarray]  # by split, of the run's task: (N,) or (N, K)
     weights: np.ndarray | None  # (epochs + 1, M, d) mean A on validation; None without a weighting
     test_weights: np.ndarray | None = None  # (N, M) mean over features of A, by test utterance
     other_test: np.ndarray | None = None  # test predictions of the epoch that the other rule of `SELECT_BY` selects
@@ -74,10 +74,10 @@ class Record:
         return {rule: chosen | self.scores(), other: others | self._scores(self.other_test, "test")}
 
     def _scores(self, values: np.ndarray, split: str) -> dict[str, float]:
-        task, family = self.meta["run"]["model"]["task"], self.meta["card"]["family"]
-        judged = values, self.labels[split][: len(values)], family
-        scores = scores_of(task, *judged)
-        if task == "emotions" or not three_valued(np.concatenate([*self.labels.values()]), family):
+        task, card = self.meta["run"]["model"]["task"], self.meta["card"]
+        judged = values, self.labels[split][: len(values)], card["family"]
+        scores = scores_of(task, *judged, card.get("emotions") or EMOTIONS)
+        if task == "emotions" or not three_valued(np.concatenate([*self.labels.values()]), card["family"]):
             return scores
         return for_three_values(scores, *judged)
 

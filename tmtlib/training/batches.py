@@ -63,7 +63,7 @@ class OnDevice:
         return {m: x[:, : longest[m]][index] for m, x in self.features.items()}, lengths
 
     def target(self, index: Int64[Tensor, " B"]) -> Tensor:
-        """Labels (B,), classes (B,) for classification, or presence of emotions (B, 6)."""
+        """Labels (B,), classes (B,) for classification, or presence of emotions (B, K)."""
         return self.targets[index]
 
 

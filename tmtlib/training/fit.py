@@ -158,7 +158,7 @@ def _fit_seed(
             scheduler.step()
             (values,), (valid_loss,), (weights,) = evaluate([model], held_out, training)
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "valid_loss": valid_loss}
-            scores = scores_of(config.task, values, held_out.labels, shape.family)
+            scores = scores_of(config.task, values, held_out.labels, shape.family, model.config.emotions)
             progress.add(row | {f"valid_{k}": v for k, v in scores.items()}, weights, model)
             if progress.stopped:
                 break
@@ -279,7 +279,7 @@ def _scored(model: Model, batch: Batch, target: Tensor, training: Training) -> d
 
 
 def predict(model: Model, split: Split, training: Training, device: str = "auto") -> np.ndarray:
-    """The model's values: on the label scale (N,), or probabilities of emotions (N, 6)."""
+    """The model's values: on the label scale (N,), or probabilities of emotions (N, K)."""
     return predict_together([model], split, training, device)[0]
 
 

@@ -38,11 +38,11 @@ def not_run(study: Study) -> list[dict]:
     return [{"dataset": d, "method": m, "seeds": seeds.tolist()} for (d, m), seeds in groups]
 
 
-def write(study: Study) -> None:
-    """Tables of the finished runs. Raises ValueError where none is."""
+def write(study: Study) -> pd.DataFrame:
+    """Tables of the finished runs; returns their rows. Raises ValueError where none is."""
     done = [run for run in study.runs(*study.methods) if runs.record_path(run).exists()]
     if not done:
-        raise ValueError("no run of profile paper is finished; give --seeds 1 or more")
+        raise ValueError(f"no run of profile {study.profile.name} is finished; give --seeds 1 or more")
     there = replace(study, refs=tuple(ref for ref in study.refs if ref in {run.data for run in done}))
     rows = pd.DataFrame([runs.row(run) for run in done])
     of = {method: [run for run in done if run.method == method] for method in study.methods}
@@ -59,6 +59,7 @@ def write(study: Study) -> None:
     )
     provenance = json.loads(there.provenance(rows)) | {"not_run": not_run(study)}
     study.save_text(json.dumps(provenance, indent=2) + "\n", "provenance.json")
+    return rows
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -139,6 +139,17 @@ def importances(source="synthetic") -> pd.DataFrame:
     return frame.assign(low=frame["mean"] - 0.05, high=frame["mean"] + 0.05, truth=truth)
 
 
+def by_file(source="synthetic") -> pd.DataFrame:
+    """Made-up shares on three files, the first led by vision, the second by text, the third without vision."""
+    frame = importances(source).drop(columns="truth")
+    frame = frame[(frame["dataset"] == "mosi") & frame["measure"].isin(("weight", "shapley_absent"))]
+    parts = [frame.assign(dataset=name, method=m) for name in ("c", "a", "b") for m in ("tmt_amw", "tmt_gated")]
+    led = {"c": (0.1, 0.2, 0.7), "a": (0.8, 0.1, 0.1), "b": (0.6, 0.4, np.nan)}
+    whole = pd.concat(parts, ignore_index=True)
+    share = [led[d][MODALITIES.index(m)] for d, m in zip(whole["dataset"], whole["modality"], strict=True)]
+    return whole.assign(mean=share, low=np.array(share) - 0.05, high=np.array(share) + 0.05).dropna(subset="mean")
+
+
 def agreements() -> pd.DataFrame:
     frame = importances().drop(columns="truth").assign(method="tmt_amw")
     frame = pd.concat([frame.assign(what="spearman"), frame.assign(what="auc")], ignore_index=True)
@@ -274,6 +285,7 @@ DRAWINGS = {
     "forest": lambda: figures.forest(differences()),
     "forest_one": lambda: figures.forest(differences(("sims",))),
     "importance": lambda: figures.importance(importances()),
+    "importance_by_data": lambda: figures.importance_by_data(by_file()),
     "agreement": lambda: figures.agreement(agreements()),
     "faithfulness": lambda: figures.faithfulness(curves()),
     "faithfulness_methods": lambda: figures.faithfulness(curves(("tmt_amw", "late_fusion"))),

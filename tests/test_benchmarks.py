@@ -9,11 +9,14 @@ import pytest
 import torch
 from model_helpers import SMALL, synthetic
 
-from benchmarks import paper_size, replicate, scaling
+from benchmarks import paper_size, real_files, replicate, scaling
 from benchmarks import report as bench
 from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader, train_epoch
+from tmtlib import common
 from tmtlib.__main__ import main
 from tmtlib.analysis import truth
+from tmtlib.data import crema, mmsa
+from tmtlib.data.schema import SPLITS
 from tmtlib.models import build_model
 from tmtlib.study import runs
 from tmtlib.study.profiles import PROFILES
@@ -134,7 +137,7 @@ def test_a_replication_of_too_few_is_refused_in_a_line(arguments, message, capsy
 
 
 def test_the_papers_size_keeps_what_is_finished_and_says_what_was_not_run(own_results, capsys):
-    wrong = {"no run of profile paper is finished; give --seeds 1": ["--seeds", "0"]}
+    wrong = {"no run of profile smoke is finished; give --seeds 1": ["--seeds", "0"]}
     wrong |= {"data set is 'mozi'; wanted one of 'mosi'": ["--datasets", "mozi"]}
     for message, arguments in wrong.items():
         with pytest.raises(SystemExit):
@@ -152,3 +155,38 @@ def test_the_papers_size_keeps_what_is_finished_and_says_what_was_not_run(own_re
     assert pd.read_csv(folder / "runs.csv")["time"].equals(rows["time"]), "nothing was trained again"
     table = pd.read_csv(folder / "amw_differences.csv")
     assert set(table["before"]) == {"tmt", "tmt_uniform", "tmt_random"} and (table["n"] == 2).all()
+
+
+def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monkeypatch, capsys):
+    """On a small file whose utterances are named one of three emotions, beside a few of CREMA-D's votes."""
+    data = synthetic("mosi", (48, 24, 24), (6, 6, 6))
+    felt = {
+        s: replace(data[s], emotion_labels=np.eye(3, dtype=np.float32)[[0, 1, 2] * 8 * (2 if s == "train" else 1)])
+        for s in SPLITS
+    }
+    card = replace(data.card, emotions=("anger", "joy", "neutral"), source="real")
+    mmsa.write_mmsa(replace(data, card=card, **felt), tmp_path / "small.pkl")
+    votes = crema.read()
+    few = replace(votes, **{s: votes[s].take(range(24)) for s in SPLITS})
+    monkeypatch.setattr(crema, "read", lambda: few)
+    monkeypatch.setattr(real_files, "METHODS", ("tmt", "tmt_amw", "tmt_uniform", "tmt_reliability"))
+    start = [str(tmp_path / "small.pkl"), "--profile", "smoke", "--device", "cpu", "--jobs", "1"]
+    with pytest.raises(SystemExit):
+        real_files.main([*start, "--seeds", "0"])
+    assert "no run of profile real is finished" in capsys.readouterr().err
+    real_files.main([*start, "--seeds", "2"])
+    tables = {path.stem: pd.read_csv(path) for path in (own_results / "real").glob("*.csv")}
+    assert (tables["runs"].groupby(["dataset", "method"])["seed"].nunique() == 2).all()
+    assert set(tables["importance"]["dataset"]) == {"crema", "small"} == set(tables["against_linear"]["dataset"])
+    assert set(tables["importance"]["measure"]) == {"weight", "shapley_absent"}
+    shares = tables["importance"].groupby(["dataset", "method", "measure"])["mean"].sum()
+    np.testing.assert_allclose(shares, 1, atol=1e-4)
+    by_data = tables["emotions"].groupby("dataset")["emotion"].unique().map(set)
+    assert by_data["small"] == {"mean", "anger", "joy", "neutral"} and "happiness" in by_data["crema"]
+    assert {"always", "tmt_reliability_emotions"} <= set(tables["emotions"]["method"])
+    assert {"tmt_reliability_emotions", "tmt_amw_emotions"} <= set(tables["emotions_differences"]["after"])
+    assert {"noise", "swapped"} <= set(tables["crema_corrupted"]["kind"])
+    assert set(tables["crema_corrupted"]["method"]) == set(real_files.GATES)
+    provenance = json.loads((own_results / "real" / "provenance.json").read_text())
+    assert [card["name"] for card in provenance["data"]] == ["crema", "small"]
+    assert (common.figures_folder("real") / "importance.png").is_file()

@@ -326,6 +326,16 @@ def test_worlds_shows_every_share_against_its_truth_and_the_correlation():
         figures.worlds(pd.concat([table, table.assign(method="tmt")]))
 
 
+def test_files_stand_by_the_modality_that_leads_text_first():
+    figure = drawing("importance_by_data")
+    ax = figure.axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [f"{name} (synthetic)" for name in "abc"]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(np.asarray(dots[0].get_xdata(), float), [0.8, 0.6, 0.1])
+    assert {ax.get_xlim() for ax in figure.axes} == {(0, 1)}
+    assert "TMT, gated by the input" in text_of(figure) and "Shapley, absent" in text_of(figure)
+
+
 def test_unimodal_shows_agreement_and_chance():
     table = unimodal_table()
     ax = drawing("unimodal").axes[0]

@@ -120,4 +120,6 @@ def test_differences_pair_seeds_and_have_t_intervals():
         emotions.differences(rows[(rows["method"] != "tmt_emotions") | (rows["seed"] > 0)])
     uniform = rows[rows["method"] == "tmt_emotions"].assign(method="tmt_uniform_emotions")
     three = emotions.differences(pd.concat([rows, uniform]))
-    assert tuple(three[["after", "before"]].drop_duplicates().itertuples(index=False, name=None)) == emotions.COMPARED[:3]
+    assert (
+        tuple(three[["after", "before"]].drop_duplicates().itertuples(index=False, name=None)) == emotions.COMPARED[:3]
+    )

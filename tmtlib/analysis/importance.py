@@ -76,9 +76,9 @@ def occlusion(values: Values) -> Measure:
     return np.stack([values[MODALITIES] - values[tuple(x for x in MODALITIES if x != m)] for m in MODALITIES])
 
 
-def removal_values(run: Run, model: Model, data: Dataset, device: str) -> dict[str, Values]:
+def removal_values(run: Run, model: Model, data: Dataset, device: str, removals=REMOVALS) -> dict[str, Values]:
     """`subset_values` of a run's model on the test split, by removal."""
-    return {r: subset_values(model, data.test, r, data.train, run.training, device, run.seed) for r in REMOVALS}
+    return {r: subset_values(model, data.test, r, data.train, run.training, device, run.seed) for r in removals}
 
 
 def removal_measures(values: dict[str, Values]) -> dict[str, Measure]:
@@ -138,7 +138,9 @@ def utterance_agreement(values: Measure, truth: SplitTruth) -> list[dict]:
     return [{"modality": m, "what": k, "value": row[k]} for m, row in agreement.iterrows() for k in agreement]
 
 
-def importance_table(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+def importance_table(
+    todo: Sequence[Run], device: str = "auto", jobs: int | None = None, brief: bool = False
+) -> pd.DataFrame:
     """Measures of importance of finished runs beside the ground truth, as means over seeds on the test split.
 
     Columns: dataset, source, method, measure, modality (those that some test utterance has), mean (a share; they sum to
@@ -147,9 +149,10 @@ def importance_table(todo: Sequence[Run], device: str = "auto", jobs: int | None
     and "shapley_permuted" (mean |value| of the prediction), "mae_absent", "mae_mean" and "mae_permuted" (of the error),
     "occlusion" (absent); "gradient_input", "integrated_gradients" and "rollout" (mean |sum over an utterance's frames|,
     the first 200 utterances) of models that have them; of models with weights "weight" (mean of A) and "weighted_size"
-    (mean |A_m S_m|). Raises ValueError for a model that reads token ids.
+    (mean |A_m S_m|). `brief`: those of removal as "absent", and of weights. Raises ValueError for a model that reads
+    token ids.
     """
-    rows = cache.map_runs(_rows, [(run,) for run in todo], device, jobs, "importance")
+    rows = cache.map_runs(_rows, [(run, brief) for run in todo], device, jobs, "importance")
     rows = rows[rows["what"] == "share"]
     return over_seeds(rows, KEYS, "value").merge(rows.drop_duplicates(KEYS)[[*KEYS, "truth"]], on=KEYS)
 
@@ -161,21 +164,21 @@ def importance_agreement(todo: Sequence[Run], device: str = "auto", jobs: int | 
     low and high (95 % t interval over seeds of training), n (the seeds that have a value; 0 and NaN for a weight that
     is the same in every utterance). No rows for real data.
     """
-    rows = cache.map_runs(_rows, [(run,) for run in todo], device, jobs, "importance")
+    rows = cache.map_runs(_rows, [(run, False) for run in todo], device, jobs, "importance")
     return over_seeds(rows[rows["what"] != "share"], [*KEYS, "what"], "value")
 
 
 @cache.per_run("importance")
-def _rows(run: Run, device: str, data: Dataset) -> list[dict]:
+def _rows(run: Run, brief: bool, device: str, data: Dataset) -> list[dict]:
     """Rows of measure, modality, what ("share", "spearman" or "auc"), value and, of shares, truth."""
     if run.model.reads_token_ids:
         raise ValueError(f"{run.method} reads token ids; importance by taking features away needs a model of features")
     model = load_model(run, data.shape)
     first = data.test.take(np.arange(len(data.test))[:UTTERANCES])
     with one_thread(device):
-        values = removal_values(run, model, data, device)
+        values = removal_values(run, model, data, device, REMOVALS[:1] if brief else REMOVALS)
         measures = removal_measures(values)
-        for name in attribution.possible(model):
+        for name in () if brief else attribution.possible(model):
             measures[name] = attribution.by_modality(attribution.by_frame(model, first, name, device))
         measures |= weight_values(model, data.test, device)
     present = [i for i, m in enumerate(MODALITIES) if data.test.lengths[m].any()]

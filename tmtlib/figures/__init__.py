@@ -10,7 +10,7 @@ agreement are 95 % intervals. Each figure says below its panels which, with the 
 from tmtlib.data.schema import dataset_title
 from tmtlib.figures.architecture import figure1_fusion, figure2_tmt, figure3_amw
 from tmtlib.figures.data import figure4_datasets
-from tmtlib.figures.measures import agreement, faithfulness, importance, unimodal, utterance, worlds
+from tmtlib.figures.measures import agreement, faithfulness, importance, importance_by_data, unimodal, utterance, worlds
 from tmtlib.figures.results import (
     family_curves,
     figure5_comparison,

@@ -61,6 +61,29 @@ def importance(table: pd.DataFrame) -> Figure:
 
 
 @style.styled
+def importance_by_data(table: pd.DataFrame) -> Figure:
+    """Shares of importance by modality with 95 % intervals: a row a data set, a panel a method; dashed: 1/3.
+
+    table: `importance.importance_table`. Data sets stand by the modality of the greatest Shapley share, text first.
+    """
+    table = style.titled(_named(table))
+    first = table[(table["method"] == table["method"].iloc[0]) & (table["measure"] == TITLES["shapley_absent"])]
+    wide = first.pivot(index="title", columns="modality", values="mean").reindex(columns=MODALITIES).fillna(0)
+    order = wide.assign(top=wide.to_numpy().argmax(1)).sort_values(["top", "text"], ascending=[True, False]).index
+    table["title"] = pd.Categorical(table["title"], order)
+    grid = style.facets(
+        table, "method", "measure", height=0.17 * len(order) + 0.4, titles=style.method_title, margin_titles=False
+    )
+    for ax, rows in style.panel_rows(grid):
+        style.draw_intervals(ax, rows, "mean", "title", "modality", style.MODALITY_COLOURS)
+        ax.axvline(EVEN, **style.DASHED)
+        ax.grid(False, axis="y")
+        ax.set_xlim(0, 1)
+    style.label_axes(grid, "share")
+    return style.legend(grid.figure, style.modality_entries(), style.whiskers_note(table["n"], "95 % t intervals"))
+
+
+@style.styled
 def agreement(table: pd.DataFrame) -> Figure:
     """How measures follow the ground truth from utterance to utterance, with 95 % intervals; dashed: by chance.
 

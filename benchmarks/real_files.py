@@ -1,0 +1,110 @@
+"""Real files: every weighting on each, its weights beside Shapley shares, and emotions where people named them.
+
+    python -m benchmarks.real_files features/*.pkl --seeds 10
+
+Trains on each feature file and on CREMA-D's votes at profile quick, seed by seed. Finished runs are kept, so an
+interrupted call goes on where it was, and `--seeds 0` writes the tables alone: to `<results>/real/` those of
+`benchmarks.paper_size`, `against_linear.csv`, `importance.csv` (weights and Shapley shares by modality and file, with
+its figure), `emotions.csv`, `emotions_differences.csv`, `crema_corrupted.csv` (MAE of gates and of their controls under
+P7 to P9) and with `--encoder` `transcripts.csv` (P6).
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import paper_size
+from tmtlib import figures
+from tmtlib.analysis import importance, robustness, transcripts, trivial_baselines
+from tmtlib.data import crema
+from tmtlib.data.loading import load, resolve
+from tmtlib.stats import emotions
+from tmtlib.study import runs
+from tmtlib.study.methods import family
+from tmtlib.study.profiles import PROFILES
+from tmtlib.study.runs import Run
+from tmtlib.study.study import Study, open_study
+
+NAME = "real"
+METHODS = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random", "tmt_amw_fast", "tmt_gated", "text_only", "late_fusion")
+METHODS += ("tmt_reliability",)
+MEASURED = ("tmt_amw", "tmt_gated", "tmt_reliability")
+GATES = ("tmt", "tmt_reliability", "tmt_reliability_open")
+SHOWN = ("weight", "shapley_absent")
+FEW = 5  # seeds, of what is measured in trained models, and of emotions
+
+
+def real_study(files: Sequence[str | Path], seeds: int, profile: str = "quick", device: str = "auto") -> Study:
+    """The study `NAME` of CREMA-D's votes and these files. Raises FileNotFoundError as `resolve`."""
+    study = open_study(profile, crema.NAME, device)
+    quick = replace(study.profile, name=NAME, seeds=tuple(range(seeds)), few_seeds=FEW, methods=METHODS, ablations=())
+    return replace(study, profile=replace(quick, five_class=()), refs=(*study.refs, *map(resolve, files)))
+
+
+def finished(study: Study, *methods: str, few: bool = True) -> list[Run]:
+    return [run for run in study.runs(*methods, few=few) if runs.record_path(run).exists()]
+
+
+def wanted(study: Study, seeds: int) -> list[Run]:
+    """All trainings, seed by seed."""
+    felt, gates = study.runs(*family("emotions"), few=True), study.runs(GATES[2], few=True)
+    more = felt + [run for run in gates if run.data.name == crema.NAME]
+    return sorted(paper_size.todo(study, seeds) + [run for run in more if run.seed < seeds], key=lambda run: run.seed)
+
+
+def write(study: Study, encoder: str = "") -> None:
+    """Tables and figure of the finished runs. Raises ValueError where none is, and as `transcripts.sweep`."""
+    paper_size.write(study)
+    device, jobs = study.device, study.profile.jobs
+    study.save_table(trivial_baselines.against_linear(finished(study, "tmt", few=False)), "against_linear")
+    measured = importance.importance_table(finished(study, *MEASURED), device, jobs, brief=True)
+    measured = measured[measured["measure"].isin(SHOWN)].drop(columns="truth")
+    study.save_table(measured, "importance")
+    study.show(figures.importance_by_data(measured), "importance")
+    felt = finished(study, *family("emotions"))
+    if felt:
+        rows = pd.DataFrame([runs.row(run) for run in felt])
+        named = [data for data in study.datasets() if data.emotions and data.ref in {run.data for run in felt}]
+        trivial = pd.concat([trivial_baselines.emotion_rows(data) for data in named])
+        study.save_table(emotions.table(pd.concat([rows, trivial], ignore_index=True)), "emotions")
+        study.save_table(emotions.differences(rows), "emotions_differences")
+    votes = [run for run in finished(study, *GATES) if run.data.name == crema.NAME]
+    grid = robustness.grid(PROFILES["full"])
+    study.save_table(robustness.summary(robustness.sweep(votes, grid, 1, device, jobs)), "crema_corrupted")
+    if encoder:
+        width = transcripts.open_encoder(encoder, device)(["a word"], 3)[0].shape[2]
+        said = [run for run in finished(study, "tmt", "tmt_amw", "text_only") if transcripts_suit(run, width)]
+        swept = transcripts.sweep(said, encoder, PROFILES["full"].missing_rates[::2], 1, device, jobs)
+        study.save_table(robustness.summary(swept), "transcripts")
+
+
+def transcripts_suit(run: Run, width: int) -> bool:
+    """Whether the run's data have a frame a word, of this width."""
+    frames, features = load(run.data).test.shapes["text"]
+    return frames >= 3 and features == width
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_files", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", help="feature files")
+    parser.add_argument("--seeds", type=int, default=10, help="train the first so many (10); 0: tables alone")
+    parser.add_argument("--encoder", default="", help="folder of the BERT that made a file's text frame by frame: P6")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a core, or one on a GPU)")
+    parser.add_argument("--profile", default="quick", help=argparse.SUPPRESS)  # for the tests
+    chosen = parser.parse_args(argv)
+    try:
+        study = real_study(chosen.files, max(chosen.seeds, 10), chosen.profile, chosen.device)
+        if todo := wanted(study, chosen.seeds):
+            runs.ensure(todo, chosen.device, chosen.jobs or study.profile.jobs)
+        write(study, chosen.encoder)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    print(f"Tables in {study.results}; not complete: {len(paper_size.not_run(study))} pairs of data set and method")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ from tmtlib import figures
 from tmtlib.analysis import importance, robustness, transcripts, trivial_baselines
 from tmtlib.data import crema
 from tmtlib.data.loading import load, resolve
+from tmtlib.paper import verdicts
 from tmtlib.stats import emotions
 from tmtlib.study import runs
 from tmtlib.study.methods import family
@@ -34,6 +35,12 @@ METHODS += ("tmt_reliability",)
 MEASURED = ("tmt_amw", "tmt_gated", "tmt_reliability")
 GATES = ("tmt", "tmt_reliability", "tmt_reliability_open")
 SHOWN = ("weight", "shapley_absent")
+COMPARED = (
+    ("tmt_amw", "tmt"),
+    ("tmt_amw", "tmt_uniform"),
+    ("tmt_amw", "tmt_random"),
+    ("tmt_reliability", "tmt"),
+)
 FEW = 5  # seeds, of what is measured in trained models, and of emotions
 
 
@@ -57,7 +64,10 @@ def wanted(study: Study, seeds: int) -> list[Run]:
 
 def write(study: Study, encoder: str = "") -> None:
     """Tables and figure of the finished runs. Raises ValueError where none is, and as `transcripts.sweep`."""
-    paper_size.write(study)
+    rows = paper_size.write(study)
+    unlearned = verdicts.unlearned(trivial_baselines.against_constant(finished(study, "tmt", few=False)))
+    parts = [verdicts.gains(rows, before=b, after=a).assign(before=b, after=a) for a, b in COMPARED]
+    study.save_table(verdicts.withhold(pd.concat(parts, ignore_index=True), unlearned), "amw_differences")
     device, jobs = study.device, study.profile.jobs
     study.save_table(trivial_baselines.against_linear(finished(study, "tmt", few=False)), "against_linear")
     measured = importance.importance_table(finished(study, *MEASURED), device, jobs, brief=True)

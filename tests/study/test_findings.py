@@ -57,8 +57,18 @@ def test_verdicts_are_counted_and_none_is_said_only_of_gains():
 
 
 def test_other_data_have_a_sentence_of_their_own_before_the_claims(tables):
-    elsewhere = tables["amw_differences"].assign(source="real", verdict="withheld")
+    folder = common.ROOT / "results" / "real"
+    elsewhere = {name: pd.read_csv(folder / f"{name}.csv") for name in findings.ELSEWHERE}
+    gains = elsewhere["amw_differences"] = elsewhere["amw_differences"].assign(verdict="withheld")
     lines = findings.sentences(tables, elsewhere).splitlines()
-    n = (elsewhere["before"] == "tmt").sum()
-    assert lines[-2].endswith(f"On real files, of {n} comparisons with TMT 0 show a gain, {n} are withheld.")
-    assert "claims" in lines[-1] and len(lines) == len(tables) + 1
+    n = ((gains["before"] == "tmt") & (gains["after"] == "tmt_amw")).sum()
+    assert f"of {n} comparisons with TMT" in lines[-4] and f"TMT+AMW 0 show a gain, {n} are withheld" in lines[-4]
+    assert "audio on" in lines[-3] and "mean F1" in lines[-2]
+    assert "claims" in lines[-1] and len(lines) == len(tables) + 3
+
+
+def test_tables_without_a_rule_stand_beside_the_evidence(tables):
+    claims = pd.DataFrame({"claim": ["emphasis", "overhead"], "evidence": ["Seen.", "Counted."]})
+    found = findings.beside(claims, tables | {"crema_importance": pd.DataFrame()})["evidence"]
+    assert found[0].startswith("Seen. Beside the rules, in profile full (misled.csv): In synthetic worlds")
+    assert "CREMA" not in found[0] and found[1] == "Counted." and claims["evidence"][0] == "Seen."

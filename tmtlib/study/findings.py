@@ -8,6 +8,7 @@ from tmtlib.common import MODALITIES
 from tmtlib.data.schema import dataset_title
 from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
 from tmtlib.study.methods import method_title
+from tmtlib.study.profiles import REPORTED
 from tmtlib.study.study import Study
 from tmtlib.study.tables import intervals
 
@@ -17,14 +18,23 @@ def found(study: Study) -> str:
     return sentences({name: study.table(name) for name in TABLES if (study.results / f"{name}.csv").is_file()})
 
 
-def sentences(tables: Mapping[str, pd.DataFrame], elsewhere: pd.DataFrame | None = None) -> str:
-    """A numbered list in Markdown: a sentence or two for each of `TABLES` that is at hand, by its name; elsewhere:
-    `amw_differences` of other data."""
+def sentences(tables: Mapping[str, pd.DataFrame], elsewhere: Mapping[str, pd.DataFrame] | None = None) -> str:
+    """A numbered list in Markdown: a sentence or two for each of `TABLES` that is at hand, by its name, and for each of
+    `ELSEWHERE`, of real files (`benchmarks.real_files`)."""
     found = [words(tables[name]) for name, words in TABLES.items() if len(tables.get(name, ()))]
-    if elsewhere is not None and len(elsewhere):
-        over = elsewhere[elsewhere["before"] == "tmt"]
-        found.insert(-1, f"On {elsewhere['source'].iloc[0]} files, of {len(over)} comparisons with TMT {tally(over)}.")
+    found[-1:-1] = [words(elsewhere[name]) for name, words in ELSEWHERE.items()] if elsewhere else []
     return "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(found, 1))
+
+
+def beside(claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The ledger with the sentences of tables of profile `REPORTED` that no rule reads (`BESIDE`) at the end of the
+    evidence of the claims that they bear on."""
+    evidence = claims["evidence"].copy()
+    for name, keys in BESIDE.items():
+        if len(tables[name]):
+            words = f" Beside the rules, in profile {REPORTED} ({name}.csv): {TABLES[name](tables[name])}"
+            evidence = evidence.mask(claims["claim"].isin(keys), evidence + words)
+    return claims.assign(evidence=evidence)
 
 
 def counts(rows: pd.DataFrame) -> dict[str, int]:
@@ -143,6 +153,44 @@ def _crema(carries: pd.DataFrame) -> str:
     )
 
 
+def _real_gain(gains: pd.DataFrame) -> str:
+    over = dict(list(gains[gains["before"] == "tmt"].groupby("after")))
+    parts = (f"{method_title(m)} {tally(rows)}" for m, rows in over.items())
+    n = gains["n"].min(), gains["n"].max()
+    return (
+        f"On {gains['dataset'].nunique()} real files, of {len(over['tmt_amw'])} comparisons with TMT (file and metric, "
+        f"n = {n[0]} to {n[1]} seeds): {'; '.join(parts)}."
+    )
+
+
+def _real_importance(table: pd.DataFrame) -> str:
+    table = table[table.groupby("dataset")["modality"].transform("nunique") > 1]
+    shares = table.set_index(["method", "measure", "dataset", "modality"])["mean"]
+    leads, weights, gates = (
+        shares[key].unstack().reindex(columns=MODALITIES)
+        for key in (("tmt_amw", "shapley_absent"), ("tmt_amw", "weight"), ("tmt_reliability", "weight"))
+    )
+    lead = leads.idxmax(axis=1)
+    led = (f"{m} on {(lead == m).sum()}" for m in MODALITIES)
+    uneven = weights.mul(weights.notna().sum(axis=1), axis=0).sub(1).abs().max(axis=None)
+    found = (gates.idxmax(axis=1) == lead[gates.index]).sum()
+    return (
+        f"By the Shapley shares of TMT+AMW the leading modality is {', '.join(led)} of the {len(lead)} files with more "
+        f"than one. On all of them its weights are the same for each modality to within {uneven:.1%}; the gates of "
+        f"reliability weighting are greatest for the leading modality on {found} of {len(gates)}."
+    )
+
+
+def _real_emotions(felt: pd.DataFrame) -> str:
+    f1 = felt[(felt["metric"] == "f1") & (felt["emotion"] == "mean")]
+    parts = []
+    for (dataset, source), rows in f1.groupby(["dataset", "source"], sort=False):
+        scores = (f"{method_title(r.method)} {r.mean:.3f}" for r in rows.itertuples() if r.method != "majority")
+        parts.append(f"{dataset_title(dataset, source)} {', '.join(scores)}")
+    n = felt["n"][felt["sd"].notna()]
+    return f"Emotions that people named, mean F1 (n = {n.min()} to {n.max()} seeds): {'; '.join(parts)}."
+
+
 def _bonus(bonus: pd.DataFrame) -> str:
     acc5 = bonus[(bonus["method"] == "tmt") & (bonus["metric"] == "acc5")]
     gain = {d: table1_value(d, "tmt_amw", "acc5") - table1_value(d, "tmt", "acc5") for d in DATASETS}
@@ -214,3 +262,5 @@ TABLES = {
     "distractors": _frames,
     "claims": _claims,
 }
+BESIDE = {"misled": ("emphasis", "imbalance_noise"), "crema_importance": ("emphasis", "interpretable")}
+ELSEWHERE = {"amw_differences": _real_gain, "importance": _real_importance, "emotions": _real_emotions}

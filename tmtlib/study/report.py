@@ -16,7 +16,7 @@ from tmtlib.study.tables import intervals
 
 NAME = "report.md"
 EVIDENCE = "## Evidence"
-REAL = "*/quick_*"  # committed results of real files, each in a folder of its own
+REAL = "real"  # committed results of real files (`benchmarks.real_files`)
 JUDGED_FROM = {"reading": "reading", "synthetic": "synthetic data", "real": "real data"}
 DATA = {
     "synthetic": "SYNTHETIC data: generated with known ground truth in the shapes of the named data sets. They test "
@@ -154,19 +154,21 @@ def update_readme() -> None:
     """Writes the generated parts of README.md, and the report of each committed study, from `results/`."""
     results, path = common.ROOT / "results", common.ROOT / "README.md"
     texts = {path: readme(path.read_text(encoding="utf-8"), results)}
-    texts |= {f / NAME: write(f) for f in (results / "quick", results / "full", *results.glob(REAL))}
+    texts |= {results / name / NAME: write(results / name) for name in ("quick", REPORTED)}
     for path, text in texts.items():
         common.write_atomic(path, lambda file, text=text: file.write(text.encode()))
 
 
 def readme(text: str, results: Path) -> str:
     """The README's text with its generated parts made from `results`: `REPORTED`, verdicts of `quick` beside its, and
-    the folders of real files."""
-    reported, real = [results / REPORTED], sorted(results.glob(REAL))
+    `REAL` files."""
+    reported, real = [results / REPORTED], [results / REAL]
     claims, quick = _read("claims", reported), _read("claims", [results / "quick"])
     table1, real_table1 = _read("table1", reported), _read("table1", real)
     measured = {name: _read(name, reported) for name in findings.TABLES}
-    text = between(text, "findings", findings.sentences(measured, _read("amw_differences", real)))
+    text = between(
+        text, "findings", findings.sentences(measured, {name: _read(name, real) for name in findings.ELSEWHERE})
+    )
     fresh = pd.read_csv(results / "benchmarks" / "replicate.csv")
     text = between(text, "replicated", replicated(fresh))
     text = between(text, "synthetic", _readme_table(table1, _read("against_linear", reported)))

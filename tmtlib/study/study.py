@@ -114,17 +114,18 @@ class Study:
         write_atomic(path, lambda file: file.write(text.encode()))
         return path
 
-    def reported(self, name: str, of_its_data: bool = True) -> pd.DataFrame:
-        """Table `name` of profile `REPORTED`, here or as committed, with a column that says so, if it has this study's
-        data sets (synthetic ones of any size) or need not have them; else an empty one, and that is said."""
-        for folder in (common.results_folder(REPORTED), common.ROOT / "results" / REPORTED):
+    def reported(self, name: str, of_its_data: bool = True, profile: str = REPORTED) -> pd.DataFrame:
+        """Table `name` of a profile (or "real", `benchmarks.real_files`), here or as committed, with a column that says
+        so, if it has this study's data sets (synthetic ones of any size) or need not have them; else an empty one, and
+        that is said."""
+        for folder in (common.results_folder(profile), common.ROOT / "results" / profile):
             paths = folder / f"{name}.csv", folder / "provenance.json"
             if all(path.is_file() for path in paths):
                 cards = json.loads(paths[1].read_text(encoding="utf-8"))["data"]
                 own = (_identity(asdict(data.card)) for data in self.datasets() if of_its_data)
                 if {*own} <= {_identity(card) for card in cards}:
-                    return pd.read_csv(paths[0]).assign(profile=REPORTED)
-        print(f"Profile {REPORTED} has no table {name!r} of these data to show here.")
+                    return pd.read_csv(paths[0]).assign(profile=profile)
+        print(f"Profile {profile} has no table {name!r} of these data to show here.")
         return pd.DataFrame()
 
     def show(self, figure: Figure, name: str) -> Figure:

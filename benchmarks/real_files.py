@@ -82,11 +82,14 @@ def write(study: Study, encoder: str = "") -> None:
         study.save_table(emotions.table(pd.concat([rows, trivial], ignore_index=True)), "emotions")
         study.save_table(emotions.differences(rows), "emotions_differences")
     votes = [run for run in finished(study, *GATES) if run.data.name == crema.NAME]
-    grid = robustness.grid(PROFILES["full"])
-    study.save_table(robustness.summary(robustness.sweep(votes, grid, 1, device, jobs)), "crema_corrupted")
+    if votes:
+        swept = robustness.sweep(votes, robustness.grid(PROFILES["full"]), 1, device, jobs)
+        study.save_table(robustness.summary(swept), "crema_corrupted")
     if encoder:
         width = transcripts.open_encoder(encoder, device)(["a word"], 3)[0].shape[2]
         said = [run for run in finished(study, "tmt", "tmt_amw", "text_only") if transcripts_suit(run, width)]
+        if not said:
+            raise ValueError(f"no finished run's text has a frame a word, {width} wide, as {encoder} makes it")
         swept = transcripts.sweep(said, encoder, PROFILES["full"].missing_rates[::2], 1, device, jobs)
         study.save_table(robustness.summary(swept), "transcripts")
 

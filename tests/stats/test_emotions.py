@@ -54,6 +54,17 @@ def test_what_cannot_be_measured_is_nan_and_left_out_of_the_mean():
     assert np.isnan(emotions.score(label, np.zeros((4, 6)))["f1_mean"])
 
 
+def test_of_named_emotions_the_most_probable_is_the_answer():
+    names, chance = ("anger", "joy", "neutral"), np.array([[0.3, 0.2, 0.1], [0.2, 0.4, 0.3], [0.9, 0.8, 0.7]])
+    found = emotions.score(chance, np.eye(3)[[0, 1, 1]], names)
+    truth, said = [0, 1, 1], chance.argmax(1)
+    for i, name in enumerate(names[:2]):
+        assert found[f"f1_{name}"] == pytest.approx(f1_score(truth, said, average=None)[i])
+    assert found["f1_joy"] == pytest.approx(2 / 3) and np.isnan(found["f1_neutral"])
+    always = emotions.score(np.ones((3, 3)), np.eye(3), names)
+    assert always["wa_mean"] == 0.5 and always["f1_joy"] == 0.5, "equal chances: each is an answer"
+
+
 def test_a_nan_prediction_is_wrong():
     label = np.tile([[1.0], [0.0]], (2, 6))
     found = emotions.score(np.where(np.arange(4)[:, None] < 2, np.nan, label), label)

@@ -1,6 +1,7 @@
 """Metrics of the second task: which emotions an utterance shows, each yes or no (multi-label, as CMU-MOSEI).
 
-Labels are strengths from 0 to 3, present above 0; predictions are probabilities, present above one half. By emotion:
+Labels are strengths from 0 to 3, present above 0. Predictions are probabilities; the answer is those above one half of
+CMU-MOSEI's six, of which several or none may be present, and the most probable of emotions that people named. By emotion:
 
     wa    weighted (balanced) accuracy: mean recall of "present" and "absent"; one half for constant predictions
     f1    F1 of "present"; 0 when it is never predicted
@@ -41,7 +42,8 @@ def score(chance: ArrayLike, label: ArrayLike, names: Sequence[str] = EMOTIONS) 
         raise ValueError(f"chances are {predicted.shape} and labels {strength.shape}; wanted {wanted}")
     if not np.isfinite(strength).all():
         raise ValueError("labels hold NaN or infinity; drop those utterances or repair their labels")
-    answers = np.where(np.isnan(predicted), -1, predicted > THRESHOLD)
+    least = THRESHOLD if tuple(names) == EMOTIONS else np.nextafter(predicted.max(1, keepdims=True), 0)
+    answers = np.where(np.isnan(predicted), -1, predicted > least)
     scores = pd.DataFrame(map(_of_one, (strength > 0).T, answers.T), index=list(names), columns=list(KINDS))
     scores.loc["mean"] = scores.mean()
     return {metric: float(scores.at[name, kind]) for metric, (kind, name) in metrics_of(names).items()}

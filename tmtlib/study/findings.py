@@ -156,16 +156,20 @@ def _crema(carries: pd.DataFrame) -> str:
 def _real_gain(gains: pd.DataFrame) -> str:
     over = dict(list(gains[gains["before"] == "tmt"].groupby("after")))
     parts = (f"{method_title(m)} {tally(rows)}" for m, rows in over.items())
-    n = gains["n"].min(), gains["n"].max()
     return (
         f"On {gains['dataset'].nunique()} real files, of {len(over['tmt_amw'])} comparisons with TMT (file and metric, "
-        f"n = {n[0]} to {n[1]} seeds): {'; '.join(parts)}."
+        f"{_seeds(gains['n'])}): {'; '.join(parts)}."
     )
+
+
+def _seeds(numbers: pd.Series) -> str:
+    low, high = numbers.min(), numbers.max()
+    return f"n = {low} seeds" if low == high else f"n = {low} to {high} seeds"
 
 
 def _real_importance(table: pd.DataFrame) -> str:
     table = table[table.groupby("dataset")["modality"].transform("nunique") > 1]
-    shares = table.set_index(["method", "measure", "dataset", "modality"])["mean"]
+    shares = table.set_index(["method", "measure", "dataset", "modality"])["mean"].sort_index()
     leads, weights, gates = (
         shares[key].unstack().reindex(columns=MODALITIES)
         for key in (("tmt_amw", "shapley_absent"), ("tmt_amw", "weight"), ("tmt_reliability", "weight"))
@@ -187,8 +191,7 @@ def _real_emotions(felt: pd.DataFrame) -> str:
     for (dataset, source), rows in f1.groupby(["dataset", "source"], sort=False):
         scores = (f"{method_title(r.method)} {r.mean:.3f}" for r in rows.itertuples() if r.method != "majority")
         parts.append(f"{dataset_title(dataset, source)} {', '.join(scores)}")
-    n = felt["n"][felt["sd"].notna()]
-    return f"Emotions that people named, mean F1 (n = {n.min()} to {n.max()} seeds): {'; '.join(parts)}."
+    return f"Emotions that people named, mean F1 ({_seeds(felt['n'][felt['sd'].notna()])}): {'; '.join(parts)}."
 
 
 def _bonus(bonus: pd.DataFrame) -> str:

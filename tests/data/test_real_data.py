@@ -136,6 +136,20 @@ def test_labels_and_splits_are_the_official_ones(read, name, labels):
             np.testing.assert_allclose(dataset.test.unimodal_labels[m], rows[column], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "emotions", "commonest"),
+    [
+        ("meld_dev1108", "anger disgust fear joy neutral sadness surprise", {"neutral": 265, "surprise": 96}),
+        ("emodb_audio", "anger boredom disgust fear happiness neutral sadness", {"anger": 72, "neutral": 47}),
+    ],
+)
+def test_named_emotions_have_a_column_each(read, name, emotions, commonest):
+    dataset = read(name)
+    assert dataset.emotions == tuple(emotions.split())
+    counts = dict(zip(dataset.emotions, dataset.train.emotion_labels.sum(0), strict=True))
+    assert {k: counts[k] for k in commonest} == commonest and sum(counts.values()) == len(dataset.train)
+
+
 def test_leakage_of_simsv2(read):
     row = check.leakage_table(read("simsv2_expert_scores")).set_index(["split", "earlier"]).loc[("test", "train")]
     assert (row["videos"], row["videos shared"], row["utterances in shared videos"]) == (145, 128, 842)

@@ -332,7 +332,7 @@ def test_files_stand_by_the_modality_that_leads_text_first():
     assert [t.get_text() for t in ax.get_yticklabels()] == [f"{name} (synthetic)" for name in "abc"]
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(np.asarray(dots[0].get_xdata(), float), [0.8, 0.6, 0.1])
-    assert {ax.get_xlim() for ax in figure.axes} == {(0, 1)}
+    assert all(low < 0 < 1 < high for low, high in (ax.get_xlim() for ax in figure.axes)), "no dot is cut off"
     assert "TMT, gated by the input" in text_of(figure) and "Shapley, absent" in text_of(figure)
 
 

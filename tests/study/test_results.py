@@ -5,12 +5,14 @@ import re
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from benchmarks import real_files
 from tmtlib.analysis import misled, truth
 from tmtlib.data.loading import resolve
 from tmtlib.stats.statistics import t_interval
 from tmtlib.study import findings, runs, tables
+from tmtlib.study.methods import family
 from tmtlib.study.profiles import MISLED, PROFILES
 from tmtlib.study.runs import Run
 
@@ -103,6 +105,15 @@ def test_real_files_are_ten_and_their_leading_modality_differs(committed):
     assert (weights.max(axis=1) - weights.min(axis=1)).max() < 0.05
     felt = pd.read_csv(folder / "emotions.csv").query("metric == 'f1' and emotion == 'mean'")
     assert set(felt["dataset"]) == {"crema", "emodb_audio", "meld_dev1108"}
+
+
+def test_synthetic_emotions_are_learned(committed):
+    """Every model's mean F1 lies surely above that of naming every emotion, the best constant answer."""
+    felt = pd.read_csv(committed / "results" / "full" / "emotions.csv").query("metric == 'f1' and emotion == 'mean'")
+    felt = felt.set_index("method")
+    trained = felt.loc[list(family("emotions"))]
+    low = trained["mean"] - stats.t.ppf(0.975, trained["n"] - 1) * trained["sd"] / trained["n"] ** 0.5
+    assert (low > felt.loc["always", "mean"]).all()
 
 
 def test_what_no_rule_reads_stands_beside_the_evidence(committed):

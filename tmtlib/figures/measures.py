@@ -78,9 +78,10 @@ def importance_by_data(table: pd.DataFrame) -> Figure:
         style.draw_intervals(ax, rows, "mean", "title", "modality", style.MODALITY_COLOURS)
         ax.axvline(EVEN, **style.DASHED)
         ax.grid(False, axis="y")
-        ax.set_xlim(0, 1)
+        ax.set(xlim=(-0.02, 1.02), xticks=(0, 0.5, 1))
     style.label_axes(grid, "share")
-    return style.legend(grid.figure, style.modality_entries(), style.whiskers_note(table["n"], "95 % t intervals"))
+    note = f"{style.whiskers_note(table['n'], '95 % t intervals')}; dashed: 1/3"
+    return style.legend(grid.figure, style.modality_entries(), note)
 
 
 @style.styled

@@ -1,7 +1,8 @@
 """Metrics of the second task: which emotions an utterance shows, each yes or no (multi-label, as CMU-MOSEI).
 
 Labels are strengths from 0 to 3, present above 0. Predictions are probabilities; the answer is those above one half of
-CMU-MOSEI's six, of which several or none may be present, and the most probable of emotions that people named. By emotion:
+CMU-MOSEI's six, of which several or none may be present, and the most probable of emotions that people named.
+By emotion:
 
     wa    weighted (balanced) accuracy: mean recall of "present" and "absent"; one half for constant predictions
     f1    F1 of "present"; 0 when it is never predicted

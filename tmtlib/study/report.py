@@ -24,7 +24,8 @@ DATA = {
     "real": "Real data.",
 }
 README_METHODS = (
-    *("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "tmt_5class", "tmt_amw_5class"),
+    *("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "tmt_reliability"),
+    *("tmt_5class", "tmt_amw_5class"),
     *("text_only", "late_fusion", "mult", "misa", "constant", "oracle"),
 )
 

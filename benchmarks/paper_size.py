@@ -10,6 +10,7 @@ and `--seeds 0` writes the tables alone.
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -38,19 +39,25 @@ def not_run(study: Study) -> list[dict]:
     return [{"dataset": d, "method": m, "seeds": seeds.tolist()} for (d, m), seeds in groups]
 
 
-def write(study: Study) -> pd.DataFrame:
-    """Tables of the finished runs; returns their rows. Raises ValueError where none is."""
+PAIRS = tuple(("tmt_amw", before) for before in ("tmt", "tmt_uniform", "tmt_random"))  # (after, before)
+
+
+def write(study: Study, pairs: Sequence[tuple[str, str]] = PAIRS, trivial: Sequence[pd.DataFrame] = ()) -> frozenset:
+    """Tables of the finished runs, in `table1` with rows of trivial baselines; returns the names of the data sets on
+    which TMT learned nothing. Raises ValueError where no run of TMT is finished."""
     done = [run for run in study.runs(*study.methods) if runs.record_path(run).exists()]
-    if not done:
-        raise ValueError(f"no run of profile {study.profile.name} is finished; give --seeds 1 or more")
+    of = {method: [run for run in done if run.method == method] for method in study.methods}
+    if not of["tmt"]:
+        raise ValueError(f"no run of TMT of profile {study.profile.name} is finished; give --seeds 1 or more")
     there = replace(study, refs=tuple(ref for ref in study.refs if ref in {run.data for run in done}))
     rows = pd.DataFrame([runs.row(run) for run in done])
-    of = {method: [run for run in done if run.method == method] for method in study.methods}
-    unlearned = verdicts.unlearned(trivial_baselines.against_constant(of["tmt"]))
-    before = [b for b in study.methods if b in ("tmt", "tmt_uniform", "tmt_random") and of[b]]
-    parts = [verdicts.gains(rows, before=b).assign(before=b, after="tmt_amw") for b in before]
+    against = trivial_baselines.against_constant(of["tmt"])
+    unlearned = verdicts.unlearned(against)
+    both = [(a, b) for a, b in pairs if of.get(a) and of.get(b)]
+    parts = [verdicts.gains(rows, before=b, after=a).assign(before=b, after=a) for a, b in both]
     study.save_table(rows, "runs")
-    study.save_table(tables.table1(rows), "table1")
+    study.save_table(tables.table1(pd.concat([rows, *trivial], ignore_index=True)), "table1")
+    study.save_table(against, "against_constant")
     study.save_table(verdicts.withhold(pd.concat(parts, ignore_index=True), unlearned), "amw_differences")
     study.save_table(weights.chosen(of["tmt_amw"]), "weights")
     keys = ["dataset", "source", "method", "select_by", "in_protocol"]
@@ -59,7 +66,7 @@ def write(study: Study) -> pd.DataFrame:
     )
     provenance = json.loads(there.provenance(rows)) | {"not_run": not_run(study)}
     study.save_text(json.dumps(provenance, indent=2) + "\n", "provenance.json")
-    return rows
+    return unlearned
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -147,6 +147,7 @@ def by_file(source="synthetic") -> pd.DataFrame:
     led = {"c": (0.1, 0.2, 0.7), "a": (0.8, 0.1, 0.1), "b": (0.6, 0.4, np.nan)}
     whole = pd.concat(parts, ignore_index=True)
     share = [led[d][MODALITIES.index(m)] for d, m in zip(whole["dataset"], whole["modality"], strict=True)]
+    whole["learned"] = True
     return whole.assign(mean=share, low=np.array(share) - 0.05, high=np.array(share) + 0.05).dropna(subset="mean")
 
 

@@ -137,7 +137,7 @@ def test_a_replication_of_too_few_is_refused_in_a_line(arguments, message, capsy
 
 
 def test_the_papers_size_keeps_what_is_finished_and_says_what_was_not_run(own_results, capsys):
-    wrong = {"no run of profile smoke is finished; give --seeds 1": ["--seeds", "0"]}
+    wrong = {"no run of TMT of profile smoke is finished; give --seeds 1": ["--seeds", "0"]}
     wrong |= {"data set is 'mozi'; wanted one of 'mosi'": ["--datasets", "mozi"]}
     for message, arguments in wrong.items():
         with pytest.raises(SystemExit):
@@ -173,7 +173,7 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
     start = [str(tmp_path / "small.pkl"), "--profile", "smoke", "--device", "cpu", "--jobs", "1"]
     with pytest.raises(SystemExit):
         real_files.main([*start, "--seeds", "0"])
-    assert "no run of profile real is finished" in capsys.readouterr().err
+    assert "no run of TMT of profile real is finished" in capsys.readouterr().err
     real_files.main([*start, "--seeds", "2"])
     tables = {path.stem: pd.read_csv(path) for path in (own_results / "real").glob("*.csv")}
     assert (tables["runs"].groupby(["dataset", "method"])["seed"].nunique() == 2).all()
@@ -190,3 +190,13 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
     provenance = json.loads((own_results / "real" / "provenance.json").read_text())
     assert [card["name"] for card in provenance["data"]] == ["crema", "small"]
     assert (common.figures_folder("real") / "importance.png").is_file()
+    assert {"constant", "linear_text"} <= set(tables["table1"]["method"]) and "learned" in tables["importance"]
+    study = real_files.real_study(start[:1], 10, "smoke", "cpu")
+    cut = next(r for r in study.runs("tmt_amw_emotions") if r.seed == 1)
+    runs.record_path(cut).unlink()
+    real_files.main([*start, "--seeds", "0"])
+    left = pd.read_csv(own_results / "real" / "emotions_runs.csv")
+    assert len(left) == len(tables["emotions_runs"]) - 4, "a seed that not every method has is left out"
+    with pytest.raises(SystemExit):
+        real_files.main([*start, start[0], "--seeds", "0"])
+    assert "small: more than one file of this name" in capsys.readouterr().err

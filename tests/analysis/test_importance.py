@@ -136,6 +136,10 @@ def test_table_has_shares_beside_the_truth_and_finds_what_carries_the_label(own_
     assert by_text["tmt", "integrated_gradients"] > 0.45
     _check_agreement(importance.importance_agreement(todo, "cpu", jobs=1), by_text.index)
     pd.testing.assert_frame_equal(importance.importance_table(todo, "cpu", jobs=1), table)  # read back
+    brief = importance.importance_table(todo, "cpu", jobs=1, brief=True)
+    same = brief.merge(table, on=importance.KEYS, suffixes=("", "_whole"))
+    assert {"weight", "shapley_absent", "mae_absent"} <= set(brief["measure"]) and len(same) == len(brief) < len(table)
+    np.testing.assert_allclose(same["mean"], same["mean_whole"])
 
 
 def _check_agreement(found, measures):

@@ -1,4 +1,4 @@
-"""Labels of six emotions: from files, and as the generator makes them."""
+"""Labels of emotions: from files, and as the generator makes them."""
 
 from __future__ import annotations
 
@@ -109,12 +109,45 @@ def test_one_name_an_utterance_makes_a_column_each(tmp_path):
     again = mmsa.read(tmp_path / "again.pkl")
     assert again.emotions == dataset.emotions
     np.testing.assert_array_equal(again.test.emotion_labels, dataset.test.emotion_labels)
-    with pytest.raises(DataError, match="emotion_labels of train have 3 columns; wanted 2"):
+    with pytest.raises(
+        DataError, match="emotion_labels of train have 3 columns; wanted one for each of Card.emotions: anger, joy"
+    ):
         replace(dataset, card=replace(dataset.card, emotions=("anger", "joy")))
     raw["test"]["emotion"] = raw["test"]["emotion"][:-1]
     path.write_bytes(pickle.dumps(raw, protocol=4))
     with pytest.raises(DataError, match=r"split test: emotion holds \d names; wanted one for each of \d utterances"):
         mmsa.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw["test"].pop("emotion"), "emotion is in train, valid alone; wanted it in every split"),
+        (lambda raw: raw["valid"].update(emotion=[""] * 5), "split valid: emotion holds ''; wanted a name"),
+        (lambda raw: raw["valid"].update(emotion=[["joy"]] * 5), r"emotion holds \['joy'\]; wanted a name"),
+    ],
+)
+def test_readers_refuse_what_is_no_name(tmp_path, change, message):
+    raw = content()
+    for s in SPLITS:
+        raw[s]["emotion"] = ["joy"] * len(raw[s]["id"])
+    change(raw)
+    (tmp_path / "features.pkl").write_bytes(pickle.dumps(raw, protocol=4))
+    with pytest.raises(DataError, match=message):
+        mmsa.read(tmp_path / "features.pkl")
+
+
+def test_names_count_where_no_split_has_strengths_and_untaught_ones_are_noted(tmp_path):
+    raw = content()
+    for s in SPLITS:
+        raw[s]["emotion"] = ["joy" if s == "train" else "fear"] * len(raw[s]["id"])
+    (tmp_path / "named.pkl").write_bytes(pickle.dumps(raw, protocol=4))
+    assert "emotion 'fear' in no training utterance" in [o.what for o in mmsa.read(tmp_path / "named.pkl").oddities]
+    for s in ("train", "valid"):
+        raw[s]["emotion_labels"] = strengths(len(raw[s]["id"]))
+    (tmp_path / "mixed.pkl").write_bytes(pickle.dumps(raw, protocol=4))
+    with pytest.raises(DataError, match="no emotion labels in test; wanted them in every split"):
+        mmsa.read(tmp_path / "mixed.pkl")
 
 
 def test_emotion_labels_survive_writing(tmp_path):

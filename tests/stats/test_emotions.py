@@ -1,4 +1,4 @@
-"""Metrics of six emotions: by hand, and against scikit-learn."""
+"""Metrics of emotions: by hand, and against scikit-learn."""
 
 from __future__ import annotations
 

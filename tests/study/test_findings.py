@@ -62,9 +62,28 @@ def test_other_data_have_a_sentence_of_their_own_before_the_claims(tables):
     gains = elsewhere["amw_differences"] = elsewhere["amw_differences"].assign(verdict="withheld")
     lines = findings.sentences(tables, elsewhere).splitlines()
     n = ((gains["before"] == "tmt") & (gains["after"] == "tmt_amw")).sum()
-    assert f"of {n} comparisons with TMT" in lines[-4] and f"TMT+AMW 0 show a gain, {n} are withheld" in lines[-4]
-    assert "audio on" in lines[-3] and "mean F1" in lines[-2]
-    assert "claims" in lines[-1] and len(lines) == len(tables) + 3
+    own = lines[-1 - len(findings.ELSEWHERE) : -1]
+    assert f"of {n} comparisons with TMT" in own[0] and f"TMT+AMW 0 show a gain, {n} are withheld" in own[0]
+    assert "claims" in lines[-1] and len(lines) == len(tables) + len(findings.ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("weights", "weight"), ("crema_corrupted", "mean"), ("transcripts", "mean"), ("emotions", "mean")],
+)
+def test_a_sentence_of_real_files_states_the_numbers_of_its_table(name, column):
+    table = pd.read_csv(common.ROOT / "results" / "real" / f"{name}.csv")
+    words = findings.ELSEWHERE[name]
+    assert words(table) != words(table.assign(**{column: table[column] + 0.1234})) and "nan" not in words(table)
+
+
+def test_the_leading_modality_is_counted_where_tmt_learned_something():
+    table = pd.read_csv(common.ROOT / "results" / "real" / "importance.csv")
+    before, none = (
+        findings.ELSEWHERE["importance"](t) for t in (table, table.assign(learned=table["dataset"] == "crema"))
+    )
+    assert f"of the {findings.shared(table)['dataset'].nunique()} files" in before
+    assert "text on 0, audio on 0, vision on 1 of the 1 files" in none and "on 1 of 1 (always naming text: 0)" in none
 
 
 def test_tables_without_a_rule_stand_beside_the_evidence(tables):

@@ -67,6 +67,10 @@ def test_baseline_sentences_follow_the_intervals():
         against("b", (-0.1, -0.25, 0.05, "ranks nothing"), (-0.1, -0.15, -0.05, "beats")),
     ]
     first, second = report.baseline_sentences(pd.DataFrame(rows)).splitlines()
+    constant = pd.DataFrame({"dataset": ["a", "b"], "method": "tmt", "verdict": ["ranks nothing", "beats"]})
+    unlearned, as_before = report.baseline_sentences(pd.DataFrame(rows), constant).splitlines()
+    assert unlearned == "- `a`: TMT (MAE 0.500) does not surely beat the training median: nothing is ranked."
+    assert as_before == second
     assert first.startswith(
         "- `a`, against linear, text only, the linear model that validation chose (MAE 0.600 [0.550, "
     )

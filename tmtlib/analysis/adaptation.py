@@ -45,7 +45,7 @@ VERDICT_COLUMNS = [
 
 
 def weighted(todo: Sequence[Run]) -> list[Run]:
-    """The runs with weights whose model predicts a label: six emotions have no MAE."""
+    """The runs with weights whose model predicts a label: emotions have no MAE."""
     return [run for run in todo if run.model.weighting != "none" and run.model.task != "emotions"]
 
 

@@ -52,9 +52,10 @@ def rows(dataset: Dataset, of: Callable[[Dataset], dict] = predictions) -> pd.Da
 
 
 def emotion_rows(dataset: Dataset) -> pd.DataFrame:
-    """As `rows` of two constant answers. majority: each emotion is present if it is in more than half of the training
-    split, the best constant for accuracy. always: every emotion is present in every utterance, the best constant for
-    F1. Raises DataError where the data have no emotion labels."""
+    """As `rows` of two constant answers. majority: the training split's rates as chances (of CMU-MOSEI's six those in
+    more than half of it are present, of named emotions the commonest), the best constant for accuracy. always: every
+    emotion is present in every utterance, the best constant for F1. Raises DataError for data without emotion labels.
+    """
     label = dataset.test.labels_for("emotions")
     rates = (dataset.train.labels_for("emotions") > 0).mean(0)
     chances = {"majority": rates, "always": np.ones(len(rates))}

@@ -22,7 +22,7 @@ import numpy as np
 
 from tmtlib.common import EMOTIONS, MODALITIES, check_choice, write_atomic
 from tmtlib.data import catalog, safe_pickle
-from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split, texts_of
+from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
@@ -51,7 +51,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
         if count:
             oddities.append(Oddity(split, what, int(count), handling))
 
-    emotions = _emotions(path, content, config.get(OUR_KEY))
+    emotions = _emotions(path, content, config.get(OUR_KEY), partial(note_in, "all"))
     for s in SPLITS:
         try:
             splits[s] = read_split(content.pop(s), s, partial(note_in, s), emotions)
@@ -69,15 +69,23 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
         raise DataError(f"{path}: {error}") from error
 
 
-def _emotions(path: Path, content: Mapping, written: object) -> tuple[str, ...]:
-    """Names of the emotions that a file has labels of: of `write_mmsa`, EMOTIONS, or those under `emotion`."""
+def _emotions(path: Path, content: dict, written: object, note: Note) -> tuple[str, ...]:
+    """Names of the emotions that a file has labels of: of `write_mmsa`, EMOTIONS, or those under `emotion`, which count
+    where no split has `emotion_labels`. Raises DataError for `emotion` in some splits alone, or not a name each."""
     if any(content[s].get("emotion_labels") is not None for s in SPLITS):
+        for s in SPLITS:
+            content[s].pop("emotion", None)
         return tuple(written.get("emotions") or EMOTIONS) if isinstance(written, dict) else EMOTIONS
-    try:
-        given = [texts_of(content[s].get("emotion"), "emotion") for s in SPLITS]
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return () if None in given else tuple(sorted(set().union(*given)))
+    given = {s: content[s]["emotion"] for s in SPLITS if content[s].get("emotion") is not None}
+    if given and len(given) < len(SPLITS):
+        raise DataError(f"{path}: emotion is in {', '.join(given)} alone; wanted it in every split or in none")
+    for s, names in given.items():
+        if bad := [name for name in names if not isinstance(name, str) or not name.strip()]:
+            raise DataError(f"{path}, split {s}: emotion holds {bad[0]!r}; wanted a name, as text, of each utterance's")
+    taught = set(given.get("train", ()))
+    for name in sorted({name for names in given.values() for name in names} - taught):
+        note(f"emotion {name!r} in no training utterance", 1, "kept as a column that nothing teaches")
+    return tuple(sorted({str(name) for names in given.values() for name in names}))
 
 
 def name_of(path: Path, sha256: str) -> str:

@@ -37,17 +37,12 @@ def read_split(raw: Raw, name: str, note: Note, emotions: tuple[str, ...] = EMOT
     features = {m: _features(raw.get(m), m, n, note) for m in MODALITIES}
     text_bert = _text_bert(raw.get("text_bert"), features["text"], note)
     features, lengths = _lengths(raw, features, text_bert, note)
-    transcripts = texts_of(raw.get("raw_text"), "raw_text")
+    transcripts = _row_by_row(raw.get("raw_text"), "raw_text", _text)
     if transcripts is None:
         note("raw_text not in the file", 0 if "labels" in raw else n, "transcripts left empty")  # MulT's never have any
         transcripts = ("",) * n
     felt = _emotion_labels(raw, n, emotions) if emotions else None
     return Split(features, lengths, labels, ids, transcripts, _unimodal_labels(raw, n, note), text_bert, felt)
-
-
-def texts_of(values: object, key: str) -> tuple[str, ...] | None:
-    """The text under a key for each utterance; None without the key. Raises DataError as `_row_by_row`."""
-    return _row_by_row(values, key, _text)
 
 
 def _row_by_row(values: object, key: str, read: Callable[[object], str]) -> tuple[str, ...] | None:
@@ -117,7 +112,7 @@ def _unimodal_labels(raw: Raw, n: int, note: Note) -> dict[str, Float32[np.ndarr
 
 def _emotion_labels(raw: Raw, n: int, names: tuple[str, ...]) -> Float32[np.ndarray, "N K"] | None:
     """Strengths 0..3, from (N, K) or (N, 1, K), or 1 for the one emotion named. Raises DataError for another shape."""
-    values, named, k = raw.get("emotion_labels"), texts_of(raw.get("emotion"), "emotion"), len(names)
+    values, named, k = raw.get("emotion_labels"), _row_by_row(raw.get("emotion"), "emotion", str), len(names)
     if values is None and named is None:
         return None
     if values is None:

@@ -227,7 +227,7 @@ class Dataset:
                     raise DataError(f"{m} is {width} wide in {name} but {wanted} in train")
             labels = split.emotion_labels
             if labels is not None and labels.shape[1] != len(self.emotions):
-                wanted = f"wanted {len(self.emotions)}, one for each emotion: {', '.join(self.emotions)}"
+                wanted = f"wanted one for each of Card.emotions: {', '.join(self.emotions) or 'none given'}"
                 raise DataError(f"emotion_labels of {name} have {labels.shape[1]} columns; {wanted}")
         without = [s for s in SPLITS if self[s].emotion_labels is None]
         if 0 < len(without) < len(SPLITS):

@@ -62,7 +62,7 @@ def importance(table: pd.DataFrame) -> Figure:
 
 @style.styled
 def importance_by_data(table: pd.DataFrame) -> Figure:
-    """Shares of importance by modality with 95 % intervals: a row a data set, a panel a method; dashed: 1/3.
+    """Shares of importance by modality with 95 % intervals: a row a data set, a panel a method; dashed: equal.
 
     table: `importance.importance_table`. Data sets stand by the modality of the greatest Shapley share, text first.
     """
@@ -76,11 +76,15 @@ def importance_by_data(table: pd.DataFrame) -> Figure:
     )
     for ax, rows in style.panel_rows(grid):
         style.draw_intervals(ax, rows, "mean", "title", "modality", style.MODALITY_COLOURS)
-        ax.axvline(EVEN, **style.DASHED)
+        there = rows.groupby("title", observed=False)["modality"].nunique()
+        for place, count in enumerate(there):
+            ax.plot(2 * [1 / max(1, count)], [place - 0.45, place + 0.45], **style.DASHED)
         ax.grid(False, axis="y")
         ax.set(xlim=(-0.02, 1.02), xticks=(0, 0.5, 1))
     style.label_axes(grid, "share")
-    note = f"{style.whiskers_note(table['n'], '95 % t intervals')}; dashed: 1/3"
+    note = (
+        f"{style.whiskers_note(table['n'], '95 % t intervals')}; dashed: equal shares of the modalities that are there"
+    )
     return style.legend(grid.figure, style.modality_entries(), note)
 
 

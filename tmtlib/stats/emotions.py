@@ -103,9 +103,11 @@ def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = COMPARED)
 
 def _found(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """`metrics_of` the emotions that the columns of rows of runs name."""
-    return metrics_of([name[3:] for name in rows if name.startswith("wa_") and name != "wa_mean"])
+    found = metrics_of([name[3:] for name in rows if name.startswith("wa_") and name != "wa_mean"])
+    return {name: found[name] for name in found if name in rows}
 
 
 def _named(long: pd.DataFrame) -> pd.DataFrame:
+    """The frame with columns `metric` and `emotion` from the names in `column`; changes it."""
     long[["metric", "emotion"]] = long["column"].str.split("_", n=1, expand=True)
     return long

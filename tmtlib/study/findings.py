@@ -22,7 +22,7 @@ def sentences(tables: Mapping[str, pd.DataFrame], elsewhere: Mapping[str, pd.Dat
     """A numbered list in Markdown: a sentence or two for each of `TABLES` that is at hand, by its name, and for each of
     `ELSEWHERE`, of real files (`benchmarks.real_files`)."""
     found = [words(tables[name]) for name, words in TABLES.items() if len(tables.get(name, ()))]
-    found[-1:-1] = [words(elsewhere[name]) for name, words in ELSEWHERE.items()] if elsewhere else []
+    found[-1:-1] = [words(elsewhere[name]) for name, words in ELSEWHERE.items() if name in (elsewhere or {})]
     return "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(found, 1))
 
 
@@ -124,7 +124,7 @@ def _gates_elsewhere(clean: pd.DataFrame) -> str:
     )
 
 
-def _gates_corrupted(corrupted: pd.DataFrame) -> str:
+def _gates_corrupted(corrupted: pd.DataFrame, where: str = "On corrupted test data") -> str:
     rows = corrupted[(corrupted["metric"] == "mae") & corrupted["kind"].isin(CORRUPTED)]
     means = rows.groupby(["kind", "method"], sort=False)["mean"].mean().unstack("kind")
     parts = [
@@ -134,7 +134,7 @@ def _gates_corrupted(corrupted: pd.DataFrame) -> str:
     ]
     n = rows["n"].max()
     return (
-        f"On corrupted test data, in MAE, a mean over levels and modalities (n = {n} seeds; the table has "
+        f"{where}, in MAE, a mean over levels and modalities (n = {n} seeds; the table has "
         f"the spread): {'; '.join(parts)}."
     )
 
@@ -167,8 +167,13 @@ def _seeds(numbers: pd.Series) -> str:
     return f"n = {low} seeds" if low == high else f"n = {low} to {high} seeds"
 
 
+def shared(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `importance.csv` of files with more than one modality, on which TMT surely learned something."""
+    return table[table["learned"] & (table.groupby("dataset")["modality"].transform("nunique") > 1)]
+
+
 def _real_importance(table: pd.DataFrame) -> str:
-    table = table[table.groupby("dataset")["modality"].transform("nunique") > 1]
+    table = shared(table)
     shares = table.set_index(["method", "measure", "dataset", "modality"])["mean"].sort_index()
     leads, weights, gates = (
         shares[key].unstack().reindex(columns=MODALITIES)
@@ -177,11 +182,12 @@ def _real_importance(table: pd.DataFrame) -> str:
     lead = leads.idxmax(axis=1)
     led = (f"{m} on {(lead == m).sum()}" for m in MODALITIES)
     uneven = weights.mul(weights.notna().sum(axis=1), axis=0).sub(1).abs().max(axis=None)
-    found = (gates.idxmax(axis=1) == lead[gates.index]).sum()
+    found, base = (gates.idxmax(axis=1) == lead[gates.index]).sum(), (lead[gates.index] == MODALITIES[0]).sum()
     return (
         f"By the Shapley shares of TMT+AMW the leading modality is {', '.join(led)} of the {len(lead)} files with more "
-        f"than one. On all of them its weights are the same for each modality to within {uneven:.1%}; the gates of "
-        f"reliability weighting are greatest for the leading modality on {found} of {len(gates)}."
+        f"than one on which TMT learned something. On all of them its weights are the same for each modality to within "
+        f"{uneven:.1%}; the gates of reliability weighting are greatest for the leading modality on {found} of "
+        f"{len(gates)} (always naming text: {base})."
     )
 
 
@@ -189,9 +195,28 @@ def _real_emotions(felt: pd.DataFrame) -> str:
     f1 = felt[(felt["metric"] == "f1") & (felt["emotion"] == "mean")]
     parts = []
     for (dataset, source), rows in f1.groupby(["dataset", "source"], sort=False):
-        scores = (f"{method_title(r.method)} {r.mean:.3f}" for r in rows.itertuples() if r.method != "majority")
+        texts = rows["mean"].map("{:.3f}".format) + rows["sd"].map(" ± {:.3f}".format, na_action="ignore").fillna("")
+        scores = (f"{method_title(m)} {x}" for m, x in zip(rows["method"], texts, strict=True) if m != "majority")
         parts.append(f"{dataset_title(dataset, source)} {', '.join(scores)}")
-    return f"Emotions that people named, mean F1 ({_seeds(felt['n'][felt['sd'].notna()])}): {'; '.join(parts)}."
+    return f"Emotions that people named, mean F1 ± sd ({_seeds(felt['n'][felt['sd'].notna()])}): {'; '.join(parts)}."
+
+
+def _absent(weights: pd.DataFrame) -> str:
+    alone = weights[weights.groupby("dataset")["modality"].transform("nunique") == 1]
+    return (
+        f"On the {alone['dataset'].nunique()} files with one modality alone its weight of TMT+AMW is "
+        f"{alone['weight'].min():.3f} to {alone['weight'].max():.3f}: the rest stays on what is not there."
+    )
+
+
+def _transcripts(swept: pd.DataFrame) -> str:
+    rows = swept[(swept["metric"] == "mae") & (swept["kind"] == "words_dropped") & swept["level"].isin((0, 0.5))]
+    wide = rows.pivot(index="method", columns="level", values="mean")
+    parts = (f"{method_title(m)} from {wide.at[m, 0]:.3f} to {wide.at[m, 0.5]:.3f}" for m in wide.index)
+    return (
+        f"With half of the words dropped (P6; {rows['dataset'].iloc[0]}, encoded anew) MAE goes up, {', '.join(parts)} "
+        f"({_seeds(rows['n'])})."
+    )
 
 
 def _bonus(bonus: pd.DataFrame) -> str:
@@ -266,4 +291,11 @@ TABLES = {
     "claims": _claims,
 }
 BESIDE = {"misled": ("emphasis", "imbalance_noise"), "crema_importance": ("emphasis", "interpretable")}
-ELSEWHERE = {"amw_differences": _real_gain, "importance": _real_importance, "emotions": _real_emotions}
+ELSEWHERE = {
+    "amw_differences": _real_gain,
+    "importance": _real_importance,
+    "weights": _absent,
+    "crema_corrupted": lambda table: _gates_corrupted(table, "On CREMA-D's votes, corrupted"),
+    "transcripts": _transcripts,
+    "emotions": _real_emotions,
+}

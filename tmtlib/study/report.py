@@ -7,7 +7,7 @@ import pandas as pd
 
 from tmtlib import common
 from tmtlib.data.schema import dataset_title
-from tmtlib.paper import ledger
+from tmtlib.paper import ledger, verdicts
 from tmtlib.study import findings, tables
 from tmtlib.study.findings import counts
 from tmtlib.study.methods import method_title, method_titles
@@ -176,7 +176,7 @@ def readme(text: str, results: Path) -> str:
     text = between(text, "claims", _verdict_table(claims, quick))
     against = _read("against_linear", real)
     table = f"<details><summary>All methods</summary>\n\n{_readme_table(real_table1, against)}\n\n</details>"
-    return between(text, "real", f"{baseline_sentences(against)}\n\n{table}")
+    return between(text, "real", f"{baseline_sentences(against, _read('against_constant', real))}\n\n{table}")
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -228,13 +228,17 @@ def replicated(table: pd.DataFrame) -> str:
     return f"{start}\n\n{summary}\n\n{_markdown(rows)}\n\n</details>"
 
 
-def baseline_sentences(against: pd.DataFrame) -> str:
+def baseline_sentences(against: pd.DataFrame, constant: pd.DataFrame | None = None) -> str:
     """A list item a data set: MAE of TMT against the linear model that validation chose, with 95 % intervals.
 
-    against: `analysis.trivial_baselines.against_linear`.
+    against: `analysis.trivial_baselines.against_linear`; constant: `against_constant`, which says on which data nothing
+    is ranked, as TMT is not surely better than the training median.
     """
+    unlearned = verdicts.unlearned(constant) if constant is not None else ()
     return "\n".join(
-        f"- `{r.dataset}`, against {method_title(r.linear)}, the linear model that validation chose "
+        f"- `{r.dataset}`: TMT (MAE {r.single_mae:.3f}) does not surely beat the training median: nothing is ranked."
+        if r.dataset in unlearned
+        else f"- `{r.dataset}`, against {method_title(r.linear)}, the linear model that validation chose "
         f"(MAE {r.linear_mae:.3f} [{r.linear_low:.3f}, {r.linear_high:.3f}]): "
         f"a single TMT {_ranked(r, 'single')}; the ensemble of its {r.n_seeds} seeds {_ranked(r, 'ensemble')}."
         for _, r in against[against["method"] == "tmt"].iterrows()

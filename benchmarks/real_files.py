@@ -73,7 +73,8 @@ def write(study: Study, encoder: str = "", jobs: int | None = None) -> None:
         measured = measured[measured["measure"].isin(SHOWN)]
         measured = measured.assign(learned=~measured["dataset"].isin(unlearned))
         study.save_table(measured, "importance")
-        study.show(figures.importance_by_data(findings.shared(measured)), "importance")
+        if len(shown := findings.shared(measured)):
+            study.show(figures.importance_by_data(shown), "importance")
     felt = finished(study, *family("emotions"))
     whole = Counter((run.data, run.seed) for run in felt)
     felt = [run for run in felt if whole[run.data, run.seed] == len(family("emotions"))]

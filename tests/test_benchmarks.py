@@ -175,6 +175,9 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
         real_files.main([*start, "--seeds", "0"])
     assert "no run of TMT of profile real is finished" in capsys.readouterr().err
     real_files.main([*start, "--seeds", "2"])
+    assert not common.figures_folder("real").exists(), "nothing was learned, so there is nothing to show"
+    monkeypatch.setattr(paper_size.verdicts, "unlearned", lambda against: frozenset())
+    real_files.main([*start, "--seeds", "0"])
     tables = {path.stem: pd.read_csv(path) for path in (own_results / "real").glob("*.csv")}
     assert (tables["runs"].groupby(["dataset", "method"])["seed"].nunique() == 2).all()
     assert set(tables["importance"]["dataset"]) == {"crema", "small"} == set(tables["against_linear"]["dataset"])
@@ -198,5 +201,5 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
     left = pd.read_csv(own_results / "real" / "emotions_runs.csv")
     assert len(left) == len(tables["emotions_runs"]) - 4, "a seed that not every method has is left out"
     with pytest.raises(SystemExit):
-        real_files.main([*start, start[0], "--seeds", "0"])
+        real_files.main([start[0], *start, "--seeds", "0"])
     assert "small: more than one file of this name" in capsys.readouterr().err

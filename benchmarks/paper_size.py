@@ -69,13 +69,19 @@ def write(study: Study, pairs: Sequence[tuple[str, str]] = PAIRS, trivial: Seque
     return unlearned
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper_size", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10, help="the first so many (10); 0: tables alone")
-    parser.add_argument("--datasets", default="", help="mosi,sims (default: all three)")
+def options(name: str, about: str, profile: str) -> argparse.ArgumentParser:
+    """What a command that trains seed by seed takes: --seeds, --device, --jobs, and of the tests --profile."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10, help="train the first so many (10); 0: tables alone")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a core, or one on a GPU)")
-    parser.add_argument("--profile", default="paper", help=argparse.SUPPRESS)  # for the tests
+    parser.add_argument("--profile", default=profile, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = options("paper_size", __doc__, "paper")
+    parser.add_argument("--datasets", default="", help="mosi,sims (default: all three)")
     chosen = parser.parse_args(argv)
     try:
         study = open_study(chosen.profile, device=chosen.device)

@@ -9,7 +9,6 @@ its figure), `emotions.csv`, `emotions_differences.csv`, `emotions_runs.csv`, `c
 controls under P1, P3, P7 and P9; single frames have no P8) and with `--encoder` `transcripts.csv` (P6).
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -104,13 +103,9 @@ def has_words(data: Dataset, width: int) -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_files", description=__doc__.splitlines()[0])
+    parser = paper_size.options("real_files", __doc__, "quick")
     parser.add_argument("files", nargs="*", help="feature files")
-    parser.add_argument("--seeds", type=int, default=10, help="train the first so many (10); 0: tables alone")
     parser.add_argument("--encoder", default="", help="folder of the BERT that made a file's text frame by frame: P6")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a core, or one on a GPU)")
-    parser.add_argument("--profile", default="quick", help=argparse.SUPPRESS)  # for the tests
     chosen = parser.parse_args(argv)
     try:
         study = real_study(chosen.files, max(chosen.seeds, 10), chosen.profile, chosen.device)

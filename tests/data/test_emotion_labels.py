@@ -123,8 +123,11 @@ def test_one_name_an_utterance_makes_a_column_each(tmp_path):
     ("change", "message"),
     [
         (lambda raw: raw["test"].pop("emotion"), "emotion is in train, valid alone; wanted it in every split"),
-        (lambda raw: raw["valid"].update(emotion=[""] * 5), "split valid: emotion holds ''; wanted a name"),
-        (lambda raw: raw["valid"].update(emotion=[["joy"]] * 5), r"emotion holds \['joy'\]; wanted a name"),
+        (lambda raw: raw["valid"].update(emotion=[""] * 5), "split valid: emotion holds ''; wanted the name"),
+        (lambda raw: raw["valid"].update(emotion=[["joy"]] * 5), r"emotion holds \['joy'\]; wanted the name"),
+        (lambda raw: raw["valid"].update(emotion=np.array([["joy"]] * 5)), r"emotion holds array\("),
+        (lambda raw: raw["valid"].update(emotion=3), "emotion holds 3; wanted the name"),
+        (lambda raw: raw["valid"].update(emotion="joy"), "emotion holds 'joy'|emotion is a str"),
     ],
 )
 def test_readers_refuse_what_is_no_name(tmp_path, change, message):

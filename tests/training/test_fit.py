@@ -62,7 +62,9 @@ def test_no_argument_can_hold_the_test_split():
     splits = [p for p in inspect.signature(fit).parameters.values() if "Split" in str(p.annotation)]
     assert [p.name for p in splits] == ["train", "held_out"]
     assert not [p for p in inspect.signature(fit).parameters.values() if "Dataset" in str(p.annotation)]
-    assert {f.name for f in fields(DataShape)} == {"shapes", "family"}, "sizes, and nothing of the content"
+    assert {f.name for f in fields(DataShape)} == {"shapes", "family", "emotions"}, (
+        "sizes and names, nothing of the content"
+    )
 
 
 def test_nothing_is_learned_from_validation():

@@ -80,8 +80,9 @@ def _emotions(path: Path, content: dict, written: object, note: Note) -> tuple[s
     if given and len(given) < len(SPLITS):
         raise DataError(f"{path}: emotion is in {', '.join(given)} alone; wanted it in every split or in none")
     for s, names in given.items():
-        if bad := [name for name in names if not isinstance(name, str) or not name.strip()]:
-            raise DataError(f"{path}, split {s}: emotion holds {bad[0]!r}; wanted a name, as text, of each utterance's")
+        rows = names if isinstance(names, (list, tuple)) or getattr(names, "ndim", 0) == 1 else [names]
+        if bad := [name for name in rows if not isinstance(name, str) or not name.strip()]:
+            raise DataError(f"{path}, split {s}: emotion holds {bad[0]!r:.60}; wanted the name of each utterance's")
     taught = set(given.get("train", ()))
     for name in sorted({name for names in given.values() for name in names} - taught):
         note(f"emotion {name!r} in no training utterance", 1, "kept as a column that nothing teaches")

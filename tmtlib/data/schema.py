@@ -86,9 +86,7 @@ class Split:
     raw_text: tuple[str, ...]
     unimodal_labels: Mapping[str, Float32[np.ndarray, " N"]] = field(default_factory=dict)
     text_bert: Int64[np.ndarray, "N 3 T"] | None = None  # token ids, mask, segments
-    emotion_labels: Float32[np.ndarray, "N K"] | None = (
-        None  # strength 0..3 of each of `Card.emotions`; above 0: present
-    )
+    emotion_labels: Float32[np.ndarray, "N K"] | None = None  # strength 0..3 of each of `Card.emotions`; 0: absent
     reliable: Bool[np.ndarray, "N M"] | None = None  # synthetic data: the truth, for the controls that are told it
 
     def __post_init__(self):
@@ -191,7 +189,7 @@ class Oddity:
 
 @dataclass(frozen=True)
 class DataShape:
-    """What models and training may use of the whole data set: (T, D) by modality, and the metric family."""
+    """What models and training may use of the whole data set: (T, D) by modality, metric family, names of emotions."""
 
     shapes: Mapping[str, tuple[int, int]]
     family: str

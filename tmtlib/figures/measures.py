@@ -71,9 +71,7 @@ def importance_by_data(table: pd.DataFrame) -> Figure:
     wide = first.pivot(index="title", columns="modality", values="mean").reindex(columns=MODALITIES).fillna(0)
     order = wide.assign(top=wide.to_numpy().argmax(1)).sort_values(["top", "text"], ascending=[True, False]).index
     table["title"] = pd.Categorical(table["title"], order)
-    grid = style.facets(
-        table, "method", "measure", height=0.17 * len(order) + 0.4, titles=style.method_title, margin_titles=False
-    )
+    grid = style.facets(table, "method", "measure", height=0.17 * len(order) + 0.4, titles=style.method_title)
     for ax, rows in style.panel_rows(grid):
         style.draw_intervals(ax, rows, "mean", "title", "modality", style.MODALITY_COLOURS)
         there = rows.groupby("title", observed=False)["modality"].nunique()
@@ -82,9 +80,8 @@ def importance_by_data(table: pd.DataFrame) -> Figure:
         ax.grid(False, axis="y")
         ax.set(xlim=(-0.02, 1.02), xticks=(0, 0.5, 1))
     style.label_axes(grid, "share")
-    note = (
-        f"{style.whiskers_note(table['n'], '95 % t intervals')}; dashed: equal shares of the modalities that are there"
-    )
+    note = style.whiskers_note(table["n"], "95 % t intervals")
+    note += "; dashed: equal shares of the modalities that are there"
     return style.legend(grid.figure, style.modality_entries(), note)
 
 

@@ -27,9 +27,8 @@ class ModelConfig:
     schedule: str = "constant"  # or "warmup_cosine" (by epoch, linear from 0 over 10 %, then cosine), "cosine" (no 0)
     mixup: str = "off"  # "off", "original" (inputs mixed, only the first label kept), "correct" (both labels)
     modalities: tuple[str, ...] = MODALITIES  # those the model is given; the others are absent, in training too
-    emotions: tuple[str, ...] = field(
-        default=EMOTIONS, metadata={"identity": False}
-    )  # those of the data: `build_model`
+    # Names, of task "emotions"; `build_model` puts those of the data here
+    emotions: tuple[str, ...] = field(default=EMOTIONS, metadata={"identity": False})
 
     # Not fields: allowed values, by field
     choices = {"task": TASKS, "schedule": ("constant", "warmup_cosine", "cosine")}

@@ -95,9 +95,8 @@ def differences(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]] = COMPARED)
             parts.append(change.melt(keys[:4], metrics, "column", "difference"))
     if not parts:
         return pd.DataFrame(columns=[*keys, "difference", "low", "high", "n"])
-    intervals = over_seeds(_named(pd.concat(parts)), keys, "difference", skipna=False).rename(
-        columns={"mean": "difference"}
-    )
+    changes = _named(pd.concat(parts))
+    intervals = over_seeds(changes, keys, "difference", skipna=False).rename(columns={"mean": "difference"})
     return intervals.dropna(subset="difference").reset_index(drop=True)
 
 

@@ -4,7 +4,7 @@ import ast
 
 from tmtlib.common import ROOT
 
-ORDER = "common < stats < data < models, paper < training < study < analysis, figures < __main__"
+ORDER = "common < stats < data < media, models, paper < training < study < analysis, figures < __main__"
 LEVEL = {room: i for i, rooms in enumerate(ORDER.split(" < ")) for room in rooms.split(", ")}
 LINES = 12_400  # 12,190 before emotions of any names and real files; to be lowered with every cut
 

@@ -8,6 +8,7 @@ PROFILE  = quick
 SEEDS    =
 DATASETS =
 METHODS  =
+OWN      =
 DATA     =
 DEVICE   =
 RESULTS  =
@@ -31,9 +32,9 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
+study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, OWN=file, DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
 	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") \
-	    $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(METHODS),--methods "$(METHODS)") \
+	    $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(METHODS),--methods "$(METHODS)") $(if $(OWN),--own "$(OWN)") \
 	    $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
 	    $(if $(RESULTS),--results "$(RESULTS)")
 

@@ -40,6 +40,7 @@ def smoke(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMT_RESULTS", str(tmp_path_factory.mktemp("results")))
         patch.delenv("TMT_DATA", raising=False)
+        patch.delenv("TMT_OWN", raising=False)
         study = open_study("smoke", device="cpu")
         study.ensure("tmt", "tmt_amw")
         yield study
@@ -50,4 +51,5 @@ def own_results(tmp_path, monkeypatch):
     """An empty results folder for one test."""
     monkeypatch.setenv("TMT_RESULTS", str(tmp_path / "results"))
     monkeypatch.delenv("TMT_DATA", raising=False)
+    monkeypatch.delenv("TMT_OWN", raising=False)
     return tmp_path / "results"

@@ -58,7 +58,7 @@ def test_unknown_data_set_or_method_is_a_message_and_1(option, value, message, o
 
 def test_make_hands_every_option_on():
     makefile = (common.ROOT / "Makefile").read_text(encoding="utf-8")
-    for option in ("profile", "seeds", "datasets", "methods", "data", "device", "results"):
+    for option in ("profile", "seeds", "datasets", "methods", "own", "data", "device", "results"):
         assert f'--{option} "$({option.upper()})"' in makefile
 
 
@@ -77,7 +77,7 @@ def test_module_and_command_are_one_program():
     assert script == "tmtlib.__main__:main"
     done = subprocess.run([sys.executable, "-m", "tmtlib", "--help"], capture_output=True, text=True, cwd=common.ROOT)
     assert done.returncode == 0
-    for command in ("run", "data", "report", "compare", "clean"):
+    for command in ("run", "train", "predict", "data", "report", "compare", "clean"):
         assert f"\n    {command} " in done.stdout
 
 

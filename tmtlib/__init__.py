@@ -6,6 +6,9 @@ The names most callers need are here and are imported on first use, so `import t
     config, training = tmtlib.TMTConfig(weighting="static"), tmtlib.Training(epochs=10)
     fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
 
+    saved = tmtlib.train_model("mine.pkl", "tmt_amw", "model") # or a model to keep: a folder without pickles
+    table = tmtlib.predict_file(saved, "new.pkl").table        # and a row for each new utterance
+
     study = tmtlib.open_study("quick")                         # or a whole study: what is missing is trained,
     frame = study.ensure("tmt", "tmt_amw")                     # one row a run
 """
@@ -26,9 +29,13 @@ _HOMES = {
     "encode_text": "tmtlib.data.text",
     "encode_transcripts": "tmtlib.data.text",
     "ensure": "tmtlib.study.runs",
+    "explain_run": "tmtlib.analysis.utterance",
     "fit": "tmtlib.training.fit",
     "load_dataset": "tmtlib.data.loading",
+    "open_model": "tmtlib.study.saved",
     "open_study": "tmtlib.study.study",
+    "predict_file": "tmtlib.analysis.prediction",
+    "train_model": "tmtlib.study.saved",
     "metrics": "tmtlib.stats.metrics",  # the module itself
 }
 __all__ = [*_HOMES]

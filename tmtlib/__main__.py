@@ -40,9 +40,31 @@ def _parser() -> argparse.ArgumentParser:
     text += "data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
     run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
     run.add_argument("--data", metavar="X", help="feature file, folder of standard files, or crema (default: TMT_DATA)")
-    run.add_argument("--device", **device)
     run.add_argument("--only", **only)
     run.set_defaults(command=_run)
+
+    text = "Trains one model and saves it with all that its use needs: parameters, scaler, validation errors, card."
+    train = commands.add_parser("train", help="train a model on a feature file and save it", description=text)
+    train.add_argument("file", metavar="FILE", help="feature file with the splits train, valid and test")
+    train.add_argument("--method", default="tmt_amw", metavar="NAME", help="as in the tables (default: tmt_amw)")
+    train.add_argument("--out", required=True, metavar="MODEL", help="a new folder")
+    train.add_argument("--profile", choices=PROFILES, default="quick", help="its size and protocol (default: quick)")
+    train.add_argument("--seed", type=int, default=0, metavar="N")
+    train.set_defaults(command=_train)
+
+    text = "Predictions with intervals, weights and Shapley values of each utterance; labels are not needed."
+    predict = commands.add_parser("predict", help="apply a saved model to a feature file", description=text)
+    predict.add_argument("model", metavar="MODEL", help="folder that tmt train wrote")
+    predict.add_argument("file", metavar="FILE", help="feature file, with or without splits and labels")
+    predict.add_argument("--out", required=True, metavar="CSV", help="one row an utterance")
+    predict.add_argument("--level", type=float, default=0.9, help="probability of the intervals (default: 0.9)")
+    predict.add_argument("--no-shapley", action="store_true", help="leave out Shapley values: an eighth of the time")
+    predict.set_defaults(command=_predict)
+    for command in (run, train, predict):
+        command.add_argument("--device", **device)
+        command.add_argument(
+            "--own", metavar="PY", help="file of your own weightings or models; it is run with your rights"
+        )
 
     data = commands.add_parser("data", help="look at feature files").add_subparsers(required=True, metavar="COMMAND")
     text = "Prints the card, tables and oddities of each file. Exit code 1 when one is refused."
@@ -84,7 +106,35 @@ def _seeds(text: str) -> int:
 def _run(o: argparse.Namespace) -> int:
     from tmtlib.study import notebooks
 
+    if o.own:  # kernels inherit it
+        os.environ["TMT_OWN"] = os.path.abspath(os.path.expanduser(o.own))
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
+
+
+def _train(o: argparse.Namespace) -> int:
+    from tmtlib.study import saved
+    from tmtlib.study.methods import methods_from
+
+    if o.own:
+        methods_from(o.own)
+    print(saved.train_model(o.file, o.method, o.out, o.profile, o.seed, o.device).summary())
+    print(f"\nThe model is in {o.out}; apply it: tmt predict {o.out} FILE --out predictions.csv")
+    return 0
+
+
+def _predict(o: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from tmtlib.analysis.prediction import predict_file
+    from tmtlib.study.methods import methods_from
+    from tmtlib.study.saved import open_model
+
+    if o.own:
+        methods_from(o.own)
+    done = predict_file(open_model(o.model), o.file, o.level, not o.no_shapley, o.device)
+    done.write(Path(o.out))
+    print(f"{done.summary(o.level)}\n{len(done.table)} utterances in {o.out}")
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

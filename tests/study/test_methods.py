@@ -8,9 +8,10 @@ import pytest
 
 import tmtlib
 from tmtlib import common
+from tmtlib.__main__ import main
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.models import amw
-from tmtlib.study import notebooks, runs
+from tmtlib.study import runs
 from tmtlib.study.methods import METHODS, methods_from
 
 
@@ -58,17 +59,20 @@ def test_the_readme_s_weighting_is_trained_in_worker_processes(own_results, tmp_
     assert np.abs(weights[-1] - weights[0]).max() > 1e-4, "it has learned"
 
 
-def test_the_readme_s_model_is_trained_by_notebook_07_and_in_worker_processes(own_results, tmp_path, registries):
+def test_the_readme_s_model_goes_through_the_same_series(own_results, tmp_path, registries, monkeypatch):
+    """From the command line, in worker processes, into Table 1 and the comparisons beyond it."""
     path = tmp_path / "mine.py"
     path.write_text(readme_example("add_method"), encoding="utf-8")
-    assert methods_from(path) == ["loudest"]
-    study = tmtlib.open_study("smoke", seeds=2, datasets="mosi")
+    study = tmtlib.open_study("smoke", seeds=2, datasets="mosi", own=path)
+    assert study.profile.name == "smoke_2seeds_mosi_loudest" and "loudest" in study.methods
     rows = runs.ensure(study.runs("tmt", "loudest"), "cpu", jobs=2, progress=False)
     assert rows["method"].tolist() == ["tmt", "tmt", "loudest", "loudest"] and rows["mae"].notna().all()
-    size = {"profile": "smoke", "seeds": 2, "datasets": "mosi"}
-    notebooks.execute(common.NOTEBOOKS / "07_beyond.ipynb", tmp_path / "done.ipynb", size | {"own": str(path)})
+    monkeypatch.setenv("TMT_OWN", "")  # `main` sets it for the kernels
+    size = ["--profile", "smoke", "--seeds", "2", "--datasets", "mosi", "--device", "cpu"]
+    assert main(["run", *size, "--only", "06,07", "--own", str(path)]) == 0
     beyond = pd.read_csv(study.results / "beyond.csv")
     assert {"tmt_amw", "tmt_uniform"} <= set(beyond.loc[beyond["after"] == "loudest", "before"])
+    assert "loudest" in set(pd.read_csv(study.results / "table1.csv")["method"])
 
 
 def test_files_that_are_not_there_or_register_nothing_are_refused(tmp_path, registries):

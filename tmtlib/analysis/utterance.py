@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from io import BytesIO
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from tmtlib.analysis import importance
 from tmtlib.common import MODALITIES
+from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Trace
 from tmtlib.models.tmt import GROUPS, TMT
@@ -34,8 +36,12 @@ class Explanation:
     reliable: dict[str, bool] | None  # whether it shows anything, in synthetic data
 
 
-def explain(model: TMT, dataset: Dataset, i: int, training: Training) -> Explanation:
-    """Test utterance i of a data set as a TMT sees it. Raises IndexError for one that is not there."""
+def explain(model: TMT, dataset: Dataset, which: int | str, training: Training) -> Explanation:
+    """A test utterance, by number or id, as a TMT sees it. Raises IndexError for one that is not there."""
+    i = dataset.test.ids.index(which) if which in dataset.test.ids else which
+    if isinstance(i, str):
+        near = ", ".join(get_close_matches(i, dataset.test.ids, cutoff=0)) or "none"
+        raise IndexError(f"no test utterance {i!r} in {dataset.card.name}; the nearest ids are {near}")
     if not 0 <= i < len(dataset.test):
         raise IndexError(f"utterance {i}; wanted 0 to {len(dataset.test) - 1}")
     utterance = dataset.test.take(np.array([i]))
@@ -55,6 +61,12 @@ def explain(model: TMT, dataset: Dataset, i: int, training: Training) -> Explana
         truth=None if truth is None else _by_modality(truth.importance[i]),
         reliable=None if truth is None else _by_modality(truth.reliable[i]),
     )
+
+
+def explain_run(run: Run, which: int | str) -> Explanation:
+    """`explain` of a finished run of a TMT. Raises FileNotFoundError for an untrained run."""
+    data = load(run.data)
+    return explain(load_model(run, data.shape), data, which, run.training)
 
 
 def _by_modality(values: np.ndarray | torch.Tensor) -> dict[str, float]:

@@ -69,6 +69,28 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
         raise DataError(f"{path}: {error}") from error
 
 
+def read_utterances(path: str | Path) -> tuple[Split, bool, tuple[Oddity, ...]]:
+    """All utterances of a file, with or without splits and labels: as one split, labels 0 where there are none; whether
+    all have labels; and oddities. Raises as `read`."""
+    path = catalog.feature_file(path)
+    content, oddities, splits, labelled = safe_pickle.load(path), [], [], True
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} holds a {type(content).__name__}; wanted a dict of arrays ('id', 'text', 'audio', ...)"
+        )
+    parts = {s: content[s] for s in SPLITS if isinstance(content.get(s), dict)} or {"utterance": content}
+    for name, raw in parts.items():
+        raw = {key: value for key, value in raw.items() if key not in ("emotion", "emotion_labels")}
+        if not {"regression_labels", "labels"} & set(raw):
+            rows = next((raw[key] for key in ("id", *MODALITIES) if raw.get(key) is not None), ())
+            raw, labelled = raw | {"regression_labels": np.zeros(len(rows), np.float32)}, False
+        try:
+            splits.append(read_split(raw, name, lambda *what, name=name: oddities.append(Oddity(name, *what))))
+        except DataError as error:
+            raise DataError(f"{path}, {name}: {error}") from error
+    return Split.concat(splits), labelled, tuple(o for o in oddities if o.count)
+
+
 def _emotions(path: Path, content: dict, written: object, note: Note) -> tuple[str, ...]:
     """Names of the emotions that a file has labels of: of `write_mmsa`, EMOTIONS, or those under `emotion`, which count
     where no split has `emotion_labels`. Raises DataError for `emotion` in some splits alone, or not a name each."""

@@ -159,7 +159,7 @@ def resized(
     for name in datasets:
         check_choice("data set", name, profile.datasets)
     every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")
-    wanted = every if tuple(methods) == ("all",) else tuple(methods)
+    wanted = tuple(n for name in methods for n in (every if name == "all" else (name,)))
     for name in wanted:
         check_choice("method", name, tuple(METHODS))
     changes = {"seeds": tuple(range(seeds))} if seeds else {}

@@ -1,6 +1,7 @@
 """A study: one profile, its data sets and a device."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tmtlib.data.corruption import REGIMES
 from tmtlib.data.loading import load, resolve_all, stated
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
-from tmtlib.study.methods import METHODS, family, method_config
+from tmtlib.study.methods import METHODS, family, method_config, methods_from
 from tmtlib.study.profiles import PROFILES, REPORTED, Profile, resized, split_names
 from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.study.runs import Run
@@ -165,6 +166,7 @@ def open_study(
     seeds: int | None = None,
     datasets: str | Sequence[str] = (),
     methods: str | Sequence[str] = (),
+    own: str | Path | None = None,
 ) -> Study:
     """The study of a profile, one of `PROFILES`, on the data at hand.
 
@@ -172,12 +174,14 @@ def open_study(
         data: a feature file, a folder with the standard files, or "crema"; default: TMT_DATA, else synthetic data.
         device: "auto", "cpu" or "cuda".
         seeds, datasets, methods: as for `resized`; lists may be "mosi,sims".
+        own: a Python file whose weightings and models (`methods_from`) are added to `methods`; default: TMT_OWN.
 
-    Raises ValueError for an unknown profile, method, data set or device, FileNotFoundError for data not found.
+    Raises ValueError for an unknown profile, method, data set or device, FileNotFoundError for data or file not found.
     """
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)
-    size = resized(PROFILES[profile], seeds or None, split_names(datasets), split_names(methods))
+    mine = methods_from(own) if (own := own or os.environ.get("TMT_OWN")) else ()
+    size = resized(PROFILES[profile], seeds or None, split_names(datasets), (*split_names(methods), *mine))
     refs, missing = resolve_all(size.datasets, data=data or None, normalize=size.normalize, sizes=dict(size.synthetic))
     if datasets and {ref.name for ref in refs} - set(size.datasets):
         place = data or common.data_folder()

@@ -1,0 +1,109 @@
+"""Predictions of a saved model: one row an utterance, whatever the file holds beside its features."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tmtlib.__main__ import main
+from tmtlib.analysis import prediction
+from tmtlib.common import EMOTIONS, MODALITIES
+from tmtlib.data.mmsa import write_mmsa
+from tmtlib.data.schema import SyntheticSize
+from tmtlib.data.synthetic import generate
+from tmtlib.study.saved import open_model, train_model
+
+
+@pytest.fixture(scope="module")
+def feature_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("features") / "mine.pkl"
+    write_mmsa(generate("mosei", SyntheticSize((96, 32, 48), (6, 6, 6))), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(feature_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    methods = ("tmt", "tmt_gated", "tmt_amw_5class", "tmt_emotions")
+    return {m: train_model(feature_file, m, folder / m, "smoke", device="cpu") for m in methods}
+
+
+def unlabelled(feature_file, path):
+    """The test split as a flat dict of features and ids alone."""
+    test = pickle.loads(feature_file.read_bytes())["test"]
+    path.write_bytes(
+        pickle.dumps({key: test[key] for key in ("id", *MODALITIES, *(f"{m}_lengths" for m in MODALITIES))})
+    )
+    return path
+
+
+def test_predictions_of_a_file_without_labels_are_those_of_its_test_split(models, feature_file, tmp_path):
+    whole = prediction.predict_file(models["tmt_gated"], feature_file, device="cpu")
+    bare = prediction.predict_file(models["tmt_gated"], unlabelled(feature_file, tmp_path / "bare.pkl"), device="cpu")
+    assert len(whole.table) == 96 + 32 + 48 and "label" in whole.table and "label" not in bare.table
+    pd.testing.assert_frame_equal(
+        whole.table.drop(columns="label").tail(48).reset_index(drop=True), bare.table, rtol=1e-4, atol=1e-5
+    )
+    assert not bare.scores and whole.scores["n"] == 176
+    assert whole.scores["mae"] == pytest.approx((whole.table["prediction"] - whole.table["label"]).abs().mean())
+
+
+def test_a_row_holds_interval_weights_and_shapley_values(models, feature_file):
+    table = prediction.predict_file(models["tmt_gated"], feature_file, device="cpu").table
+    assert ((table["low"] <= table["prediction"]) & (table["prediction"] <= table["high"])).all()
+    assert table[["low", "high"]].abs().max().max() <= 3
+    for what in ("weight", "share"):
+        np.testing.assert_allclose(table[[f"{what}_{m}" for m in MODALITIES]].sum(axis=1), 1, atol=1e-5)
+    assert not [c for c in prediction.predict_file(models["tmt"], feature_file, device="cpu").table if "weight" in c]
+    wider = prediction.predict_file(models["tmt_gated"], feature_file, level=0.99, shapley=False, device="cpu").table
+    assert (wider["high"] - wider["low"]).mean() > (table["high"] - table["low"]).mean()
+    assert "shapley_text" not in wider
+
+
+def test_classes_and_emotions_have_probabilities(models, feature_file):
+    table = prediction.predict_file(models["tmt_amw_5class"], feature_file, device="cpu").table
+    chances = table.filter(regex="^p_")
+    assert [*chances] == ["p_-2", "p_-1", "p_0", "p_1", "p_2"]
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-5)
+    assert (table["prediction"] == chances.idxmax(axis=1).str[2:].astype(float)).all()
+    table = prediction.predict_file(models["tmt_emotions"], feature_file, device="cpu").table
+    chances = table[[f"p_{name}" for name in EMOTIONS]]
+    assert (table["prediction"] == chances.idxmax(axis=1).str[2:]).all() and "low" not in table
+
+
+def test_features_far_from_training_s_are_counted(models, feature_file):
+    data = generate("mosei", SyntheticSize((96, 32, 48), (6, 6, 6)))
+    assert not prediction.drift(models["tmt"], data.test)["far"].any()
+    loud = data.test.features["audio"].copy()
+    loud[..., 1] += 100
+    moved = prediction.drift(models["tmt"], replace(data.test, features=data.test.features | {"audio": loud}))
+    by_modality = moved.set_index("modality")
+    assert by_modality["far"].to_dict() == {"text": 0, "audio": 1, "vision": 0}
+    assert by_modality.loc["audio", "worst"].startswith("audio[1]: +")
+
+
+def test_a_missing_modality_is_said(models, feature_file, tmp_path):
+    path = unlabelled(feature_file, tmp_path / "bare.pkl")
+    content = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps({k: v for k, v in content.items() if not k.startswith("vision")}))
+    done = prediction.predict_file(models["tmt_gated"], path, device="cpu")
+    assert (done.table["absent"] == "vision").all()
+    assert any(note.startswith("vision is absent from 48 of 48 utterances") for note in done.notes)
+    np.testing.assert_allclose(done.table["shapley_vision"], 0, atol=1e-6)
+
+
+def test_train_and_predict_from_the_command_line(feature_file, tmp_path, capsys):
+    model, out = str(tmp_path / "model"), str(tmp_path / "predictions.csv")
+    arguments = ["--method", "tmt_amw", "--profile", "smoke", "--device", "cpu"]
+    assert main(["train", str(feature_file), *arguments, "--out", model]) == 0
+    printed = capsys.readouterr().out
+    assert "MAE" in printed and "90% intervals hold" in printed and "tmt predict" in printed
+    assert main(["predict", model, str(feature_file), "--device", "cpu", "--out", out]) == 0
+    assert "176 utterances in" in capsys.readouterr().out
+    assert len(pd.read_csv(out)) == 176 and open_model(model).method == "tmt_amw"
+    assert main(["predict", str(tmp_path), str(feature_file), "--out", out]) == 1
+    assert "wanted a folder that `tmt train` wrote" in capsys.readouterr().err
+    assert main(["train", str(feature_file), "--method", "tmt_awm", "--out", str(tmp_path / "x")]) == 1
+    assert "method is 'tmt_awm'" in capsys.readouterr().err

@@ -43,6 +43,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--only", **only)
     run.set_defaults(command=_run)
 
+    text = (
+        "Sound, faces and words of a table of clips (columns id, path, transcript; split and label for training) as a "
+    )
+    text += "feature file. Goes on where it was interrupted; clips that fail are named and left out."
+    features = commands.add_parser("features", help="turn clips into a feature file", description=text)
+    features.add_argument("table", metavar="TABLE", help="CSV file, a row a clip")
+    features.add_argument("--out", required=True, metavar="FILE", help="the feature file, such as features.pkl")
+    features.add_argument("--text", metavar="ENCODER", help="folder of a BERT, or .npz of word vectors")
+    features.add_argument("--vision", metavar="FOLDER", help="folder of an image model (ViT, VGG-16); default: HOG")
+    features.add_argument("--family", choices=("mosi", "sims"), help="label range -3..3 or -1..1 (default: by labels)")
+    features.add_argument("--jobs", type=int, default=1, metavar="N", help="clips at a time (default: 1)")
+    features.add_argument("--device", **device)
+    features.set_defaults(command=_features)
+
     text = "Trains one model and saves it with all that its use needs: parameters, scaler, validation errors, card."
     train = commands.add_parser("train", help="train a model on a feature file and save it", description=text)
     train.add_argument("file", metavar="FILE", help="feature file with the splits train, valid and test")
@@ -109,6 +123,19 @@ def _run(o: argparse.Namespace) -> int:
     if o.own:  # kernels inherit it
         os.environ["TMT_OWN"] = os.path.abspath(os.path.expanduser(o.own))
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
+
+
+def _features(o: argparse.Namespace) -> int:
+    from tmtlib.media import clips
+
+    how = clips.Extractors(o.text or clips.installed_encoder(), o.vision, o.device)
+    done = clips.extract(o.table, o.out, how, o.family, o.jobs)
+    print("\n".join(f"- {note}" for note in done.notes))
+    for clip, reason in done.failed.items():
+        print(f"tmt: left out {clip}: {reason}", file=sys.stderr)
+    shapes = ", ".join(f"{m} {shape}" for m, shape in done.shapes.items())
+    print(f"{done.clips} clips in {o.out}: {shapes}; {len(done.failed)} left out")
+    return 0
 
 
 def _train(o: argparse.Namespace) -> int:

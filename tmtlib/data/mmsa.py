@@ -123,6 +123,11 @@ def write_mmsa(dataset: Dataset, path: str | Path) -> None:
     """Writes an MMSA pickle, atomically. `read` restores all but the ground truth of synthetic data."""
     content = {s: _as_mmsa(dataset[s]) for s in SPLITS}
     content["config"] = {OUR_KEY: {k: getattr(dataset.card, k) for k in ("family", "alignment", "source", "emotions")}}
+    write_content(content, path)
+
+
+def write_content(content: Mapping[str, object], path: str | Path) -> None:
+    """Writes a pickle of arrays in one of this module's layouts, atomically."""
     write_atomic(Path(path), lambda file: pickle.dump(content, file, protocol=4))
 
 

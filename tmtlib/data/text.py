@@ -73,7 +73,7 @@ def encode_transcripts(
             raise TypeError(f'transcript {i} is {type(text).__name__}; wanted str ("" for no words)')
     if batch_size < 1 or max_length < 3:
         raise ValueError(f"max_length {max_length}, batch_size {batch_size}; wanted at least 3 and 1")
-    tokenizer, bert = _load_tokenizer(model), load_bert(model).to(device).eval()
+    tokenizer, bert = load_tokenizer(model), load_bert(model).to(device).eval()
     if len(tokenizer) > bert.config.vocab_size:
         sizes = f"the tokenizer has {len(tokenizer)} tokens but the model {bert.config.vocab_size}"
         raise ValueError(f"{model}: {sizes}; save both from the same BERT")
@@ -108,7 +108,7 @@ def load_bert(model: str | Path) -> "PreTrainedModel":
     return bert
 
 
-def _load_tokenizer(model: str | Path) -> "PreTrainedTokenizerBase":
+def load_tokenizer(model: str | Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     folder = _model_folder(model)

@@ -118,8 +118,10 @@ def execute(path: Path, copy: Path, parameters: Mapping[str, object] | None = No
     options = {"cwd": str(path.parent), "progress_bar": False, "extra_arguments": quiet}
     begun, records, state = time.monotonic(), common.results_folder() / "runs", "FAILED"
     before = len([*records.glob("*.npz")])
+    known = os.pathsep.join(filter(None, (str(common.ROOT), os.environ.get("PYTHONPATH"))))  # tmtlib, uninstalled
     try:
-        papermill.execute_notebook(path, copy, parameters, **options)
+        with patch.dict(os.environ, PYTHONPATH=known):
+            papermill.execute_notebook(path, copy, parameters, **options)
         state = "ok"
     finally:
         trained = len([*records.glob("*.npz")]) - before

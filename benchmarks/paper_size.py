@@ -72,7 +72,14 @@ def write(study: Study, pairs: Sequence[tuple[str, str]] = PAIRS, trivial: Seque
 def options(name: str, about: str, profile: str) -> argparse.ArgumentParser:
     """What a command that trains seed by seed takes: --seeds, --device, --jobs, and of the tests --profile."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10, help="train the first so many (10); 0: tables alone")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        choices=range(11),
+        metavar="0..10",
+        default=10,
+        help="train the first so many (10); 0: tables alone",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a core, or one on a GPU)")
     parser.add_argument("--profile", default=profile, help=argparse.SUPPRESS)

@@ -9,6 +9,7 @@ its figure), `emotions.csv`, `emotions_differences.csv`, `emotions_runs.csv`, `c
 controls under P1, P3, P7 and P9; single frames have no P8) and with `--encoder` `transcripts.csv` (P6).
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from tmtlib.data import crema
 from tmtlib.data.loading import load, resolve
 from tmtlib.data.schema import Dataset
 from tmtlib.stats import emotions
-from tmtlib.study import findings, runs
+from tmtlib.study import compare, findings, runs
 from tmtlib.study.methods import family
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.runs import Run
@@ -35,7 +36,7 @@ METHODS += ("tmt_reliability",)
 MEASURED = ("tmt_amw", "tmt_gated", "tmt_reliability")
 GATES = ("tmt", "tmt_reliability", "tmt_reliability_open")
 SHOWN = ("weight", "shapley_absent")
-COMPARED = (*paper_size.PAIRS, ("tmt_reliability", "tmt"))
+COMPARED = (*paper_size.PAIRS, *((m, "tmt") for m in ("tmt_reliability", "text_only", "late_fusion")))
 FEW = 5  # seeds, of what is measured in trained models, and of emotions
 
 
@@ -48,6 +49,16 @@ def real_study(files: Sequence[str | Path], seeds: int, profile: str = "quick", 
     if twice := [name for name, n in Counter(ref.name for ref in refs).items() if n > 1]:
         raise ValueError(f"{', '.join(twice)}: more than one file of this name; tables tell files by it, so rename one")
     return replace(study, profile=replace(study.profile, **changes, ablations=(), five_class=()), refs=refs)
+
+
+def check_room(study: Study) -> None:
+    """Raises ValueError where the results folder holds tables of other files, which these would replace."""
+    path = study.results / "provenance.json"
+    others = compare.data_hashes(path.read_text(encoding="utf-8")) if path.is_file() else set()
+    if lost := others - {ref.sha256 for ref in study.refs}:
+        raise ValueError(
+            f"{study.results} holds tables of {len(lost)} other files; name another folder: --results FOLDER"
+        )
 
 
 def finished(study: Study, *methods: str, few: bool = True) -> list[Run]:
@@ -105,10 +116,15 @@ def has_words(data: Dataset, width: int) -> bool:
 def main(argv: list[str] | None = None) -> None:
     parser = paper_size.options("real_files", __doc__, "quick")
     parser.add_argument("files", nargs="*", help="feature files")
+    parser.add_argument("--results", help="folder of runs and tables (default: TMT_RESULTS, else results/)")
     parser.add_argument("--encoder", default="", help="folder of the BERT that made a file's text frame by frame: P6")
     chosen = parser.parse_args(argv)
+    os.environ |= {"TMT_RESULTS": chosen.results} if chosen.results else {}
     try:
+        if chosen.encoder:
+            transcripts.open_encoder(chosen.encoder)
         study = real_study(chosen.files, max(chosen.seeds, 10), chosen.profile, chosen.device)
+        check_room(study)
         if todo := wanted(study, chosen.seeds):
             runs.ensure(todo, chosen.device, chosen.jobs or study.profile.jobs)
         write(study, chosen.encoder, chosen.jobs or study.profile.jobs)

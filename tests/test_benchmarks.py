@@ -194,6 +194,15 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
     assert [card["name"] for card in provenance["data"]] == ["crema", "small"]
     assert (common.figures_folder("real") / "importance.png").is_file()
     assert {"constant", "linear_text"} <= set(tables["table1"]["method"]) and "learned" in tables["importance"]
+    mmsa.write_mmsa(replace(data, card=replace(card, source="synthetic"), **felt), tmp_path / "other.pkl")
+    for arguments, message in (
+        ([str(tmp_path / "other.pkl"), *start[1:]], "holds tables of 1 other files; name another folder: --results"),
+        ([*start, "--encoder", str(tmp_path / "none")], "none; wanted an .npz"),
+        ([*start, "--seeds", "-1"], "invalid choice"),
+    ):
+        with pytest.raises(SystemExit):
+            real_files.main(["--seeds", "0", *arguments])
+        assert message in capsys.readouterr().err
     study = real_files.real_study(start[:1], 10, "smoke", "cpu")
     cut = next(r for r in study.runs("tmt_amw_emotions") if r.seed == 1)
     runs.record_path(cut).unlink()

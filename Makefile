@@ -2,6 +2,7 @@
 #
 #   make study PROFILE=paper DATA=path/to/features DEVICE=cuda
 #   make test PYTHON=/path/to/python        # no set-up: this Python, as it is
+#   make test EXTRAS=features               # with the packages that turn clips into features
 
 # Given on the command line only: a variable of the same name in the shell may mean something else.
 PROFILE  = quick
@@ -13,6 +14,7 @@ DATA     =
 DEVICE   =
 RESULTS  =
 PYTHON   =
+EXTRAS   =
 
 # Any Python 3 can run the set-up. Each is tried, because one on the PATH may still not run (a pyenv shim).
 STARTER = $(firstword $(foreach p,python3 python python3.12 python3.11,\
@@ -21,7 +23,8 @@ STARTER = $(firstword $(foreach p,python3 python python3.12 python3.11,\
 no_python = no working Python 3 was found; install Python 3.11 or 3.12, or activate a conda environment
 
 # A recipe begins with $(ready): the shell variable $$python is then the study's Python.
-ready = python=$(if $(PYTHON),"$(PYTHON)",$$($(or $(STARTER),$(error $(no_python))) setup_environment.py)) || exit 1
+ready = python=$(if $(PYTHON),"$(PYTHON)",$$(TMT_EXTRAS="$(EXTRAS)" \
+        $(or $(STARTER),$(error $(no_python))) setup_environment.py)) || exit 1
 
 # Kernels started by papermill and nbval find tmtlib here even where it is not installed.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))

@@ -8,6 +8,8 @@
    fingerprint of pyproject.toml: while the two agree a later call installs nothing, and a .venv whose making was
    cut short has no stamp and is gone on with.
 
+TMT_EXTRAS=features asks for the packages of that extra as well (make ... EXTRAS=features sets it).
+
 Any Python 3.8 or later can start this file: it uses the standard library only, and what needs more is asked of
 the Python in question, by running this file there with a question as its argument.
 """
@@ -29,6 +31,7 @@ VENV = ROOT / ".venv"
 STAMP = "tmt-study.stamp"
 SUPPORTED = ((3, 11), (3, 12))
 SUPPORTED_TEXT = " or ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
+EXTRAS = [name for name in os.environ.get("TMT_EXTRAS", "").split(",") if name]
 CPU_TORCH = "torch==2.13.0"  # one version, because pip and uv must mean the same file
 
 
@@ -152,8 +155,11 @@ def unmet_here() -> list[str]:
 
     if requirement_class() is None:
         return ["the packages of pyproject.toml (not even packaging is installed)"]
-    wanted = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
-    return unmet(wanted, installed_version)
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    if unknown := [name for name in EXTRAS if name not in optional]:
+        return [f"an extra {unknown[0]!r} (there are {', '.join(optional)})"]
+    return unmet([*project["dependencies"], *(line for name in EXTRAS for line in optional[name])], installed_version)
 
 
 def installed_version(name: str) -> str | None:
@@ -215,7 +221,7 @@ def is_finished(venv: Path) -> bool:
 def make(venv: Path) -> Path:
     """The Python of `venv`, made and filled as far as is still needed."""
     python, start = python_in(venv), time.monotonic()
-    if is_finished(venv):
+    if is_finished(venv) and not (EXTRAS and unmet_in(python)):
         return python
     (venv / STAMP).unlink(missing_ok=True)  # unfinished, from here until a new stamp is written
 
@@ -230,7 +236,8 @@ def make(venv: Path) -> Path:
     pip(python, "Looking for a pip that can ask for metadata alone", "pip>=24")
     if not has_nvidia_gpu():
         install_cpu_torch(python)
-    pip(python, "Installing the packages of pyproject.toml (some minutes)", "--editable", str(ROOT))
+    what = f"{ROOT}[{','.join(EXTRAS)}]" if EXTRAS else str(ROOT)
+    pip(python, "Installing the packages of pyproject.toml (some minutes)", "--editable", what)
 
     lacking = ask(python, "unmet")
     if lacking:

@@ -68,6 +68,14 @@ def test_unsatisfied_environment_names_what_it_lacks():
     assert found == ["torch>=2.13 (found 2.12.1)", "nbval==0.11.* (found 0.12.0)", "pandas>=3 (not installed)"]
 
 
+def test_extras_are_asked_for_by_name(monkeypatch):
+    monkeypatch.setattr(setup, "EXTRAS", ["features"])
+    monkeypatch.setattr(setup, "installed_version", lambda name: None if name == "librosa" else "4.12")
+    assert [line for line in setup.unmet_here() if "librosa" in line] == ["librosa>=0.11 (not installed)"]
+    monkeypatch.setattr(setup, "EXTRAS", ["feature"])
+    assert setup.unmet_here() == ["an extra 'feature' (there are features)"]
+
+
 def test_another_python_is_asked_in_its_own_process(tmp_path):
     assert setup.ask(sys.executable, "unmet") == setup.unmet_here()
     assert "does not run" in setup.unmet_in(tmp_path / "nowhere" / "python")[0]

@@ -115,9 +115,9 @@ class Study:
         return path
 
     def reported(self, name: str, of_its_data: bool = True, profile: str = "") -> pd.DataFrame:
-        """Table `name` of a profile (default: `REPORTED`; or "real", `benchmarks.real_files`), here or as committed, with
-        a column that says so, if it has this study's data sets (synthetic ones of any size) or need not have them; else
-        an empty one, and that is said."""
+        """Table `name` of a profile (default: `REPORTED`; or "real", `benchmarks.real_files`), here or as committed,
+        with a column that says so, if it has this study's data sets (synthetic ones of any size) or need not have them;
+        else an empty one, and that is said."""
         profile = profile or REPORTED
         for folder in (common.results_folder(profile), common.ROOT / "results" / profile):
             paths = folder / f"{name}.csv", folder / "provenance.json"

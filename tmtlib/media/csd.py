@@ -13,12 +13,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64, Shaped
 
 from tmtlib.data.schema import DataError
 
 LARGEST = 2**30  # bytes of an array as its file declares it; one hour of 74 features at 100 Hz has a fifth
-Timed = tuple[Float64[np.ndarray, "T 2"], Float32[np.ndarray, "T D"]]  # intervals, features (of words: texts)
+Timed = tuple[Float64[np.ndarray, "T 2"], Shaped[np.ndarray, "T D"]]  # intervals in s; features, float32 or texts
 
 
 def read_csd(path: str | Path) -> dict[str, Timed]:

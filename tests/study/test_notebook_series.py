@@ -63,7 +63,9 @@ def test_whole_series_on_a_file_of_one_s_own(own_results, tmp_path, monkeypatch,
     write_mmsa(replace(made, **without), "my features.pkl")
     assert main(["run", "--profile", "smoke", "--data", "my features.pkl", "--results", "mine"]) == 0
     check_results(tmp_path / "mine", {("my features", "synthetic")})  # the file says of itself that it is synthetic
-    assert "my features (synthetic)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "my features (synthetic)" in printed and "Runs         mine/runs/" in printed
+    assert f"make lab RESULTS={tmp_path / 'mine'})" in printed, "Lab's own root is the repository"
 
 
 def test_tables_of_other_data_make_room(own_results, tmp_path, capsys):

@@ -222,6 +222,17 @@ def test_what_a_profile_does_without_is_shown_from_the_reported_one(own_results,
     assert in_this_process("05", **which)["over"].empty and in_this_process("07", **which)["scores"].empty
 
 
+def test_notebook_01_says_what_is_not_known_of_a_real_file(own_results, tmp_path, capsys):
+    """One vector a modality, and ids that name no clip."""
+    made = generate("mosi", SyntheticSize((24, 8, 8), (1, 1, 1)))
+    named = {s: replace(made[s], ids=tuple(f"{s}{i}" for i in range(len(made[s])))) for s in ("train", "valid", "test")}
+    write_mmsa(replace(made, card=replace(made.card, source="real"), **named), tmp_path / "mine.pkl")
+    shown = in_this_process("01", data=str(tmp_path / "mine.pkl"))
+    printed = capsys.readouterr().out
+    assert "mine: ids name no clip, so each counts as a video" in printed
+    assert "Real data: nothing of this is known." in printed and shown["alignment"] == ["single vectors"]
+
+
 def test_a_method_or_data_set_named_twice_counts_once():
     study = open_study("smoke", datasets="mosi,mosi", methods="tmt_5class,text_only")
     todo = study.runs(*study.methods)

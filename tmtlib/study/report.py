@@ -23,6 +23,8 @@ DATA = {
     "the models and the logic of the claims; they are no measurement of the real data sets.",
     "real": "Real data.",
 }
+LEARNED = ["dataset", "source", "method"]
+COMPARED = {"beats": "beats", "does not beat": "**loses to**", "ranks nothing": "cannot be told from"}
 README_METHODS = (
     *("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "tmt_reliability"),
     *("tmt_5class", "tmt_amw_5class"),
@@ -39,6 +41,7 @@ def write(folder: Path) -> str:
     sections = [
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
+        *_plainly(folder, runs, source),
         *("## Table 1", _markdown(tables.shown(table1))),
         *(f"## Verdicts{_rules(claims)}", decided(claims), _markdown(claims[["claim", "verdict", "judged_from"]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
@@ -56,6 +59,28 @@ def write(folder: Path) -> str:
         f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}{_basis(c)}' for c in claims.itertuples()
     ]
     return "\n\n".join([*sections, EVIDENCE, "\n".join(evidence)]) + "\n"
+
+
+def _plainly(folder: Path, runs: pd.DataFrame, source: str) -> list[str]:
+    """What has to be known before Table 1: that it is of profile smoke, or what TMT does on real data."""
+    said = [f"Trained for {runs['epochs'].max()} epochs to see that all runs: the numbers mean nothing."]
+    said = said if folder.name.startswith("smoke") else []
+    files = ("against_linear", "against_constant", "weights")
+    if source == "real" and all((folder / f"{name}.csv").is_file() for name in files):
+        linear, constant, weights = (_read(name, [folder]) for name in files)
+        both = linear.merge(constant[[*LEARNED, "constant_mae", "verdict"]], on=LEARNED).query("method == 'tmt'")
+        said += [*map(_lost_or_won, both.to_dict("records")), findings.on_absent(weights)]
+    return [text for text in said if text]
+
+
+def _lost_or_won(row: dict) -> str:
+    """TMT against the training median and the linear model, in words; row: of `against_linear` and `_constant`."""
+    title, n = dataset_title(row["dataset"], row["source"]), row["n_seeds"]
+    return (
+        f"{title}: TMT (MAE {row['single_mae']:.3f}, n = {n} seeds) {COMPARED[row['verdict']]} the training median "
+        f"({row['constant_mae']:.3f}) and {COMPARED[row['single_verdict']]} {method_title(row['linear'])} "
+        f"({row['linear_mae']:.3f}), the linear model that validation chose."
+    )
 
 
 def read(profile: str, brief: bool = False) -> str:

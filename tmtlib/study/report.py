@@ -11,7 +11,7 @@ from tmtlib.paper import ledger, verdicts
 from tmtlib.study import findings, tables
 from tmtlib.study.findings import counts
 from tmtlib.study.methods import method_title, method_titles
-from tmtlib.study.profiles import REPORTED
+from tmtlib.study.profiles import PROFILES, REPORTED
 from tmtlib.study.tables import intervals
 
 NAME = "report.md"
@@ -41,7 +41,7 @@ def write(folder: Path) -> str:
     sections = [
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
-        *_plainly(folder, runs, source),
+        *_plainly(folder, source),
         *("## Table 1", _markdown(tables.shown(table1))),
         *(f"## Verdicts{_rules(claims)}", decided(claims), _markdown(claims[["claim", "verdict", "judged_from"]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
@@ -61,15 +61,18 @@ def write(folder: Path) -> str:
     return "\n\n".join([*sections, EVIDENCE, "\n".join(evidence)]) + "\n"
 
 
-def _plainly(folder: Path, runs: pd.DataFrame, source: str) -> list[str]:
+def _plainly(folder: Path, source: str) -> list[str]:
     """What has to be known before Table 1: that it is of profile smoke, or what TMT does on real data."""
-    said = [f"Trained for {runs['epochs'].max()} epochs to see that all runs: the numbers mean nothing."]
-    said = said if folder.name.startswith("smoke") else []
-    files = ("against_linear", "against_constant", "weights")
-    if source == "real" and all((folder / f"{name}.csv").is_file() for name in files):
-        linear, constant, weights = (_read(name, [folder]) for name in files)
+    said = []
+    if folder.name.startswith("smoke"):
+        epochs = PROFILES["smoke"].training.epochs
+        said = [f"Trained for {epochs} epochs, to see that everything runs: the numbers mean nothing."]
+    files = {path.stem for path in folder.glob("*.csv")} if source == "real" else set()
+    if {"against_linear", "against_constant"} <= files:
+        linear, constant = (_read(name, [folder]) for name in ("against_linear", "against_constant"))
         both = linear.merge(constant[[*LEARNED, "constant_mae", "verdict"]], on=LEARNED).query("method == 'tmt'")
-        said += [*map(_lost_or_won, both.to_dict("records")), findings.on_absent(weights)]
+        said += map(_lost_or_won, both.to_dict("records"))
+    said += [findings.on_absent(_read("weights", [folder]))] if "weights" in files else []
     return [text for text in said if text]
 
 

@@ -15,6 +15,7 @@ DEVICE   =
 RESULTS  =
 PYTHON   =
 EXTRAS   =
+ARGS     =
 
 # Any Python 3 can run the set-up. Each is tried, because one on the PATH may still not run (a pyenv shim).
 STARTER = $(firstword $(foreach p,python3 python python3.12 python3.11,\
@@ -56,8 +57,10 @@ bench: ## measure speed against a plain implementation, into results/benchmarks
 	@$(ready); "$$python" -m tmtlib bench $(if $(DEVICE),--device "$(DEVICE)") \
 	    --json results/benchmarks/$(or $(DEVICE),cpu).json
 
-lab: ## open the notebooks in JupyterLab
-	@$(ready); "$$python" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+lab: ## open the notebooks in JupyterLab: RESULTS=folder of a study (this folder), ARGS="--port 9999 --no-browser"
+	@$(ready); $(if $(RESULTS),TMT_RESULTS=$$(cd "$(RESULTS)" && pwd) || exit 1; export TMT_RESULTS;) "$$python" -m jupyterlab \
+	    $(if $(RESULTS),--ServerApp.root_dir="$$TMT_RESULTS",--LabApp.default_url=/lab/tree/notebooks) \
+	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 clean-notebooks: ## re-execute the saved notebooks and strip what changes from run to run
 	@$(ready); "$$python" -m tmtlib clean

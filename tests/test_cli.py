@@ -1,5 +1,7 @@
 """The command line as a user meets it: exit codes, messages, and that both names are one program."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -60,6 +62,18 @@ def test_make_hands_every_option_on():
     makefile = (common.ROOT / "Makefile").read_text(encoding="utf-8")
     for option in ("profile", "seeds", "datasets", "methods", "own", "data", "device", "results"):
         assert f'--{option} "$({option.upper()})"' in makefile
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_lab_takes_arguments_a_results_folder_and_root():
+    def command(*variables):
+        asked = ["make", "-n", "-C", str(common.ROOT), "lab", "PYTHON=python", *variables]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+
+    assert "--port 9999 --no-browser" in (lab := command("ARGS=--port 9999 --no-browser")) and "tree/notebooks" in lab
+    assert ("--allow-root" in lab) == (os.getuid() == 0), "Lab wants to be told only by root"
+    elsewhere = command("RESULTS=/tmp/my results")
+    assert 'cd "/tmp/my results"' in elsewhere and '--ServerApp.root_dir="$TMT_RESULTS"' in elsewhere
 
 
 def test_compare_prints_and_says_by_its_exit_code(tmp_path, capsys):

@@ -86,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(command=_check)
 
+    text = "Joins the computational sequences of a CMU-MultimodalSDK data set by words into a feature file."
+    join = data.add_parser("join", help="make a feature file of .csd files", description=text)
+    for name in ("words", "text", "audio", "vision", "labels"):
+        join.add_argument(name, metavar=f"{name.upper()}.csd")
+    join.add_argument("--splits", required=True, metavar="FILE.csv", help="columns id (segment or video) and split")
+    join.add_argument("--out", required=True, metavar="FILE.pkl", help="where the feature file is written")
+    join.set_defaults(command=_join)
+
     report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
     report.add_argument("--readme", action="store_true", help="instead, put the committed results into README.md")
     report.set_defaults(command=_report)
@@ -175,6 +183,19 @@ def _check(options: argparse.Namespace) -> int:
             print(f"tmt: refused: {error}", file=sys.stderr)
             refused += 1
     return 1 if refused else 0
+
+
+def _join(o: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from tmtlib.data.check import describe
+    from tmtlib.data.mmsa import write_mmsa
+    from tmtlib.media.csd_join import aligned
+
+    dataset = aligned(*map(Path, (o.words, o.text, o.audio, o.vision, o.labels, o.splits)))
+    write_mmsa(dataset, o.out)
+    print(f"{describe(dataset)}\n\nWritten to {o.out}")
+    return 0
 
 
 def _report(o: argparse.Namespace) -> int:

@@ -4,15 +4,16 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tmtlib import figures
-from tmtlib.analysis import identifiability, importance, weights
+from tmtlib.analysis import identifiability, importance, trivial_baselines, weights
 from tmtlib.data import mmsa, synthetic
 from tmtlib.data.corrupt import keep_only
 from tmtlib.data.loading import resolve
 from tmtlib.data.schema import SPLITS, SyntheticSize
-from tmtlib.study import runs
+from tmtlib.study import findings, runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.runs import Run
@@ -54,6 +55,22 @@ def test_an_absent_modality_has_no_weight_in_any_table(todo, monkeypatch):
     monkeypatch.setattr(weights, "load_state", lambda _: state)
     w_max = state["weighting.W"][:2].abs().max().item()
     assert weights.reach(todo[:1]).iloc[0]["w_max"] == moved["w_max"] == pytest.approx(w_max) and w_max < 9
+
+
+def test_what_absent_modalities_are_given_is_said(todo):
+    final = weights.chosen(todo)
+    given = 1 - final[final["method"] == "tmt_amw"]["weight"].sum()
+    said = findings.on_absent(final)
+    assert said.startswith("two has no vision: ") and f"{given:.3f} by TMT+AMW, " in said and 0.3 < given < 0.37
+    there = pd.concat([final, final.assign(modality="vision", weight=0)])
+    assert findings.on_absent(there) == ""
+
+
+def test_one_modality_has_one_linear_model(todo, tmp_path):
+    data = mmsa.read(tmp_path / "two.pkl")
+    assert "linear_all" in trivial_baselines.predictions(data)
+    alone = trivial_baselines.predictions(replace(data, **{s: keep_only(data[s], ("text",)) for s in SPLITS}))
+    assert [name for name in alone if name.startswith("linear_")] == ["linear_text"]
 
 
 def test_pairs_of_equal_models_have_no_row_of_an_absent_modality(todo):

@@ -273,3 +273,11 @@ def test_leakage_of_the_published_splits(name, videos, shared, share):
     assert (row["ids shared"], row["videos shared"]) == (0, shared)
     assert videos in (None, row["videos"])
     assert row["share"] == pytest.approx(share, abs=5e-4)
+
+
+@pytest.mark.parametrize(("frames", "said"), [(1, "single vectors"), (2, "aligned")])
+def test_single_vectors_are_not_called_aligned(frames, said):
+    """The card keeps its own word, which result rows state."""
+    made = synthetic.generate("sims", SyntheticSize((8, 4, 4), (frames,) * 3))
+    assert check.alignment(made) == said and made.card.alignment == "aligned"
+    assert re.search(rf"alignment +{said}\n", check.describe(made))

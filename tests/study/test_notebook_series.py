@@ -63,7 +63,9 @@ def test_whole_series_on_a_file_of_one_s_own(own_results, tmp_path, monkeypatch,
     write_mmsa(replace(made, **without), "my features.pkl")
     assert main(["run", "--profile", "smoke", "--data", "my features.pkl", "--results", "mine"]) == 0
     check_results(tmp_path / "mine", {("my features", "synthetic")})  # the file says of itself that it is synthetic
-    assert "my features (synthetic)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "my features (synthetic)" in printed and "Runs         mine/runs/" in printed
+    assert f"make lab RESULTS={tmp_path / 'mine'})" in printed, "Lab's own root is the repository"
 
 
 def test_tables_of_other_data_make_room(own_results, tmp_path, capsys):
@@ -218,6 +220,17 @@ def test_what_a_profile_does_without_is_shown_from_the_reported_one(own_results,
     assert len([*(own_results / "runs").glob("*.npz")]) == 2 * trained
     monkeypatch.setattr("tmtlib.study.study.REPORTED", "elsewhere")
     assert in_this_process("05", **which)["over"].empty and in_this_process("07", **which)["scores"].empty
+
+
+def test_notebook_01_says_what_is_not_known_of_a_real_file(own_results, tmp_path, capsys):
+    """One vector a modality, and ids that name no clip."""
+    made = generate("mosi", SyntheticSize((24, 8, 8), (1, 1, 1)))
+    named = {s: replace(made[s], ids=tuple(f"{s}{i}" for i in range(len(made[s])))) for s in ("train", "valid", "test")}
+    write_mmsa(replace(made, card=replace(made.card, source="real"), **named), tmp_path / "mine.pkl")
+    shown = in_this_process("01", data=str(tmp_path / "mine.pkl"))
+    printed = capsys.readouterr().out
+    assert "mine: ids name no clip, so each counts as a video" in printed
+    assert "Real data: nothing of this is known." in printed and shown["alignment"] == ["single vectors"]
 
 
 def test_a_method_or_data_set_named_twice_counts_once():

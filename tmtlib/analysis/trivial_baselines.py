@@ -22,11 +22,12 @@ def predictions(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
     train_mean  their mean
     linear_m    ridge regression on modality m's features, averaged over valid frames; linear_all on all of them
     oracle      synthetic data only: the median of the label given the features, which nothing beats in expected MAE
-    A modality that is absent from the training split has no row.
+    A modality that is absent from the training split has no row, and linear_all none where only one is there.
     """
     present = [m for m in MODALITIES if dataset.train.lengths[m].any()]
     by_name = constants(dataset)
-    for name, modalities in {**{m: [m] for m in present}, "all": present}.items():
+    used = {m: [m] for m in present} | ({"all": present} if len(present) > 1 else {})
+    for name, modalities in used.items():
         by_name[f"linear_{name}"] = _ridge(dataset, modalities)
     if dataset.truth is not None:
         by_name["oracle"] = {s: dataset.truth.splits[s].best_value for s in JUDGED}

@@ -31,11 +31,13 @@ def report(path: str | Path) -> str:
 def describe(dataset: Dataset) -> str:
     """Every table of this module as text of at most 110 columns."""
     oddities, style = oddities_table(dataset), id_style(dataset)
+    facts = card_table(dataset.card)
+    facts.loc[facts["fact"] == "alignment", "value"] = alignment(dataset)
     ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
     parts = [f"{dataset.card.title}, from {dataset.card.origin}"]
     loud = [o for o in dataset.oddities if o.what.endswith(mmsa.UNTRAINED)]
     parts += [f"WARNING: {o.what} ({o.count} utterances)\n{o.handling}" for o in loud]
-    parts += [_as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True)]
+    parts += [_as_text(facts, headers=(), tablefmt="plain", disable_numparse=True)]
     parts += ["Splits: utterances by sign of the label, and (T, D) of each modality", _as_text(splits_table(dataset))]
     parts += ["True lengths, in frames (absent: length 0; full: length T, so perhaps cut)"]
     parts += [_as_text(lengths_table(dataset))]
@@ -58,6 +60,12 @@ def card_table(card: Card) -> pd.DataFrame:
     if published and published.sha256 != card.sha256:
         facts["published SHA-256"] = published.sha256
     return pd.DataFrame(facts.items(), columns=["fact", "value"])
+
+
+def alignment(dataset: Dataset) -> str:
+    """The card's "aligned" or "unaligned"; "single vectors" where no modality has more than one frame."""
+    longest = max(frames for frames, _ in dataset.shapes.values())
+    return dataset.card.alignment if longest > 1 else "single vectors"
 
 
 def verification(card: Card) -> str:

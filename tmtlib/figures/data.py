@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tmtlib.common import MODALITIES
-from tmtlib.data.check import BIN_WIDTH
+from tmtlib.data.check import BIN_WIDTH, alignment
 from tmtlib.data.schema import SPLITS, Dataset
 from tmtlib.figures import style
 
@@ -37,7 +37,7 @@ def _draw_sizes(ax: Axes, data: Dataset) -> None:
     bars = ax.barh(SPLITS, sizes, color=[SPLIT_COLOURS[s] for s in SPLITS], height=0.65)
     ax.bar_label(bars, [f"{n:,}" for n in sizes], padding=2, fontsize=7)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1.4 * max(sizes)), xlabel="utterances", title=f"{data.card.title}\n{data.card.alignment}")
+    ax.set(xlim=(0, 1.4 * max(sizes)), xlabel="utterances", title=f"{data.card.title}\n{alignment(data)}")
     ax.grid(False)
     ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
 

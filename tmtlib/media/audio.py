@@ -5,7 +5,7 @@ COVAREP (Degottex et al. 2014, ICASSP) is MATLAB code. Its columns, and what sta
     1, 2   F0, VUV               `f0_hz`, `voiced`
     3-6    NAQ, QOQ, H1H2, PSP   `h1_h2_db`; the others need the flow through the glottis, which is not estimated
     7, 8   MDQ, peakSlope        breathy or tense: `hnr_db`, `cepstral_peak_prominence_db`, `spectral_tilt_db`
-    9, 10  Rd and its error      no model of the glottal pulse is fitted; `voiced_probability` says how sure the pitch is
+    9, 10  Rd and its error      no model of the glottal pulse is fitted; `voiced_probability` says how sure it is
     11     creak                 `jitter`, `shimmer_db`
     12-36  25 cepstra (MCEP)     `mfcc_0` to `mfcc_24`
     37-61  phase, mean           not measured; instead `mfcc_0_delta` to `mfcc_24_delta`, how the spectrum moves
@@ -114,7 +114,7 @@ def _frames(sound: Float32[np.ndarray, " n"], length: int) -> Float32[np.ndarray
 
 
 def _spectrum(sound: Float32[np.ndarray, " n"], length: int) -> Float32[np.ndarray, "K T"]:
-    """Magnitudes, whose squares are power: white noise of power 1 has 1 everywhere; zeros double the window at least."""
+    """Magnitudes, whose squares are power: white noise of power 1 has 1 everywhere; zeros at least double it."""
     window = hann(length, sym=False).astype(np.float32)
     size = 2 ** int(np.ceil(np.log2(length * 1.28)))
     return np.abs(np.fft.rfft(_frames(sound, length) * (window / np.linalg.norm(window)), size)).T
@@ -173,7 +173,7 @@ def _harmonic(power: Float32[np.ndarray, "K T"], frequency: Float[np.ndarray, " 
 
 
 def _cepstral_peak(power: Float32[np.ndarray, "K T"]) -> Float[np.ndarray, " T"]:
-    """How far the cepstrum, in dB, stands above its own trend at the most prominent period (Hillenbrand et al. 1994)."""
+    """How far the cepstrum, in dB, stands above its own trend at the most prominent period (Hillenbrand 1994)."""
     low, high = F0_RANGE
     cepstrum = np.fft.irfft(_db(power), axis=0)[RATE // high : RATE // low + 1]
     return detrend(_db(cepstrum**2), axis=0).max(0)

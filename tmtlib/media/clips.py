@@ -9,6 +9,7 @@ get a frame a word (aligned); else each keeps its own clock (unaligned).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from tmtlib.media.alignment import interval_average
 
 COLUMNS = {"id", "path", "split", "transcript", "label", "label_T", "label_A", "label_V", "emotion", "words"}
 TEXT_FRAMES = 50  # tokens of a transcript at most, as in MMSA's files of CMU-MOSI and CMU-MOSEI
+HOP = audio.HOP / audio.RATE  # s
 AUDIO_BLOCK = 5  # frames of 10 ms that are averaged to one: 20 a second
 
 
@@ -41,10 +43,10 @@ class Extractors:
     def cards(self) -> dict[str, str]:
         """What made each modality: name, version and settings."""
         encoder = open_encoder(self.text, self.device)
-        frames = f"{1000 * AUDIO_BLOCK // 100} ms: means of {AUDIO_BLOCK} frames"
+        frames = f"a frame a {AUDIO_BLOCK * 10} ms, the mean of {AUDIO_BLOCK}"
         return {
             "text": f"{type(encoder).__name__} {Path(self.text).name}, SHA-256 {encoder.sha256[:12]}",
-            "audio": f"{audio.CARD}; {frames}",
+            "audio": f"tmtlib.media.audio by librosa {version('librosa')}, 16 kHz; {frames}",
             "vision": _describer(self.vision, self.device).card,
         }
 
@@ -102,21 +104,23 @@ def describe(clip: Mapping[str, object], how: Extractors) -> dict[str, np.ndarra
         raise DataError(f"{clip['path']} has neither a sound nor a video stream")
     counts = np.array([seen.n_frames, seen.without_face, seen.several_faces])
     if not clip.get("words"):
-        blocks = np.arange(0, len(heard), AUDIO_BLOCK) * audio.HOP_SECONDS
-        spans = np.stack([blocks, blocks + AUDIO_BLOCK * audio.HOP_SECONDS], axis=1)
+        blocks = np.arange(0, len(heard), AUDIO_BLOCK) * HOP
+        spans = np.stack([blocks, blocks + AUDIO_BLOCK * HOP], axis=1)
         return {"audio": _averaged(spans, heard), "vision": seen.features, "counts": counts}
     spoken, spans = words.read_words(clip["words"])
-    features = {"audio": _averaged(spans, heard), "vision": interval_average(spans, seen.intervals, seen.features)}
+    starts = np.arange(len(seen.features)) / vision.FRAME_RATE
+    clock = np.stack([starts, starts + 1 / vision.FRAME_RATE], axis=1)
+    features = {"audio": _averaged(spans, heard), "vision": interval_average(spans, clock, seen.features)}
     return features | {"text": words.word_features(spoken, how.text, how.device), "counts": counts}
 
 
 def _averaged(spans: Float32[np.ndarray, "W 2"], heard: Float32[np.ndarray, "T 74"]) -> Float32[np.ndarray, "W 74"]:
     """Acoustic frames averaged within spans (s): f0 and formants over the frames that have them, the rest over all."""
-    starts = np.arange(len(heard)) * audio.HOP_SECONDS
-    clock = np.stack([starts, starts + audio.HOP_SECONDS], axis=1)
+    starts = np.arange(len(heard)) * HOP
+    clock = np.stack([starts, starts + HOP], axis=1)
     mean = interval_average(spans, clock, heard)
     there = interval_average(spans, clock, (heard != 0).astype(np.float32))
-    sparse = [audio.FEATURE_NAMES.index(name) for name in audio.ZERO_IF_ABSENT]
+    sparse = [i for i, name in enumerate(audio.FEATURE_NAMES) if name == "f0_hz" or name in audio.FORMANTS]
     mean[:, sparse] = np.divide(
         mean[:, sparse], there[:, sparse], out=np.zeros_like(mean[:, sparse]), where=there[:, sparse] > 0
     )

@@ -37,6 +37,22 @@ def beside(claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataF
     return claims.assign(evidence=evidence)
 
 
+def on_absent(weights: pd.DataFrame) -> str:
+    """A line for each data set without some modality: what its weights give to what is not there. Empty where none is.
+
+    weights: `analysis.weights.chosen`, which has no rows of an absent modality.
+    """
+    lines = []
+    for (dataset, source), rows in weights.groupby(["dataset", "source"], sort=False):
+        absent = [m for m in MODALITIES if m not in set(rows["modality"])]
+        given = 1 - rows.groupby(["method", "seed"], sort=False)["weight"].sum()
+        each = ((method_title(m), f"{w:.3f}") for m, w in given.groupby("method", sort=False).mean().items())
+        lacks = f"{dataset_title(dataset, source)} has no {' and no '.join(absent)}"
+        words = "of weights that sum to one, what is not there is given (mean over seeds)"
+        lines += [f"{lacks}: {words} {', '.join(f'{w} by {m}' for m, w in each)}."] * bool(absent)
+    return "\n".join(lines)
+
+
 def counts(rows: pd.DataFrame) -> dict[str, int]:
     """How many rows have each verdict that occurs, in the order of `VERDICTS`."""
     number = rows["verdict"].value_counts()

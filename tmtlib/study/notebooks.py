@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -92,7 +93,8 @@ def run(
     else:
         print("There are no committed tables of this profile and these data to compare with.\n")
     print(f"Tables       {_short(study.results)}/\nFigures      {_short(study.figures)}/")
-    print(f"Notebooks    {_short(copies)}/  (executed; open them with: make lab)")
+    print(f"Runs         {_short(common.results_folder() / 'runs')}/")
+    print(f"Notebooks    {_short(copies)}/  (executed; open them with: {_lab_command()})")
     return 0
 
 
@@ -167,6 +169,12 @@ def _check_parameters(path: Path, parameters: Mapping[str, object]) -> None:
 def _clock(begun: float) -> str:
     seconds = time.monotonic() - begun
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _lab_command() -> str:
+    """How JupyterLab, whose root is the repository, is started where it shows the executed notebooks."""
+    folder = common.results_folder()
+    return "make lab" if folder.is_relative_to(common.ROOT) else f"make lab RESULTS={shlex.quote(str(folder))}"
 
 
 def _short(path: Path) -> str:

@@ -11,7 +11,7 @@ from tmtlib.paper import ledger, verdicts
 from tmtlib.study import findings, tables
 from tmtlib.study.findings import counts
 from tmtlib.study.methods import method_title, method_titles
-from tmtlib.study.profiles import REPORTED
+from tmtlib.study.profiles import PROFILES, REPORTED
 from tmtlib.study.tables import intervals
 
 NAME = "report.md"
@@ -23,6 +23,8 @@ DATA = {
     "the models and the logic of the claims; they are no measurement of the real data sets.",
     "real": "Real data.",
 }
+LEARNED = ["dataset", "source", "method"]
+COMPARED = {"beats": "beats", "does not beat": "**loses to**", "ranks nothing": "cannot be told from"}
 README_METHODS = (
     *("tmt", "tmt_amw", "tmt_amw_fast", "tmt_uniform", "tmt_random", "tmt_gated", "tmt_reliability"),
     *("tmt_5class", "tmt_amw_5class"),
@@ -39,6 +41,7 @@ def write(folder: Path) -> str:
     sections = [
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
+        *_plainly(folder, source),
         *("## Table 1", _markdown(tables.shown(table1))),
         *(f"## Verdicts{_rules(claims)}", decided(claims), _markdown(claims[["claim", "verdict", "judged_from"]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
@@ -56,6 +59,31 @@ def write(folder: Path) -> str:
         f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}{_basis(c)}' for c in claims.itertuples()
     ]
     return "\n\n".join([*sections, EVIDENCE, "\n".join(evidence)]) + "\n"
+
+
+def _plainly(folder: Path, source: str) -> list[str]:
+    """What has to be known before Table 1: that it is of profile smoke, or what TMT does on real data."""
+    said = []
+    if folder.name.startswith("smoke"):
+        epochs = PROFILES["smoke"].training.epochs
+        said = [f"Trained for {epochs} epochs, to see that everything runs: the numbers mean nothing."]
+    files = {path.stem for path in folder.glob("*.csv")} if source == "real" else set()
+    if {"against_linear", "against_constant"} <= files:
+        linear, constant = (_read(name, [folder]) for name in ("against_linear", "against_constant"))
+        both = linear.merge(constant[[*LEARNED, "constant_mae", "verdict"]], on=LEARNED).query("method == 'tmt'")
+        said += map(_lost_or_won, both.to_dict("records"))
+    said += [findings.on_absent(_read("weights", [folder]))] if "weights" in files else []
+    return [text for text in said if text]
+
+
+def _lost_or_won(row: dict) -> str:
+    """TMT against the training median and the linear model, in words; row: of `against_linear` and `_constant`."""
+    title, n = dataset_title(row["dataset"], row["source"]), row["n_seeds"]
+    return (
+        f"{title}: TMT (MAE {row['single_mae']:.3f}, n = {n} seeds) {COMPARED[row['verdict']]} the training median "
+        f"({row['constant_mae']:.3f}) and {COMPARED[row['single_verdict']]} {method_title(row['linear'])} "
+        f"({row['linear_mae']:.3f}), the linear model that validation chose."
+    )
 
 
 def read(profile: str, brief: bool = False) -> str:

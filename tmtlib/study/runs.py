@@ -92,7 +92,8 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
     runs = list(runs)
     missing = [run for run in dict.fromkeys(runs) if not record_path(run).exists()]
     jobs = min(jobs or (cpu_count() if pick_device(device).type == "cpu" else 1), max(1, len(missing)))
-    with tqdm(total=len(missing), desc="training", unit="run", disable=not progress or not missing) as bar:
+    title = f"training, into {common.results_folder() / 'runs'}"
+    with tqdm(total=len(missing), desc=title, unit="run", disable=not progress or not missing) as bar:
         for _ in in_parallel(train, ((run, device, load(run.data)) for run in missing), jobs):
             bar.update()
     _warn_of_others(runs)

@@ -18,6 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"tmt: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("av", "cv2", "h5py", "librosa"):
+            raise
+        print(
+            f'tmt: no package {error.name}; what reads clips and .csd needs: pip install -e ".[features]"',
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("\ntmt: stopped. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
         return 130

@@ -20,7 +20,7 @@ ID_STYLES = {
     "video$_$clip": re.compile(r"(.+)\$_\$.+"),
     "video[clip]": re.compile(r"(.+)\[[^\[\]]*\]"),
     "video_clip": re.compile(r"(.+)_\d+"),
-    "dia_utt, as MELD's, which counts dialogues anew in each split": re.compile(r"(dia\d+)_utt\d+"),
+    "dia_utt, which MELD counts anew in each split": re.compile(r"(dia\d+)_utt\d+"),
     "dialogue_turn, as IEMOCAP's": re.compile(r"(Ses\d\d[FM]_.+)_[FM]X?\d+"),
     "video/clip": re.compile(r"(.+)[/\\][^/\\]+"),
 }
@@ -37,7 +37,7 @@ def report(path: str | Path, clip_labels: bool = False) -> str:
 def describe(dataset: Dataset) -> str:
     """Every table of this module as text of at most 110 columns."""
     oddities, style = oddities_table(dataset), id_style(dataset)
-    ids = f"ids are {style}" if style else "ids name no clip, so nobody can tell which videos are shared"
+    ids = f"ids are {style}" if style else "ids name no clip: none can tell which are shared"
     parts = [f"{dataset.card.title}, from {dataset.card.origin}"]
     parts += [textwrap.fill(f"WARNING: {line}", 110) for line in said_at_once(dataset.oddities)]
     parts += [_as_text(card_table(dataset.card), headers=(), tablefmt="plain", disable_numparse=True)]
@@ -131,7 +131,7 @@ def leakage_table(dataset: Dataset) -> pd.DataFrame:
         ids = len(set(dataset[later].ids) & set(dataset[earlier].ids))
         every, shared = set(videos[later]), set(videos[later]) & set(videos[earlier])
         inside = [v in shared for v in videos[later]]
-        known = (len(every), len(shared), sum(inside), np.mean(inside)) if style else ("cannot tell",) * 4
+        known = (len(every), len(shared), sum(inside), np.mean(inside)) if style else ("", *["cannot tell"] * 2, "")
         rows.append((later, earlier, ids, *known))
     columns = "split", "earlier", "ids shared", "videos", "videos shared", "utterances in shared videos", "share"
     return pd.DataFrame(rows, columns=columns)

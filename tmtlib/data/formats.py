@@ -7,7 +7,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,40 +37,45 @@ def load(path: Path) -> object:
     """The content of a pickle, joblib's or compressed too, or of an `.npz`. Raises DataError for other formats and for
     what decompresses to more than `LARGEST` bytes or `RATIO` times the file, and as `safe_pickle.load`."""
     with open(path, "rb") as file:
-        head = file.read(24)
-        file.seek(0)
-        if (kind := next((kind for kind in COMPRESSED if head.startswith(kind)), None)) is not None:
+        if (kind := _which(COMPRESSED, file)) is not None:
             file = _decompressed(path, file, COMPRESSED[kind])
-            head = file.getvalue()[:24]
-        for start, (what, mend) in REFUSED.items():
-            if head.startswith(start):
-                raise _refused(path, what, mend)
-        return _from_zip(path, file) if head.startswith(b"PK\x03\x04") else safe_pickle.load(path, file)
+        if (kind := _which(REFUSED, file)) is not None:
+            raise _refused(path, *REFUSED[kind])
+        return safe_pickle.load(path, file) if _which((b"PK\x03\x04",), file) is None else _from_zip(path, file)
+
+
+def _which(starts: Iterable[bytes], file: BinaryIO) -> bytes | None:
+    head = file.read(32)
+    file.seek(0)
+    return next((start for start in starts if head.startswith(start)), None)
 
 
 def _refused(path: Path, what: str, mend: str) -> DataError:
     return DataError(f"{path} is {what}; wanted a feature file (a pickle or .npz in MMSA's layout): {mend}")
 
 
+def _most(path: Path) -> int:
+    return min(LARGEST, RATIO * path.stat().st_size)
+
+
 def _decompressed(path: Path, file: BinaryIO, opener: Callable | None) -> io.BytesIO:
     """The bytes of a compressed file. `opener` None: zlib."""
-    limit, whole = min(LARGEST, RATIO * path.stat().st_size), bytearray()
+    whole = io.BytesIO()
     try:
         if opener is None:
-            whole = zlib.decompressobj().decompress(file.read(), limit + 1)
+            whole.write(zlib.decompressobj().decompress(file.read(), _most(path) + 1))
         else:
             source = opener(file)
-            while len(whole) <= limit and (part := source.read(1 << 20)):
-                whole += part
+            while whole.tell() <= _most(path) and (part := source.read(1 << 20)):
+                whole.write(part)
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} is compressed and broken ({error}); fetch it again and compare its SHA-256") from error
-    if len(whole) > limit:
-        raise DataError(
-            f"{path} decompresses to more than {limit} bytes; wanted a feature file: decompress it yourself"
-        )
-    if whole[257:262] == b"ustar":
+    if whole.tell() > _most(path):
+        raise _refused(path, f"compressed, and more than {_most(path)} bytes when decompressed", UNPACK)
+    if whole.getbuffer()[257:262] == b"ustar":
         raise _refused(path, "a compressed tar archive", UNPACK)
-    return io.BytesIO(whole)
+    whole.seek(0)
+    return whole
 
 
 def _from_zip(path: Path, file: BinaryIO) -> dict[str, object]:
@@ -82,8 +87,8 @@ def _from_zip(path: Path, file: BinaryIO) -> dict[str, object]:
                 raise _refused(path, "a PyTorch file", f"torch.load it, make tensors arrays by .numpy() and {SAVE}")
             if not all(member.filename.endswith(".npy") for member in members):
                 raise _refused(path, "a zip archive", UNPACK)
-            if sum(member.file_size for member in members) > min(LARGEST, RATIO * path.stat().st_size):
-                raise DataError(f"{path} decompresses to more than {RATIO} times its size; wanted a feature file")
+            if sum(member.file_size for member in members) > _most(path):
+                raise _refused(path, f"an .npz of more than {_most(path)} bytes when decompressed", UNPACK)
             return {m.filename.removesuffix(".npy"): _array_in(path, archive.open(m)) for m in members}
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path} is a broken zip or .npz ({error}); fetch it again and compare its SHA-256") from error

@@ -153,6 +153,7 @@ def _settle_text(part: dict, note: Note) -> None:
     if part.get("text") is not None:
         _refuse_token_ids(part["text"])
     elif tokens is not None and np.ndim(tokens) == 3:
+        part.pop("text_lengths", None)  # the mask has them
         part["text"] = np.zeros((len(tokens), np.shape(tokens)[2], 1), np.float32)
         use = "kept for models that fine-tune a BERT; others see zeros: encode_text makes features of raw_text"
         note("text_bert but no text features", len(tokens), use, True)

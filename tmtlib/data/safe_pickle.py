@@ -192,8 +192,8 @@ def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
     """
     if isinstance(value, _Dtype):
         return value.value
-    if isinstance(value, (_StandIn, set, frozenset)):
-        raise RefusedPickle("a function" if isinstance(value, _StandIn) else f"a {type(value).__name__}")
+    if isinstance(value, (_StandIn, type, set, frozenset)):
+        raise RefusedPickle("a function" if isinstance(value, (_StandIn, type)) else f"a {type(value).__name__}")
     if isinstance(value, _Stored):
         value = value.array
     if not isinstance(value, (list, dict, tuple, _Array)):

@@ -104,7 +104,7 @@ def _opened(parameters: Mapping[str, object]) -> Study:
         for ref in study.refs:
             if ref.path not in (None, str(crema.PATH)):
                 mmsa.read(ref.path, clip_labels=ref.clip_labels)
-    for message in dict.fromkeys(str(warning.message) for warning in said):
+    for message in dict.fromkeys(str(warning.message) for warning in said if warning.category is UserWarning):
         print(f"tmt: {message}", file=sys.stderr)
     return study
 

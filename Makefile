@@ -13,6 +13,7 @@ OWN      =
 DATA     =
 DEVICE   =
 RESULTS  =
+CLIP_LABELS =
 PYTHON   =
 EXTRAS   =
 ARGS     =
@@ -36,10 +37,10 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, OWN=file, DATA=feature files, DEVICE=cpu|cuda, RESULTS=folder
+study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, OWN=file, DATA=feature files, CLIP_LABELS=1, DEVICE=cpu|cuda, RESULTS=folder
 	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") \
 	    $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(METHODS),--methods "$(METHODS)") $(if $(OWN),--own "$(OWN)") \
-	    $(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
+	    $(if $(DATA),--data "$(DATA)") $(if $(CLIP_LABELS),--clip-labels) $(if $(DEVICE),--device "$(DEVICE)") \
 	    $(if $(RESULTS),--results "$(RESULTS)")
 
 # Tests use synthetic data and write to a folder of their own, emptied first: a result of older code would be taken

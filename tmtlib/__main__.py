@@ -13,6 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "results", None):
         os.environ["TMT_RESULTS"] = options.results
+    if getattr(options, "clip_labels", False):
+        os.environ["TMT_CLIP_LABELS"] = "1"
     try:
         return options.command(options)
     except (ValueError, OSError) as error:
@@ -48,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     text += "data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
     run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
     run.add_argument("--data", metavar="X", help="feature file, folder of standard files, or crema (default: TMT_DATA)")
+    clip = {"action": "store_true", "help": "clip labels of files to the range of their metric family"}
+    run.add_argument("--clip-labels", **clip)
     run.add_argument("--only", **only)
     run.set_defaults(command=_run)
 
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "Prints the card, tables and oddities of each file. Exit code 1 when one is refused."
     check = data.add_parser("check", help="check feature files and print what is in them", description=text)
     check.add_argument("files", nargs="+", metavar="FILE")
+    check.add_argument("--clip-labels", **clip)
     check.set_defaults(command=_check)
 
     text = "Joins the computational sequences of a CMU-MultimodalSDK data set by words into a feature file."
@@ -186,7 +191,7 @@ def _check(options: argparse.Namespace) -> int:
     refused = 0
     for path in options.files:
         try:
-            print(report(path), end="\n\n")
+            print(report(path, options.clip_labels), end="\n\n")
         except (ValueError, OSError) as error:
             print(f"tmt: refused: {error}", file=sys.stderr)
             refused += 1

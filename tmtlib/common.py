@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -39,6 +39,11 @@ def data_folder() -> Path | None:
     return Path(value).expanduser().resolve() if value else None
 
 
+def clip_labels() -> bool:
+    """Whether labels of files are clipped to the range of their metric family, from TMT_CLIP_LABELS."""
+    return os.environ.get("TMT_CLIP_LABELS", "") not in ("", "0")
+
+
 def check_choice(name: str, value: object, allowed: tuple) -> None:
     """Raises ValueError naming the field, the value found and the values wanted."""
     if value not in allowed:
@@ -48,13 +53,19 @@ def check_choice(name: str, value: object, allowed: tuple) -> None:
 def as_json(value: object, every_field: bool = True) -> object:
     """A dataclass as plain JSON types; without `every_field`, only the fields that can change a result."""
     if is_dataclass(value):
-        kept = [f.name for f in fields(value) if every_field or f.metadata.get("identity", True)]
+        kept = [f.name for f in fields(value) if every_field or _counts(f, getattr(value, f.name))]
         return {"type": type(value).__name__} | {name: as_json(getattr(value, name), every_field) for name in kept}
     if isinstance(value, Mapping):
         return {str(k): as_json(v, every_field) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(v, every_field) for v in value]
     return value
+
+
+def _counts(field: Field, value: object) -> bool:
+    """Whether a field can change a result: its `identity`, or "if set": runs from before it keep their id."""
+    identity = field.metadata.get("identity", True)
+    return value != field.default if identity == "if set" else identity
 
 
 def as_tuples(value: object) -> object:

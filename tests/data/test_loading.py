@@ -225,7 +225,7 @@ def test_what_data_say_of_themselves_is_known_without_loading_synthetic_and_publ
 
 def test_what_a_file_says_of_itself_is_read_once(tmp_path, monkeypatch):
     read, reads = mmsa.read, []
-    monkeypatch.setattr(mmsa, "read", lambda path: reads.append(path) or read(path))
+    monkeypatch.setattr(mmsa, "read", lambda path, **options: reads.append(path) or read(path, **options))
     refs = [resolve(write(tmp_path / f"{name}.pkl", name)) for name in ("mosi", "mosei")]
     assert [stated(ref) for ref in refs] == [("synthetic", False), ("synthetic", True)]
     assert load(refs[0]).card.source == "synthetic" and len(reads) == 2

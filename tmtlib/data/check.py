@@ -1,6 +1,8 @@
 """Tables that describe a data set, and `report`, all of them as text. Invalid files are rejected by `mmsa.read`."""
 
 import re
+import textwrap
+import warnings
 from dataclasses import asdict
 from itertools import combinations, product
 from pathlib import Path
@@ -11,21 +13,25 @@ from tabulate import tabulate
 
 from tmtlib.common import MODALITIES
 from tmtlib.data import catalog, mmsa
-from tmtlib.data.schema import SPLITS, Card, Dataset
+from tmtlib.data.schema import SPLITS, Card, Dataset, said_at_once
 
 # How ids name their video. A YouTube name may itself end in _1, so a style counts only if every id follows it
 ID_STYLES = {
     "video$_$clip": re.compile(r"(.+)\$_\$.+"),
     "video[clip]": re.compile(r"(.+)\[[^\[\]]*\]"),
     "video_clip": re.compile(r"(.+)_\d+"),
+    "dia_utt, which MELD counts anew in each split": re.compile(r"(dia\d+)_utt\d+"),
+    "dialogue_turn, as IEMOCAP's": re.compile(r"(Ses\d\d[FM]_.+)_[FM]X?\d+"),
+    "video/clip": re.compile(r"(.+)[/\\][^/\\]+"),
 }
 WHOLE_ID = re.compile(r"(.*)", re.DOTALL)
 BIN_WIDTH = {"mosi": 1.0, "sims": 0.2}  # of the label histogram: the classes of Acc-7, or CH-SIMS's own grid
 
 
-def report(path: str | Path) -> str:
+def report(path: str | Path, clip_labels: bool = False) -> str:
     """Every table of a feature file as text. Raises FileNotFoundError, or DataError for a file that cannot be used."""
-    return f"{path}\n\n{describe(mmsa.read(path))}"
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the text has them
+        return f"{path}\n\n{describe(mmsa.read(path, clip_labels=clip_labels))}"
 
 
 def describe(dataset: Dataset) -> str:
@@ -33,15 +39,18 @@ def describe(dataset: Dataset) -> str:
     oddities, style = oddities_table(dataset), id_style(dataset)
     facts = card_table(dataset.card)
     facts.loc[facts["fact"] == "alignment", "value"] = alignment(dataset)
-    ids = f"ids are {style}" if style else "ids name no clip: each counts as a video"
+    ids = f"ids are {style}" if style else "ids name no clip: none can tell which are shared"
     parts = [f"{dataset.card.title}, from {dataset.card.origin}"]
-    loud = [o for o in dataset.oddities if o.what.endswith(mmsa.UNTRAINED)]
-    parts += [f"WARNING: {o.what} ({o.count} utterances)\n{o.handling}" for o in loud]
+    parts += [textwrap.fill(f"WARNING: {line}", 110) for line in said_at_once(dataset.oddities)]
     parts += [_as_text(facts, headers=(), tablefmt="plain", disable_numparse=True)]
     parts += ["Splits: utterances by sign of the label, and (T, D) of each modality", _as_text(splits_table(dataset))]
     parts += ["True lengths, in frames (absent: length 0; full: length T, so perhaps cut)"]
     parts += [_as_text(lengths_table(dataset))]
-    parts += [f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g}", _as_text(labels_table(dataset))]
+    values = len(np.unique(np.concatenate([dataset[s].labels for s in SPLITS])))
+    parts += [
+        f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g} (values: {values})",
+        _as_text(labels_table(dataset)),
+    ]
     if oddities.empty:
         parts += ["Oddities: none"]
     else:
@@ -81,7 +90,7 @@ def splits_table(dataset: Dataset) -> pd.DataFrame:
     rows = []
     for s, videos in videos_of(dataset).items():
         split = dataset[s]
-        row = {"split": s, "utterances": len(split), "videos": len(set(videos))}
+        row = {"split": s, "utterances": len(split), "videos": len(set(videos)) if id_style(dataset) else "cannot tell"}
         signs = np.sign(split.labels)
         row |= {"negative": (signs < 0).sum(), "zero": (signs == 0).sum(), "positive": (signs > 0).sum()}
         row |= {m: f"({t}, {d})" for m, (t, d) in split.shapes.items()}
@@ -123,13 +132,15 @@ def oddities_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def leakage_table(dataset: Dataset) -> pd.DataFrame:
-    """One row a pair of splits: ids and videos shared, and the later split's utterances from shared videos."""
-    videos, rows = videos_of(dataset), []
+    """One row a pair of splits: ids and videos shared, and the later split's utterances from shared videos, which
+    nobody can tell where the ids name no clip."""
+    videos, rows, style = videos_of(dataset), [], id_style(dataset)
     for earlier, later in combinations(SPLITS, 2):
         ids = len(set(dataset[later].ids) & set(dataset[earlier].ids))
         every, shared = set(videos[later]), set(videos[later]) & set(videos[earlier])
         inside = [v in shared for v in videos[later]]
-        rows.append((later, earlier, ids, len(every), len(shared), sum(inside), np.mean(inside)))
+        known = (len(every), len(shared), sum(inside), np.mean(inside)) if style else ("", *["cannot tell"] * 2, "")
+        rows.append((later, earlier, ids, *known))
     columns = "split", "earlier", "ids shared", "videos", "videos shared", "utterances in shared videos", "share"
     return pd.DataFrame(rows, columns=columns)
 

@@ -4,6 +4,8 @@ A name ("mosi", "mosei", "sims") is looked up in the data folder under the stand
 data are synthetic. "crema" is the real data that come with the library. A path may be any feature file.
 """
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -15,6 +17,8 @@ from tmtlib.data import catalog, crema, mmsa, schema, synthetic
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.recipes import EMOTION_LOADINGS
 from tmtlib.data.schema import DataError, DataRef, Dataset, SyntheticSize
+
+FEATURES = re.compile(r".+\.(p|pkl|pickle|npz|joblib)(\.(gz|bz2|xz|z))?")  # names of feature files
 
 
 class Stated(NamedTuple):
@@ -31,25 +35,28 @@ def load_dataset(
     normalize: bool = True,
     synthetic_size: SyntheticSize | None = None,
     family: str | None = None,
+    clip_labels: bool | None = None,
 ) -> Dataset:
     """A validated data set.
 
     Args:
-        name_or_path: a name ("mosi", "mosei", "sims", "crema"), or the path of an MMSA, MMSA-FET or MulT pickle.
+        name_or_path: a name ("mosi", "mosei", "sims", "crema"), or the path of a feature file.
         data: folder with the files of a name; default: the environment variable TMT_DATA, else synthetic data.
         normalize: z-score each feature by the training split's valid frames, as the study does.
         synthetic_size: utterances and frames of synthetic data; default: as published.
         family: metric family of a file, "mosi" or "sims"; default: from the file, or guessed and reported.
+        clip_labels: a file's labels beyond the family's range become its ends; default: TMT_CLIP_LABELS, else refused.
 
     Raises FileNotFoundError (with the paths tried, the SHA-256 wanted and download sources), DataError for a file that
     cannot be used, and ValueError for `family` with synthetic data or a name without a recipe.
     """
-    ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size)
+    ref = resolve(name_or_path, data=data, normalize=normalize, synthetic_size=synthetic_size, clip_labels=clip_labels)
     if family is None:
         return load(ref)
     if ref.path in (None, str(crema.PATH)):
         raise ValueError(f"family={family!r} is for files; the data set {ref.name!r} has its own")
-    return _prepared(mmsa.read(ref.path, family=family), None, normalize)  # a DataRef cannot state a family
+    dataset = mmsa.read(ref.path, family=family, clip_labels=ref.clip_labels)
+    return _prepared(dataset, None, normalize)  # a DataRef cannot state a family
 
 
 def resolve(
@@ -58,10 +65,11 @@ def resolve(
     data: str | Path | None = None,
     normalize: bool = True,
     synthetic_size: SyntheticSize | None = None,
+    clip_labels: bool | None = None,
 ) -> DataRef:
     """The reference, with content hash, of a name or path; arguments and errors as `load_dataset`."""
     if looks_like_path(name_or_path):
-        return _file_ref(Path(name_or_path), normalize)
+        return _file_ref(Path(name_or_path), normalize, clip_labels)
     name = str(name_or_path)
     if name == crema.NAME:
         return _crema_ref(normalize)
@@ -72,7 +80,7 @@ def resolve(
         raise FileNotFoundError(f"data is the file {folder}, so there is no folder to look for {name!r} in")
     places = [place for file in catalog.files_of(name) for place in catalog.places(file, folder)]
     if found := next(filter(Path.is_file, places), None):
-        return _file_ref(found, normalize)
+        return _file_ref(found, normalize, clip_labels)
     raise FileNotFoundError(catalog.missing_message(name, places))
 
 
@@ -86,8 +94,8 @@ def resolve_all(
 ) -> tuple[list[DataRef], list[str]]:
     """The data sets of a study, and a message for each that the data folder lacks (never replaced by synthetic data).
 
-    A file as `data`, or "crema", is the only data set. Raises FileNotFoundError for a folder without any of `names`, or
-    none.
+    A file as `data`, or "crema", is the only data set, and so is the one file of a folder without standard files.
+    Raises FileNotFoundError for a folder with none of these.
     """
     if data == crema.NAME:
         return [_crema_ref(normalize)], []
@@ -101,20 +109,24 @@ def resolve_all(
         except FileNotFoundError as error:
             missing.append(str(error))
     if missing and not refs:
-        raise FileNotFoundError("\n\n".join(missing))
+        own = sorted(path for path in place.iterdir() if path.is_file() and FEATURES.fullmatch(path.name))
+        if len(own) == 1:
+            warnings.warn(f"{place} has no standard file; its one feature file, {own[0].name}, is taken", stacklevel=2)
+            return [_file_ref(own[0], normalize)], []
+        there = f"\n\nThere are {', '.join(path.name for path in own)}: give one of them by its path" if own else ""
+        raise FileNotFoundError("\n\n".join(missing) + there)
     return refs, missing
 
 
 def looks_like_path(value: str | Path) -> bool:
-    """Whether a value is a file's path and not a data set's name."""
-    text = str(value)
-    return isinstance(value, Path) or "/" in text or "\\" in text or text.endswith((".pkl", ".pickle"))
+    """Whether a value is a file's path and not a data set's name, which has neither dots nor slashes."""
+    return isinstance(value, Path) or any(mark in str(value) for mark in "/\\.")
 
 
-def _file_ref(path: Path, normalize: bool) -> DataRef:
+def _file_ref(path: Path, normalize: bool, clip_labels: bool | None = None) -> DataRef:
     path = catalog.feature_file(path).resolve()
-    sha256 = catalog.file_sha256(path)
-    return DataRef(mmsa.name_of(path, sha256), "real", sha256, str(path), normalize=normalize)
+    sha256, clip = catalog.file_sha256(path), common.clip_labels() if clip_labels is None else clip_labels
+    return DataRef(mmsa.name_of(path, sha256), "real", sha256, str(path), normalize=normalize, clip_labels=clip)
 
 
 def _crema_ref(normalize: bool) -> DataRef:
@@ -138,7 +150,7 @@ def load(ref: DataRef) -> Dataset:
     if ref.path is None:
         raise FileNotFoundError(f"the data of {ref.name!r} came from a file whose place was not recorded")
     shipped = ref.sha256 == catalog.file_sha256(crema.PATH)
-    dataset = crema.read() if shipped else mmsa.read(ref.path)
+    dataset = crema.read() if shipped else mmsa.read(ref.path, clip_labels=ref.clip_labels)
     if dataset.card.sha256 != ref.sha256:
         hashes = f"its SHA-256 is {dataset.card.sha256}, but {ref.sha256} was asked for"
         wanted = "bring the old file back, or run again from the start to use the new one"

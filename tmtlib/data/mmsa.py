@@ -7,7 +7,7 @@
 
 All may hold `emotion_labels` in every split: (N, 6) or (N, 1, 6), the order of EMOTIONS, each 0 (absent) to 3; or
 `emotion`, one name an utterance, of which any number makes that many columns. Every departure from this layout is
-recorded as an `Oddity`.
+recorded as an `Oddity`. Other layouts and formats: `tmtlib.data.layouts`, `tmtlib.data.formats`.
 """
 
 import pickle
@@ -21,74 +21,121 @@ from pathlib import Path
 import numpy as np
 
 from tmtlib.common import EMOTIONS, MODALITIES, check_choice, write_atomic
-from tmtlib.data import catalog, safe_pickle
+from tmtlib.data import catalog, formats
+from tmtlib.data.layouts import as_mmsa
 from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
-from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split
+from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split, said_at_once
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
-UNTRAINED = "in no training utterance"  # how the oddity ends of a modality that only valid or test have
 OUR_KEY = "tmtlib"  # key in `config` for family, alignment and source, which the MMSA layout lacks
 
 
-def read(path: str | Path, *, name: str | None = None, family: str | None = None) -> Dataset:
-    """The data set of an MMSA, MMSA-FET or MulT pickle; `name` and metric `family` are guessed if not given.
+def read(path: str | Path, *, name: str | None = None, family: str | None = None, clip_labels: bool = False) -> Dataset:
+    """The data set of a feature file; `name` and metric `family` are guessed if not given.
 
-    Warns of a modality that valid or test have and train lacks. Raises DataError for another file, RefusedPickle for a
-    pickle with code, FileNotFoundError.
+    `clip_labels`: labels beyond the family's range become its ends. Warns of each loud oddity. Raises DataError for
+    another file, RefusedPickle for a pickle with code, FileNotFoundError.
     """
     path = catalog.feature_file(path)
-    sha256, content = catalog.file_sha256(path), safe_pickle.load(path)
-    wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
-    if not all(isinstance(content.get(s), dict) for s in SPLITS):
-        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
-    config = content.get("config") if isinstance(content.get("config"), dict) else {}
-    stated = any(f"{m}_lengths" in content[s] for s in SPLITS for m in MODALITIES)
     oddities, splits = [], {}
 
-    def note_in(split: str, what: str, count: int, handling: str) -> None:
+    def note_in(split: str, what: str, count: int, handling: str, loud: bool = False) -> None:
         if count:
-            oddities.append(Oddity(split, what, int(count), handling))
+            oddities.append(Oddity(split, what, int(count), handling, loud))
 
-    emotions = _emotions(path, content, config.get(OUR_KEY), partial(note_in, "all"))
+    note = partial(note_in, "all")
+    sha256, content = catalog.file_sha256(path), _content(path, note_in)
+    config = content.get("config") if isinstance(content.get("config"), dict) else {}
+    stated = any(f"{m}_lengths" in content[s] for s in SPLITS for m in MODALITIES)
+    emotions = _emotions(path, content, config.get(OUR_KEY), note)
     for s in SPLITS:
         try:
             splits[s] = read_split(content.pop(s), s, partial(note_in, s), emotions)
         except DataError as error:
             raise DataError(f"{path}, split {s}: {error}") from error
-    note = partial(note_in, "all")
     card = replace(_card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, note), emotions=emotions)
+    if clip_labels:
+        splits = {s: _clipped(split, card.label_range, partial(note_in, s)) for s, split in splits.items()}
     _compare_with_catalog(card, path, splits, config, note)
     times = Counter(i for split in splits.values() for i in set(split.ids))
-    _note_untrained(path, splits, oddities)
+    _note_untrained(splits, oddities)
+    _note_labels(splits, note)
     note("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
     try:
-        return Dataset(card, oddities=tuple(oddities), **splits)
+        dataset = Dataset(card, oddities=tuple(oddities), **splits)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    for line in said_at_once(oddities):
+        warnings.warn(f"{path}: {line}", stacklevel=2)
+    return dataset
+
+
+def _content(path: Path, note_in: Note) -> dict:
+    """The splits of a file, each a dict, under MMSA's names. Raises DataError for anything else."""
+    content = formats.load(path)
+    try:
+        content = as_mmsa(content, note_in)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
+    if not all(isinstance(content.get(s), dict) for s in SPLITS):
+        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
+    return content
+
+
+def _clipped(split: Split, ends: tuple[float, float], note: Note) -> Split:
+    labels = np.clip(split.labels, *map(np.float32, ends))
+    beyond = (np.abs(labels - split.labels) > 1e-4).sum()
+    note(f"labels beyond {ends[0]:g}..{ends[1]:g}", beyond, "clipped, as asked", True)
+    return replace(split, labels=labels)
+
+
+def _note_labels(splits: Mapping[str, Split], note: Note) -> None:
+    """Notes labels that look like classes, and splits too small for what is done with them."""
+    labels = np.concatenate([split.labels for split in splits.values()])
+    values = np.unique(labels)
+    given = ", ".join(f"{v:g}" for v in values[:4])
+    if len(values) <= 4 and values[0] >= 0 and (values == np.rint(values)).all():
+        classes = "kept: 0 is neutral and none is negative; for classes, give each its sentiment, such as -1 and 1"
+        note(f"labels are {given} alone", len(labels), classes, True)
+    elif len(values) <= 3:
+        note(f"labels take {len(values)} values alone: {given}", len(labels), "kept: finer metrics are left out")
+    for s, split in splits.items():
+        stops = "kept, but analyses that swap or compare utterances stop (notebook 04)"
+        note(f"{s} is a single utterance", len(split) == 1, stops, True)
 
 
 def read_utterances(path: str | Path) -> tuple[Split, bool, tuple[Oddity, ...]]:
     """All utterances of a file, with or without splits and labels: as one split, labels 0 where there are none; whether
     all have labels; and oddities. Raises as `read`."""
-    path = catalog.feature_file(path)
-    content, oddities, splits, labelled = safe_pickle.load(path), [], [], True
-    if not isinstance(content, dict):
+    path, oddities, splits, labelled = catalog.feature_file(path), [], [], True
+
+    def note_in(split: str, what: str, count: int, handling: str, loud: bool = False) -> None:
+        if count:
+            oddities.append(Oddity(split, what, int(count), handling, loud))
+
+    loaded = formats.load(path)
+    content = as_mmsa(loaded, note_in)
+    if isinstance(content, dict) and not {*SPLITS} & {*content}:  # one dict of arrays
+        oddities.clear()
+        content = as_mmsa({"test": {key: value for key, value in loaded.items() if key != "config"}}, note_in)
+    parts = {s: content[s] for s in SPLITS if isinstance(content.get(s), Mapping)} if isinstance(content, dict) else {}
+    if not parts:
         raise DataError(
-            f"{path} holds a {type(content).__name__}; wanted a dict of arrays ('id', 'text', 'audio', ...)"
+            f"{path} holds a {type(content).__name__} without utterances; wanted arrays by name ('text', ...)"
         )
-    parts = {s: content[s] for s in SPLITS if isinstance(content.get(s), dict)} or {"utterance": content}
     for name, raw in parts.items():
         raw = {key: value for key, value in raw.items() if key not in ("emotion", "emotion_labels")}
         if not {"regression_labels", "labels"} & set(raw):
             rows = next((raw[key] for key in ("id", *MODALITIES) if raw.get(key) is not None), ())
             raw, labelled = raw | {"regression_labels": np.zeros(len(rows), np.float32)}, False
         try:
-            splits.append(read_split(raw, name, lambda *what, name=name: oddities.append(Oddity(name, *what))))
+            splits.append(read_split(raw, name, partial(note_in, name)))
         except DataError as error:
             raise DataError(f"{path}, {name}: {error}") from error
-    return Split.concat(splits), labelled, tuple(o for o in oddities if o.count)
+    return Split.concat(splits), labelled, tuple(oddities)
 
 
 def _emotions(path: Path, content: dict, written: object, note: Note) -> tuple[str, ...]:
@@ -116,7 +163,8 @@ def name_of(path: Path, sha256: str) -> str:
     if published := catalog.known_sha256(sha256):
         return published.name
     folders = [folder.name.upper() for folder in path.resolve().parents[:2]]
-    return FOLDERS.get(folders[1 if folders[0] == "PROCESSED" else 0], path.stem)
+    stem = Path(path.stem).stem if path.suffix in (".gz", ".bz2", ".xz") else path.stem
+    return FOLDERS.get(folders[1 if folders[0] == "PROCESSED" else 0], stem)
 
 
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
@@ -184,15 +232,14 @@ def _alignment(splits: Mapping[str, Split], stated: bool) -> str:
     return "aligned"
 
 
-def _note_untrained(path: Path, splits: Mapping[str, Split], oddities: list[Oddity]) -> None:
-    """Puts a modality that valid or test have and train lacks before all other oddities, and warns."""
+def _note_untrained(splits: Mapping[str, Split], oddities: list[Oddity]) -> None:
+    """Puts a modality that valid or test have and train lacks before all other oddities."""
     for m in MODALITIES:
         present = {s: int((splits[s].lengths[m] > 0).sum()) for s in SPLITS}
         if not present["train"] and (count := sum(present.values())):
-            where = f"{m} in {' and '.join(s for s in SPLITS if present[s])} but {UNTRAINED}"
+            where = f"{m} in {' and '.join(s for s in SPLITS if present[s])} but in no training utterance"
             handling = "kept, but no model can learn it: give train this modality, or remove it from the other splits"
-            oddities.insert(0, Oddity("all", where, count, handling))
-            warnings.warn(f"{path}: {where} ({count} utterances); {handling}", stacklevel=3)
+            oddities.insert(0, Oddity("all", where, count, handling, loud=True))
 
 
 def _compare_with_catalog(card: Card, path: Path, splits: Mapping, config: Mapping, note: Note) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 from tmtlib.common import EMOTIONS, MODALITIES
 from tmtlib.data.schema import DataError, Split
 
-Note = Callable[[str, int, str], None]  # what is odd, number of utterances (or values), handling
+Note = Callable[..., None]  # what is odd, number of utterances (or values), handling, whether it is loud
 Raw = Mapping[str, object]  # one split as the file has it
 Features = Float32[np.ndarray, "N T D"]
 Lengths = Int64[np.ndarray, " N"]
@@ -131,7 +131,7 @@ def _features(values: object, modality: str, n: int, note: Note) -> Features:
     """Finite float32 features; zeros (N, 1, 1) for a missing modality."""
     x = np.empty(0) if values is None else _array(values, modality)
     if not x.size:
-        note(f"{modality} not in the file", n, "taken as one frame of one 0, length 0")
+        note(f"{modality} not in the file", n, "taken as one frame of one 0, length 0", True)
         return np.zeros((n, 1, 1), np.float32)
     kind = getattr(values, "dtype", type(values).__name__)
     if kind != np.float32:

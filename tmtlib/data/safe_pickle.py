@@ -10,6 +10,8 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
 
 import numpy as np
 
@@ -33,27 +35,42 @@ REFUSAL = (
 )
 
 
-def load(path: str | Path) -> object:
-    """The content of a pickle, protocols 0 to 5, numpy 1 and 2, Python 2 (strings read as latin-1).
+def load(path: str | Path, file: BinaryIO | None = None) -> object:
+    """The content of a pickle, protocols 0 to 5, numpy 1 and 2, Python 2 (strings read as latin-1), or of joblib.
 
-    Raises RefusedPickle with the name of the refused global, DataError for a broken file.
+    `file`: the pickle, where it is only a part of `path` or compressed there. Raises RefusedPickle with the name of the
+    refused global, DataError for a broken file.
     """
     path = Path(path)
-    with open(path, "rb") as file:
-        try:
-            return _plain(_Unpickler(file, encoding="latin1").load(), {})
-        except RefusedPickle as refusal:
-            raise RefusedPickle(f"{path} asks for {refusal}, {REFUSAL}") from None
-        except BROKEN as error:
-            file.seek(0)
-            head = file.read(12)
-            kind = f"a file that begins with {head!r}" if head else "an empty file"
-            if head.lstrip()[:1] == b"<":
-                kind += " (a web page, perhaps a download that was refused?)"
-            size = f"{kind}, {path.stat().st_size} bytes"
-            wanted = "wanted a complete feature file; fetch it again and compare its SHA-256"
-            reason = f"{type(error).__name__}: {error}"
-            raise DataError(f"{path} is not a whole pickle ({reason}); found {size}; {wanted}") from error
+    if file is None:
+        with open(path, "rb") as file:
+            return load(path, file)
+    start = file.tell()
+    try:
+        return _plain(_Unpickler(file).load(), {})
+    except (RefusedPickle, *BROKEN) as error:
+        file.seek(start)
+        head = file.read(1 << 20)
+        kind, wanted = _no_pickle(head)
+        if isinstance(error, RefusedPickle) and not kind:
+            raise RefusedPickle(f"{path} asks for {error}, {REFUSAL}") from None
+        found = f"a file that begins with {head[:12]!r}" if head else "an empty file"
+        reason = f"{type(error).__name__}: {error}"
+        found = f"found {found}{kind and f' ({kind})'}, {path.stat().st_size} bytes"
+        raise DataError(f"{path} is not a whole pickle ({reason}); {found}; wanted {wanted}") from error
+
+
+def _no_pickle(head: bytes) -> tuple[str, str]:
+    """What a file that is no pickle is by its first bytes ("": nothing known), and what is wanted of the user."""
+    first = head[:500].decode("utf-8", "replace").lstrip().split("\n")[0].rstrip()
+    whole = "a complete feature file; fetch it again and compare its SHA-256"
+    if first[:1] == "<":
+        return "a web page, perhaps a download that was refused?", whole
+    if first[:1] == "{" or (first.replace("\t", "").isprintable() and any(mark in first for mark in ",;\t")):
+        return "text, a table (csv) or JSON?", "arrays of features in a pickle or .npz, in MMSA's layout"
+    if head[:3] == b"\xef\xbf\xbd" or head.count(b"\n") == head.count(b"\r\n") > 3:
+        return "its line ends or bytes were changed, as by a transfer in text mode", "the file fetched as binary"
+    return "", whole
 
 
 class _Dtype:
@@ -117,6 +134,23 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+class _Stored:
+    """Replaces joblib's NumpyArrayWrapper, whose array follows it in the file: raw bytes, or a pickle of objects."""
+
+    file: BinaryIO  # set by each `_Unpickler`
+    array: np.ndarray | None = None
+
+    def __setstate__(self, state: dict):
+        dtype, shape = state["dtype"].value, state["shape"]
+        if dtype.hasobject:
+            self.array = _Unpickler(self.file).load()
+            return
+        if state.get("numpy_array_alignment_bytes"):
+            self.file.read(ord(self.file.read(1)))  # padding, after its size
+        content = bytearray(self.file.read(math.prod(shape) * dtype.itemsize))
+        self.array = np.frombuffer(content, dtype).reshape(shape, order=state["order"])
+
+
 def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray:
     return np.ndarray.__new__(_Array, (0,), "b")  # filled by _Array.__setstate__
 
@@ -126,14 +160,24 @@ CALLS |= dict.fromkeys(("builtins.bytes", "__builtin__.bytes"), lambda: b"")  # 
 for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     CALLS |= {f"{core}.multiarray._reconstruct": _reconstruct, f"{core}.multiarray.scalar": _scalar}
     CALLS[f"{core}.numeric._frombuffer"] = _frombuffer
+JOBLIB = [(f"{place}joblib.numpy_pickle", "NumpyArrayWrapper") for place in ("", "sklearn.externals.")]
 ADMITTED = {tuple(name.rsplit(".", 1)): _StandIn(call) for name, call in CALLS.items()}
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO):
+        # Without `peek`, by which it would read ahead into the arrays of joblib
+        exact = SimpleNamespace(read=file.read, readinto=file.readinto, readline=file.readline)
+        super().__init__(exact, encoding="latin1")
+        self.stored = type("_StoredHere", (_Stored,), {"file": file})
+
     def find_class(self, module: str, name: str) -> object:
         """The stand-in of an admitted name; exact pairs, so that "numpy" with a dotted name is refused."""
+        if (module, name) in JOBLIB:
+            return self.stored
         if (module, name) not in ADMITTED:
-            raise RefusedPickle(f"{module}.{name}")
+            full = f"{module}.{name}"
+            raise RefusedPickle(full if full.isprintable() else repr(full))
         return ADMITTED[module, name]
 
     def persistent_load(self, pid: object) -> object:
@@ -148,8 +192,10 @@ def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
     """
     if isinstance(value, _Dtype):
         return value.value
-    if isinstance(value, (_StandIn, set, frozenset)):
-        raise RefusedPickle("a function" if isinstance(value, _StandIn) else f"a {type(value).__name__}")
+    if isinstance(value, (_StandIn, type, set, frozenset)):
+        raise RefusedPickle("a function" if isinstance(value, (_StandIn, type)) else f"a {type(value).__name__}")
+    if isinstance(value, _Stored):
+        value = value.array
     if not isinstance(value, (list, dict, tuple, _Array)):
         return value
     if id(value) in done:

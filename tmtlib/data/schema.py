@@ -32,6 +32,7 @@ class DataRef:
     synthetic: SyntheticSize | None = None
     normalize: bool = True  # per-feature z-score from the training split's valid frames
     training_corruption: Corruption | None = None  # of train and valid, not of test
+    clip_labels: bool = field(default=False, metadata={"identity": "if set"})  # a file's, to the range of its family
 
     @property
     def clean(self) -> "DataRef":
@@ -185,6 +186,16 @@ class Oddity:
     what: str
     count: int
     handling: str
+    loud: bool = False  # changes what is learned or can be concluded, so it is said when the file is read
+
+
+def said_at_once(oddities: Sequence[Oddity]) -> list[str]:
+    """A line for each loud oddity, the same one of several splits in one."""
+    counts: dict[tuple[str, str], int] = {}
+    for o in oddities:
+        if o.loud:
+            counts[o.what, o.handling] = counts.get((o.what, o.handling), 0) + o.count
+    return [f"{what} ({count}); {handling}" for (what, handling), count in counts.items()]
 
 
 @dataclass(frozen=True)
@@ -216,9 +227,12 @@ class Dataset:
                 raise DataError(f"split {name} of {self.card.name} is empty; train, valid and test all need utterances")
             smallest, largest = split.labels.min(), split.labels.max()
             if smallest < low - 1e-4 or largest > high + 1e-4:
-                wanted = f"{low:g}..{high:g} (set the family, or rescale the labels)"
+                bad = np.flatnonzero((split.labels < low - 1e-4) | (split.labels > high + 1e-4))
+                ids = ", ".join(split.ids[i] for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
+                wanted = f"{low:g}..{high:g}, which {len(bad)} of {len(split)} leave ({ids})"
                 span = f"labels of {name} span {smallest:.2f}..{largest:.2f}"
-                raise DataError(f"{span}; family {self.card.family!r} wants {wanted}")
+                mend = "rescale them (classes too), set the family, or clip them (clip_labels=True, --clip-labels)"
+                raise DataError(f"{span}; family {self.card.family!r} wants {wanted}: {mend}")
             for m in MODALITIES:
                 width, wanted = split.shapes[m][1], self.train.shapes[m][1]
                 if width != wanted:

@@ -64,7 +64,8 @@ def text_encoded(bert: nn.Module | None, batch: Batch) -> Batch:
     if bert is None:
         return batch
     if batch.text_bert is None:
-        raise ValueError("the config names a BERT to fine-tune, but the data hold no `text_bert` token ids")
+        why = "but the data hold no `text_bert` token ids (`tmt data check` says whether a file's were left out)"
+        raise ValueError(f"the config names a BERT to fine-tune, {why}; encode_transcripts makes them of raw_text")
     return replace(batch, features={**batch.features, "text": bert(batch.text_bert)})
 
 

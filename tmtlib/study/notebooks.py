@@ -6,6 +6,7 @@ import shlex
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from tmtlib import common
 from tmtlib.common import write_atomic
-from tmtlib.data import crema
+from tmtlib.data import crema, mmsa
 from tmtlib.study import compare, report
 from tmtlib.study.profiles import split_names
 from tmtlib.study.study import Study, open_study
@@ -62,7 +63,7 @@ def run(
     todo = notebooks(only)
     for path in todo:
         _check_parameters(path, parameters)
-    study = open_study(**parameters)
+    study = _opened(parameters)
     try:
         study.results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,6 +97,18 @@ def run(
     print(f"Runs         {_short(common.results_folder() / 'runs')}/")
     print(f"Notebooks    {_short(copies)}/  (executed; open them with: {_lab_command()})")
     return 0
+
+
+def _opened(parameters: Mapping[str, object]) -> Study:
+    """The study, whose files are read once to say at once what is wrong or odd, on stderr."""
+    with warnings.catch_warnings(record=True, action="always") as said:
+        study = open_study(**parameters)
+        for ref in study.refs:
+            if ref.path not in (None, str(crema.PATH)):
+                mmsa.read(ref.path, clip_labels=ref.clip_labels)
+    for message in dict.fromkeys(str(warning.message) for warning in said if warning.category is UserWarning):
+        print(f"tmt: {message}", file=sys.stderr)
+    return study
 
 
 def clean(only: str | None = None) -> int:

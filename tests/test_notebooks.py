@@ -37,6 +37,7 @@ def test_the_series_is_complete_and_in_order():
         "05_weight_visualization",
         "06_verdict",
         "07_beyond",
+        "08_your_own_clips",
     ]
 
 

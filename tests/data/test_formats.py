@@ -281,6 +281,25 @@ def test_missing_transcripts_are_empty_and_counted(file, missing):
     assert [o.count for o in dataset.oddities if o.what.startswith("transcripts missing")] == [1]
 
 
+def test_a_dict_for_each_utterance_with_token_ids_alone(file):
+    whole = changed(lambda part: (part.update(text_bert=tokens(part)), part.pop("text"), part.pop("text_lengths")))
+    rows = {s: [{k: v[i] for k, v in part.items()} for i in range(len(part["id"]))] for s, part in whole.items()}
+    assert read(file(rows))[0].test.text_bert.shape == (8, 3, 12)
+
+
+def test_ids_of_several_parts_are_read(file):
+    whole = changed(put(id=lambda part: [(name, "1", "2")[: 2 + i % 2] for i, name in enumerate(part["id"])]))
+    assert read(file(whole))[0].train.ids[:2] == ("trainvid0$_$0[1]", "trainvid0$_$1[1,2]")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")], ids=repr)
+def test_missing_ids_are_counted(file, missing):
+    whole = content()
+    whole["test"]["id"][3] = missing
+    found = {(o.split, o.what, o.count) for o in read(file(whole))[0].oddities}
+    assert ("test", "ids missing (None or NaN)", 1) in found
+
+
 @pytest.mark.parametrize("shape", [(7,), (1, 7)])
 def test_seven_labels_are_sentiment_and_emotions(file, shape):
     felt = np.random.default_rng(0).uniform(0, 3, (24, 6)).astype(np.float32)

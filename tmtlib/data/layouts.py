@@ -75,9 +75,12 @@ def _renamed(part: Mapping, wanted: Collection[str], aliases: Mapping[str, str],
     return named
 
 
+def _is_column(values: object) -> bool:
+    return isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) == 1
+
+
 def _is_text(values: object) -> bool:
-    listed = isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) > 0
-    return isinstance(values[0] if listed and len(values) else values, (str, bytes))
+    return isinstance(values[0] if _is_column(values) and len(values) else values, (str, bytes))
 
 
 def _meant(key: str, part: Mapping) -> str | None:
@@ -109,7 +112,9 @@ def _as_dict(rows: object, note: Note) -> object:
         return rows
     if all(isinstance(row, Mapping) for row in rows):
         note("a dict for each utterance", len(rows), "read as columns")
-        return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+        columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+        stacked = (key for key, x in columns.items() if isinstance(x[0], np.ndarray) and len({*map(np.shape, x)}) == 1)
+        return columns | {key: np.stack(columns[key]) for key in stacked}
     if not all(isinstance(row, tuple) and len(row) == 3 and isinstance(row[0], tuple) for row in rows):
         return rows
     inputs, labels, ids = zip(*rows, strict=True)
@@ -125,6 +130,8 @@ def _settle(part: dict, note: Note) -> None:
     """Puts what has one meaning under its name, in place, and notes what looks wrong. Raises DataError for token ids as
     `text`."""
     _settle_text(part, note)
+    if _is_column(ids := part.get("id")):
+        note("ids missing (None or NaN)", sum(str(name) in MISSING for name in ids), "kept as that text")
     for m in MODALITIES:
         if (padded := _padded(part.get(m))) is not None:
             part[m], lengths = padded
@@ -147,14 +154,14 @@ def _settle_text(part: dict, note: Note) -> None:
     if said is None and _is_text(text):
         said = part["raw_text"] = part.pop("text")
         note("text holds transcripts", len(said), "read as raw_text; encode_text makes features of them", True)
-    if isinstance(said, (list, tuple, np.ndarray)) and np.ndim(said) == 1:
+    if _is_column(said):
         part["raw_text"] = ["" if str(text) in MISSING else text for text in said]
         note("transcripts missing (None or NaN)", sum(str(text) in MISSING for text in said), 'read as ""')
     if part.get("text") is not None:
         _refuse_token_ids(part["text"])
-    elif tokens is not None and np.ndim(tokens) == 3:
+    elif getattr(tokens, "ndim", 0) == 3:
         part.pop("text_lengths", None)  # the mask has them
-        part["text"] = np.zeros((len(tokens), np.shape(tokens)[2], 1), np.float32)
+        part["text"] = np.zeros((len(tokens), tokens.shape[2], 1), np.float32)
         use = "kept for models that fine-tune a BERT; others see zeros: encode_text makes features of raw_text"
         note("text_bert but no text features", len(tokens), use, True)
 

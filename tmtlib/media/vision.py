@@ -51,9 +51,9 @@ Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 def frames(path: str | Path, rate: float = FRAME_RATE) -> Iterator[tuple[float, Frame]]:
     """The pictures of a clip, upright, each with its time in seconds: at most one in each 1/rate seconds.
 
-    A file without video yields none (a cover picture is no video). Of a clip that is damaged further on, what comes
-    before is kept, with a warning. Raises, at the first picture, FileNotFoundError for a missing file and DataError for
-    one that is no clip or of which nothing can be decoded.
+    A file without video yields none; a cover picture is no video. Where decoding fails further on, what comes before is
+    kept, with a warning; most damage FFmpeg conceals or skips. Raises, at the first picture, FileNotFoundError for a
+    missing file and DataError for one of which nothing can be decoded.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}; wanted a clip, such as .mp4 or .mpg")
@@ -70,8 +70,12 @@ def frames(path: str | Path, rate: float = FRAME_RATE) -> Iterator[tuple[float, 
                     yield seconds, np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
     except av.FFmpegError as error:
         if start is None:
-            raise DataError(f"{path} cannot be decoded ({error}); wanted a clip, such as .mp4 or .mpg") from error
-        warnings.warn(f"{path} is damaged after {seconds:.2f} s ({error}); what comes before is used", stacklevel=2)
+            raise DataError(
+                f"{path} cannot be decoded ({error.strerror}); wanted a clip, such as .mp4 or .mpg"
+            ) from error
+        warnings.warn(
+            f"{path} is damaged after {seconds:.2f} s ({error.strerror}); what comes before is used", stacklevel=2
+        )
 
 
 def faces(frame: Frame) -> list[Box]:
@@ -96,15 +100,7 @@ class Face:
     motion: Float[np.ndarray, "2"]  # of the centre since the last frame with a face, by second; 0 for the first
 
 
-def _face(seconds: float, frame: Frame, box: Box, last: Face | None) -> Face:
-    (x, y, w, h), (height, width) = box, frame.shape[:2]
-    centre = np.array([(x + w / 2) / width, (y + h / 2) / height])
-    motion = np.zeros(2) if last is None else (centre - last.centre) / (seconds - last.seconds)
-    crop = frame[y : y + h, x : x + w].copy()  # a view would keep the whole frame
-    return Face(seconds, crop, centre, h / height, motion)
-
-
-def _looks(path: str | Path) -> Iterator[tuple[Face | None, int]]:
+def _largest_faces(path: str | Path) -> Iterator[tuple[Face | None, int]]:
     """For each frame the largest face, None without one, and how many there are."""
     last = None
     for seconds, frame in frames(path):
@@ -112,6 +108,13 @@ def _looks(path: str | Path) -> Iterator[tuple[Face | None, int]]:
         face = _face(seconds, frame, boxes[0], last) if boxes else None
         last = face or last
         yield face, len(boxes)
+
+
+def _face(seconds: float, frame: Frame, box: Box, last: Face | None) -> Face:
+    (x, y, w, h), (height, width) = box, frame.shape[:2]
+    centre = np.array([(x + w / 2) / width, (y + h / 2) / height])
+    motion = np.zeros(2) if last is None else (centre - last.centre) / (seconds - last.seconds)
+    return Face(seconds, frame[y : y + h, x : x + w].copy(), centre, h / height, motion)  # a view keeps all the frame
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,12 @@ class Describer:
 
     def __call__(self, path: str | Path) -> Seen:
         """Errors as `frames`."""
-        looks, counts, rows = _looks(path), [], []
-        while batch := list(islice(looks, BATCH)):
-            found = [i for i, (face, _) in enumerate(batch) if face]
+        found, counts, rows = _largest_faces(path), [], []
+        while batch := list(islice(found, BATCH)):
+            present = [i for i, (face, _) in enumerate(batch) if face]
             rows.append(np.zeros((len(batch), len(self.feature_names)), np.float32))
-            if found:
-                rows[-1][found] = self.describe([batch[i][0] for i in found])
+            if present:
+                rows[-1][present] = self.describe([batch[i][0] for i in present])
             counts += [n for _, n in batch]
         if not any(counts):
             rows = [np.zeros((0, len(self.feature_names)), np.float32)]
@@ -154,13 +157,12 @@ class Describer:
 def open_describer(folder: str | Path | None = None, device: str = "cpu") -> Describer:
     """What describes faces: the frozen vision model in `folder`, or without one the face's shape, place and motion.
 
-    With a folder, as `save_pretrained` writes it, D is the model's width, and a row is the last hidden state at [CLS],
-    or its mean over the picture where there is no [CLS] (ResNet, ConvNeXt, Swin). The pooled output is not used:
-    AutoModel makes up a pooler's weights where a file has none, as for ViTs trained to classify. The model runs on
-    `device` ("auto", "cpu", "cuda"). Without a folder D is 149: SHAPE_NAMES.
+    With a folder, D is the model's width, and a row is its last hidden state at [CLS], or the mean over the picture
+    where there is no [CLS] (ResNet, ConvNeXt, Swin). The pooled output is not used: AutoModel makes up a pooler's
+    weights where a file has none, as for ViTs trained to classify. `device`, where the model runs, is "auto", "cpu" or
+    "cuda". Without a folder D is 149: SHAPE_NAMES.
 
-    Raises FileNotFoundError for a missing folder or one without the two JSON files, ValueError for a model that cannot
-    be used.
+    Raises FileNotFoundError for a missing folder or JSON file, ValueError for a model that cannot be used.
     """
     search = f"{CASCADE} of OpenCV {cv2.__version__}, at most {FRAME_RATE:g} frames a second"
     if folder is None:
@@ -193,10 +195,10 @@ def _load(folder: Path, device: str) -> tuple["BaseImageProcessor", "PreTrainedM
         model, report = AutoModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder} cannot be loaded ({error}); {FOLDER}") from error
-    random = [name for name in sorted(report["missing_keys"]) if "pooler" not in name]
-    if random or model.main_input_name != "pixel_values":
-        found = f"no weights for {random[0]}" if random else f"a {type(model).__name__}, which takes more than pictures"
-        raise ValueError(f"{folder} holds {found}; {FOLDER}")
+    if random := [name for name in sorted(report["missing_keys"]) if "pooler" not in name]:
+        raise ValueError(f"{folder} has no weights for {random[0]}, which would be random; {FOLDER}")
+    if model.main_input_name != "pixel_values":
+        raise ValueError(f"{folder} holds a {type(model).__name__}, which takes more than pictures; {FOLDER}")
     return processor, model.float().to(device).eval()
 
 
@@ -207,8 +209,8 @@ def _hidden(processor: "BaseImageProcessor", model: "PreTrainedModel", found: li
     crops = [face.crop for face in found]
     pixels = processor(images=crops, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
-        hidden = model(pixel_values=pixels.to(model.device)).last_hidden_state
+        hidden = model(pixel_values=pixels.to(model.device)).last_hidden_state.cpu().numpy()
     if hidden.ndim == 4:  # convolutional: (B, D, rows, columns)
-        return hidden.mean((2, 3)).cpu().numpy()
+        return hidden.mean((2, 3))
     first = any(name.endswith(("cls_token", "class_embedding")) for name, _ in model.named_parameters())
-    return (hidden[:, 0] if first else hidden.mean(1)).cpu().numpy()
+    return hidden[:, 0] if first else hidden.mean(1)

@@ -4,9 +4,10 @@
 
 Trains on each feature file and on CREMA-D's votes at profile quick, seed by seed. Finished runs are kept, so an
 interrupted call goes on where it was, and `--seeds 0` writes the tables alone: to `<results>/real/` those of
-`benchmarks.paper_size`, `against_linear.csv`, `importance.csv` (weights and Shapley shares by modality and file, with
-its figure), `emotions.csv`, `emotions_differences.csv`, `emotions_runs.csv`, `crema_corrupted.csv` (gates and their
-controls under P1, P3, P7 and P9; single frames have no P8) and with `--encoder` `transcripts.csv` (P6).
+`benchmarks.paper_size`, `against_linear.csv`, `coverage.csv` (of prediction intervals), `importance.csv` (weights and
+Shapley shares by modality and file, with its figure), `emotions.csv`, `emotions_differences.csv`, `emotions_runs.csv`,
+`crema_corrupted.csv` (gates and their controls under P1, P3, P7 and P9; single frames have no P8) and with `--encoder`
+`transcripts.csv` (P6).
 """
 
 import os
@@ -19,7 +20,7 @@ import pandas as pd
 
 from benchmarks import paper_size
 from tmtlib import figures
-from tmtlib.analysis import importance, robustness, transcripts, trivial_baselines
+from tmtlib.analysis import coverage, importance, robustness, transcripts, trivial_baselines
 from tmtlib.data import crema
 from tmtlib.data.loading import load, resolve
 from tmtlib.data.schema import Dataset
@@ -78,6 +79,7 @@ def write(study: Study, encoder: str = "", jobs: int | None = None) -> None:
     learning = [data for data in study.datasets() if data.ref in {run.data for run in tmt}]
     unlearned = paper_size.write(study, COMPARED, [trivial_baselines.rows(data) for data in learning])
     study.save_table(trivial_baselines.against_linear(tmt), "against_linear")
+    study.save_table(coverage.table(tmt), "coverage")
     if todo := finished(study, *MEASURED):
         measured = importance.importance_table(todo, device, jobs, brief=True).drop(columns="truth")
         measured = measured[measured["measure"].isin(SHOWN)]

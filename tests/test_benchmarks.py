@@ -181,6 +181,12 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
     tables = {path.stem: pd.read_csv(path) for path in (own_results / "real").glob("*.csv")}
     assert (tables["runs"].groupby(["dataset", "method"])["seed"].nunique() == 2).all()
     assert set(tables["importance"]["dataset"]) == {"crema", "small"} == set(tables["against_linear"]["dataset"])
+    held = tables["coverage"].groupby(["dataset", "level"])["mean"].mean().unstack("level")
+    assert (
+        held.index.tolist() == ["crema", "small"]
+        and held.notna().all(None)
+        and (held.diff(axis=1).iloc[:, 1:] >= 0).all(None)
+    )
     assert set(tables["importance"]["measure"]) == {"weight", "shapley_absent"}
     shares = tables["importance"].groupby(["dataset", "method", "measure"])["mean"].sum()
     np.testing.assert_allclose(shares, 1, atol=1e-4)

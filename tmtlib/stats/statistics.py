@@ -141,6 +141,19 @@ def bootstrap_scores(
     return {name: Interval(value, low[name], high[name], n) for name, value in score(np.arange(n)).items()}
 
 
+def conformal_half_width(errors: ArrayLike, level: float) -> float:
+    """Half the width of an interval around a prediction that holds the label with probability `level`.
+
+    Split conformal prediction (Lei et al. 2018, JASA): the ceil((V + 1) level)-th smallest of V errors, |prediction -
+    label| on utterances that the model was not fitted to; infinite where V is too small. Exact for exchangeable ones.
+    Raises ValueError for a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; wanted a probability between 0 and 1, such as 0.9")
+    errors, rank = np.sort(errors), int(np.ceil((len(errors) + 1) * level))
+    return float(errors[rank - 1]) if rank <= len(errors) else np.inf
+
+
 def probability_of_improvement(
     after: ArrayLike, before: ArrayLike, better: int = 1, resamples: int = 2000, seed: int = 0
 ) -> Interval:

@@ -28,7 +28,7 @@ from tmtlib.models import build_model
 from tmtlib.models.amw import WEIGHTINGS
 from tmtlib.models.base import Model
 from tmtlib.stats.metrics import LABELS, for_three_values, scores_of, three_valued
-from tmtlib.stats.statistics import bootstrap_scores
+from tmtlib.stats.statistics import bootstrap_scores, conformal_half_width
 from tmtlib.study.methods import METHODS, method_config
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.provenance import provenance
@@ -78,15 +78,9 @@ class SavedModel:
         return schema.normalize(fitted, self.scaler), {m: n for m, n in cut.items() if n}
 
     def half_width(self, level: float) -> float:
-        """Half the width of the prediction interval that holds the label with probability `level`, by split conformal
-        prediction (Lei et al. 2018): the ceil((V + 1) level)-th smallest of V validation errors; infinite where V is
-        too small. Exact for exchangeable utterances; validation also chose the epoch, so measure it on test.
-
-        Raises ValueError for a level outside (0, 1)."""
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; wanted a probability between 0 and 1, such as 0.9")
-        rank = int(np.ceil((len(self.errors) + 1) * level))
-        return float(self.errors[rank - 1]) if rank <= len(self.errors) else np.inf
+        """`conformal_half_width` of the validation errors. Validation also chose the epoch, so coverage is measured on
+        test: `card["coverage"]`."""
+        return conformal_half_width(self.errors, level)
 
     def summary(self) -> str:
         """The card in a few lines: test metrics with 95 % intervals, and the measured coverage of the intervals."""

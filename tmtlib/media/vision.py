@@ -56,13 +56,13 @@ def frames(path: str | Path, rate: float = FRAME_RATE) -> Iterator[tuple[float, 
     missing file and DataError for one of which nothing can be decoded.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted a clip, such as .mp4 or .mpg")
+        raise FileNotFoundError(f"there is no file {path}; wanted a clip, such as .mp4")
     start, last = None, -1
     try:
         with av.open(str(path)) as clip:
             streams = [s for s in clip.streams.video if not s.disposition & Disposition.attached_pic]
             for i, frame in enumerate(clip.decode(streams[0]) if streams else ()):
-                seconds = i / float(streams[0].guessed_rate) if frame.time is None else frame.time
+                seconds = i / float(streams[0].guessed_rate) if frame.time is None else frame.time  # raw H.264 has none
                 start = seconds if start is None else start
                 tick = floor((seconds - start) * rate + 1e-6)  # times are rounded: 0.3 s is the third tenth
                 if tick > last:
@@ -70,12 +70,8 @@ def frames(path: str | Path, rate: float = FRAME_RATE) -> Iterator[tuple[float, 
                     yield seconds, np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
     except av.FFmpegError as error:
         if start is None:
-            raise DataError(
-                f"{path} cannot be decoded ({error.strerror}); wanted a clip, such as .mp4 or .mpg"
-            ) from error
-        warnings.warn(
-            f"{path} is damaged after {seconds:.2f} s ({error.strerror}); what comes before is used", stacklevel=2
-        )
+            raise DataError(f"{path} cannot be decoded ({error.strerror}); wanted a clip, such as .mp4") from error
+        warnings.warn(f"{path} is damaged after {seconds:.2f} s; what comes before is used", stacklevel=2)
 
 
 def faces(frame: Frame) -> list[Box]:

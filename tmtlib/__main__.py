@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("table", metavar="TABLE", help="CSV file, a row a clip")
     features.add_argument("--out", required=True, metavar="FILE", help="the feature file, such as features.pkl")
     features.add_argument("--text", metavar="ENCODER", help="folder of a BERT, or .npz of word vectors")
-    features.add_argument("--vision", metavar="FOLDER", help="folder of an image model (ViT, VGG-16); default: HOG")
+    features.add_argument("--vision", metavar="FOLDER", help="folder of an image model (such as a ViT); default: HOG")
     features.add_argument("--family", choices=("mosi", "sims"), help="label range -3..3 or -1..1 (default: by labels)")
     features.add_argument("--jobs", type=int, default=1, metavar="N", help="clips at a time (default: 1)")
     features.add_argument("--device", **device)

@@ -59,9 +59,7 @@ def read_sound(path: Path | str) -> Float32[np.ndarray, " n"]:
         raise FileNotFoundError(f"there is no file {path}; wanted a clip such as a .wav or .mp4")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                return np.zeros(0, np.float32)
-            blocks = list(_decoded(container))
+            blocks = list(_decoded(container)) if container.streams.audio else [np.zeros(0, np.float32)]
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be decoded ({reason}); wanted a clip that ffmpeg plays") from error
@@ -82,7 +80,7 @@ def acoustic_features(sound: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, "
     energy = _db(librosa.feature.rms(y=sound, frame_length=SHORT, hop_length=HOP)[0] ** 2)
     voice = _voice(sound, energy)
     spectrum = _spectrum(sound, SHORT)
-    mel = _db(librosa.feature.melspectrogram(S=spectrum**2, sr=RATE, n_mels=40))
+    mel = _db(librosa.feature.melspectrogram(S=spectrum**2, sr=RATE, n_mels=40, norm=1))
     cepstra = librosa.feature.mfcc(S=mel, n_mfcc=len(MFCC))
     formants = _formants(sound, voiced=voice[VOICE.index("voiced")] > 0)
     rows = (voice, cepstra, _delta(cepstra), formants, _shape(sound, spectrum, mel))
@@ -90,13 +88,13 @@ def acoustic_features(sound: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, "
 
 
 def _decoded(container: av.container.InputContainer) -> Iterator[Float32[np.ndarray, " n"]]:
-    """The first sound stream, resampled, block by block."""
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+    """The mean of the channels (ffmpeg's own mixing of floats adds up to more than full scale), block by block."""
+    resampler = av.AudioResampler(format="fltp", rate=RATE)
     for packet in container.demux(audio=0):
         with suppress(av.error.InvalidDataError):
             for frame in packet.decode():
-                yield from (block.to_ndarray()[0] for block in resampler.resample(frame))
-    yield from (block.to_ndarray()[0] for block in resampler.resample(None))
+                yield from (block.to_ndarray().mean(0) for block in resampler.resample(frame))
+    yield from (block.to_ndarray().mean(0) for block in resampler.resample(None))
 
 
 def _db(power: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -108,62 +106,75 @@ def _delta(rows: Float[np.ndarray, "... T"]) -> Float[np.ndarray, "... T"]:
     return librosa.feature.delta(rows, mode="nearest")
 
 
-def _frames(sound: Float32[np.ndarray, " n"], length: int) -> Float32[np.ndarray, "T length"]:
+def _frames(sound: Float[np.ndarray, " n"], length: int) -> Float[np.ndarray, "T length"]:
     """Windows of `length` samples around every 10 ms, zeros beyond the ends."""
     return np.lib.stride_tricks.sliding_window_view(np.pad(sound, length // 2), length)[::HOP]
 
 
 def _spectrum(sound: Float32[np.ndarray, " n"], length: int) -> Float32[np.ndarray, "K T"]:
-    """Magnitudes, whose squares are power: white noise of power 1 has 1 everywhere; zeros at least double it."""
+    """Magnitudes, 1 on average for white noise of power 1; the window is filled up to the next power of two."""
     window = hann(length, sym=False).astype(np.float32)
-    size = 2 ** int(np.ceil(np.log2(length * 1.28)))
-    return np.abs(np.fft.rfft(_frames(sound, length) * (window / np.linalg.norm(window)), size)).T
+    window /= np.linalg.norm(window)
+    return np.abs(np.fft.rfft(_frames(sound, length) * window, 1 << length.bit_length())).T
 
 
 def _voice(sound: Float32[np.ndarray, " n"], energy: Float[np.ndarray, " T"]) -> Float[np.ndarray, "11 T"]:
     """The rows VOICE."""
-    f0, voiced, probability = librosa.pyin(
-        sound, fmin=F0_RANGE[0], fmax=F0_RANGE[1], sr=RATE, frame_length=LONG, hop_length=HOP, fill_na=None,
-        resolution=0.5, n_thresholds=50, beta_parameters=(2, 8),
-    )  # fmt: skip
+    f0, voiced, probability = _pitch(sound)
     power = _spectrum(sound, LONG) ** 2
     f0, periodicity = _refined(f0, power)
     voiced &= (periodicity > PERIODIC) & (energy > max(energy.max() + FADED, FAINT))
-    steady = binary_erosion(voiced)  # with a voiced frame on both sides
-    movement = steady * convolve1d(12 * np.log2(f0), [0.5, 0, -0.5])
-    jitter = steady * np.abs(convolve1d(np.log(f0), [-1 / 3, 2 / 3, -1 / 3]))
+    movement = convolve1d(12 * np.log2(f0), [0.5, 0, -0.5]) * binary_erosion(voiced)  # voiced on both sides
     h1_h2 = _harmonic(power, f0) - _harmonic(power, 2 * f0)
     hnr = 10 * np.log10(periodicity / (1 - periodicity))
-    of_voice = np.array([movement, jitter, _shimmer(sound, f0), hnr, h1_h2])
-    others = [_cepstral_peak(power), energy, _delta(energy)]
-    return np.vstack([f0 * voiced, voiced, probability, of_voice * voiced, *others])
+    of_voice = np.vstack([movement, _jitter_and_shimmer(sound, f0), hnr, h1_h2]) * voiced
+    return np.vstack([f0 * voiced, voiced, probability, of_voice, _cepstral_peak(power), energy, _delta(energy)])
 
 
-def _refined(
-    f0: Float[np.ndarray, " T"], power: Float32[np.ndarray, "K T"]
-) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, " T"]]:
-    """The pitch of the autocorrelation's peak nearest to each f0, in Hz, and its height, above 0 and below 1.
+def _pitch(sound: Float32[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pitch in Hz, in steps of half a semitone (the cost is their number squared), voiced or not, and how probably."""
+    (low, high), beta = F0_RANGE, (2, 8)  # mean threshold .2 (Mauch and Dixon 2014); .1 in such steps loses real voices
+    return librosa.pyin(
+        sound, fmin=low, fmax=high, sr=RATE, frame_length=LONG, hop_length=HOP, fill_na=None,
+        resolution=0.5, beta_parameters=beta,
+    )  # fmt: skip
 
-    The window's own autocorrelation is divided out (Boersma 1993); a parabola finds the peak between samples.
-    """
+
+def _refined(f0: Float[np.ndarray, " T"], power: Float32[np.ndarray, "K T"]) -> Float[np.ndarray, "2 T"]:
+    """Pitch in Hz of the autocorrelation's peak near each f0, and its height, 0 to 1; the window's is divided out."""
     window = np.fft.irfft(np.abs(np.fft.rfft(hann(LONG, sym=False), 2 * LONG)) ** 2)
     correlation = np.fft.irfft(power, axis=0)
     lag = np.round(RATE / f0).astype(int) + np.arange(-5, 6)[:, None]
     near = np.take_along_axis(correlation, lag, 0) / (correlation[0] + SILENCE) / (window[lag] / window[0])
-    top = near[1:-1].argmax(0) + 1
-    left, peak, right = (np.take_along_axis(near, (top + i)[None], 0)[0] for i in (-1, 0, 1))
-    curve = np.minimum(left - 2 * peak + right, -1e-9)
+    place, height = _summit(near)
+    return np.array([RATE / (lag[0] + place), np.clip(height, 1e-3, 1 - 1e-4)])
+
+
+def _jitter_and_shimmer(sound: Float32[np.ndarray, " n"], f0: Float[np.ndarray, " T"]) -> Float[np.ndarray, "2 T"]:
+    """From the peaks of three periods around each frame: how two periods differ, as a share, and two peaks, in dB."""
+    period = RATE / f0
+    middle, height = _peak(sound, HOP * np.arange(len(f0)), period / 2)
+    before, _ = _peak(sound, middle - period, period / 4)
+    after, next_height = _peak(sound, middle + period, period / 4)
+    return np.abs([(after - 2 * middle + before) / period, _db(next_height**2) - _db(height**2)])
+
+
+def _peak(sound: np.ndarray, centre: np.ndarray, reach: Float[np.ndarray, " T"]) -> Float[np.ndarray, "2 T"]:
+    """Place, in samples, and height of the greatest value within `reach` of each centre."""
+    start = np.round(centre).astype(int) - RATE // F0_RANGE[0] // 2
+    offset = np.arange(RATE // F0_RANGE[0])[:, None]
+    inside = np.abs(start + offset - centre) <= reach
+    place, height = _summit(np.where(inside, np.pad(sound, LONG)[start + offset + LONG], sound.min()))
+    return np.array([start + place, height])
+
+
+def _summit(rows: Float[np.ndarray, "W T"]) -> Float[np.ndarray, "2 T"]:
+    """Place in 0 to W - 1 and height of each column's greatest value, by a parabola through it and its neighbours."""
+    top = rows[1:-1].argmax(0) + 1
+    left, peak, right = (np.take_along_axis(rows, (top + i)[None], 0)[0] for i in (-1, 0, 1))
+    curve = np.minimum(left - 2 * peak + right, -SILENCE)
     shift = np.clip((left - right) / (2 * curve), -0.5, 0.5)
-    period = np.take_along_axis(lag, top[None], 0)[0] + shift
-    return RATE / period, np.clip(peak - curve * shift**2 / 2, 1e-3, 1 - 1e-4)
-
-
-def _shimmer(sound: Float32[np.ndarray, " n"], f0: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
-    """Between the period before and the period after each frame's centre, the difference of their levels in dB."""
-    energy = np.cumsum(np.pad(np.square(sound, dtype=float), LONG))
-    centre, period = LONG - 1 + HOP * np.arange(len(f0)), np.round(RATE / f0).astype(int)
-    before, after = energy[centre] - energy[centre - period], energy[centre + period] - energy[centre]
-    return np.abs(_db(after / period) - _db(before / period))
+    return np.array([top + shift, peak - curve * shift**2 / 2])
 
 
 def _harmonic(power: Float32[np.ndarray, "K T"], frequency: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
@@ -173,7 +184,7 @@ def _harmonic(power: Float32[np.ndarray, "K T"], frequency: Float[np.ndarray, " 
 
 
 def _cepstral_peak(power: Float32[np.ndarray, "K T"]) -> Float[np.ndarray, " T"]:
-    """How far the cepstrum, in dB, stands above its own trend at the most prominent period (Hillenbrand 1994)."""
+    """How far the cepstrum, in dB, stands above its own trend at its peak (Hillenbrand et al. 1994)."""
     low, high = F0_RANGE
     cepstrum = np.fft.irfft(_db(power), axis=0)[RATE // high : RATE // low + 1]
     return detrend(_db(cepstrum**2), axis=0).max(0)

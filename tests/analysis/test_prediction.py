@@ -94,6 +94,17 @@ def test_a_missing_modality_is_said(models, feature_file, tmp_path):
     np.testing.assert_allclose(done.table["shapley_vision"], 0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("labels", "said"), [(np.nan, "not finite"), (20.0, "not all within -3..3")])
+def test_labels_that_cannot_be_compared_are_said(models, feature_file, tmp_path, labels, said):
+    content = pickle.loads(feature_file.read_bytes())["test"]
+    content = {k: v for k, v in content.items() if k in ("id", *MODALITIES)} | {
+        "regression_labels": np.full(48, labels)
+    }
+    (tmp_path / "odd.pkl").write_bytes(pickle.dumps(content))
+    done = prediction.predict_file(models["tmt"], tmp_path / "odd.pkl", device="cpu")
+    assert len(done.table) == 48 and not done.scores and any(said in note for note in done.notes)
+
+
 def test_train_and_predict_from_the_command_line(feature_file, tmp_path, capsys):
     model, out = str(tmp_path / "model"), str(tmp_path / "predictions.csv")
     arguments = ["--method", "tmt_amw", "--profile", "smoke", "--device", "cpu"]

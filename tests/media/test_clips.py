@@ -103,6 +103,7 @@ def test_words_with_times_make_aligned_features(table, tmp_path):
         (lambda t: t.assign(id="a"), r"15 rows cannot be used \(lines 3, 4, 5, 6, 7\)"),
         (lambda t: t.assign(split="dev"), "16 rows cannot be used"),
         (lambda t: t.assign(label="good"), "16 rows cannot be used"),
+        (lambda t: t.assign(label_T="abc"), "16 rows cannot be used"),
         (lambda t: t.assign(label=7), "labels span 7..7; wanted -3..3"),
         (lambda t: t.assign(split="train"), "no clip in split valid and test"),
     ],
@@ -112,6 +113,38 @@ def test_a_table_that_cannot_be_used_is_refused_at_once(table, tmp_path, change,
     with pytest.raises(DataError, match=message):
         clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["clips.csv"]
+
+
+def test_a_slow_picture_keeps_its_clock_and_what_is_not_there_is_absent(table, tmp_path, monkeypatch):
+    """A face at five frames a second that is there in the second half alone, and no sound: two words of a second."""
+    faces, gone = np.ones((5, 149), np.float32), np.zeros((5, 149), np.float32)
+    half = clips.vision.Seen(np.concatenate([gone, faces]), np.arange(10) / 5, 10, 5, 0)
+    (tmp_path / "words.csv").write_text("word,start,end\nno,0,1\nyes,1,2\n")
+    clip = {"path": str(table.parent / "train0.mp4"), "words": str(tmp_path / "words.csv")}
+    monkeypatch.setattr(clips, "_describer", lambda *of: lambda path: half)
+    monkeypatch.setattr(clips.audio, "read_sound", lambda path: np.zeros(0, np.float32))
+    made = clips.describe(clip, HOW)
+    assert made["vision"].any(1).tolist() == [False, True] and made["audio"].shape == (0, 74)
+    assert clips.describe({"path": clip["path"]}, HOW)["vision"].shape == (5, 149), "frames without a face are absent"
+    nothing = clips.vision.Seen(gone[:0], np.zeros(0), 10, 10, 0)
+    monkeypatch.setattr(clips, "_describer", lambda *of: lambda path: nothing)
+    assert clips.describe(clip, HOW)["vision"].shape == (0, 149)
+
+
+def test_whatever_one_clip_raises_the_others_are_described(table, tmp_path, monkeypatch):
+    def describe(clip, how, real=clips.describe):
+        if clip["id"] == "train_0":
+            raise RuntimeError("no memory for this one")
+        return real(clip, how)
+
+    monkeypatch.setattr(clips, "describe", describe)
+    rows = pd.read_csv(table)
+    rows.assign(path=[str(table.parent / p) for p in rows["path"]]).to_csv(tmp_path / "clips.csv", index=False)
+    done = clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
+    assert done.failed == {"train_0": "RuntimeError: no memory for this one"} and done.clips == 15
+    monkeypatch.undo()
+    clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
+    assert not (tmp_path / "features.pkl.failed.csv").exists()
 
 
 def test_an_unknown_language_is_said():

@@ -18,7 +18,7 @@ from tmtlib.study.saved import SavedModel
 from tmtlib.training.batches import passes
 from tmtlib.training.fit import autocast
 
-FAR_MEAN, FAR_SD = 3.0, 3.0  # drift: means this many sds of training off, or sds this many times larger or smaller
+FAR_MEAN, FAR_SD = 3.0, 3.0  # drift: means this many sds of training off, or sds this many times larger
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def predict_file(
     table, far = predict_split(saved, split, level, shapley, device), drift(saved, raw)
     notes = [f"{m}: {n} utterances are longer than in training and were cut" for m, n in cut.items()]
     notes += [
-        f"{row.modality}: {row.far} of {row.features} features are far from training's"
+        f"{row.modality}: {row.far} of {row.features} features are far from training's, most {row.worst}"
         for row in far.itertuples()
         if row.far
     ]
@@ -73,7 +73,10 @@ def predict_file(
         odd[o.what, o.handling] += o.count
     notes += [f"{what} ({count}): {handling}" for (what, handling), count in odd.items()]
     scores = {}
-    if labelled and "low" in table:
+    low, high = saved.label_range
+    if labelled and not ((low - 1e-4 <= raw.labels) & (raw.labels <= high + 1e-4)).all():
+        notes.append(f"labels are not all within {low:g}..{high:g}, the model's range, so they are not compared")
+    elif labelled and "low" in table:
         within = (table["low"] <= raw.labels) & (raw.labels <= table["high"])
         table.insert(1, "label", raw.labels)
         scores = {"n": len(table), "mae": float((table["prediction"] - raw.labels).abs().mean())}

@@ -90,7 +90,7 @@ def _from_zip(path: Path, file: BinaryIO) -> dict[str, object]:
             if sum(member.file_size for member in members) > _most(path):
                 raise _refused(path, f"an .npz of more than {_most(path)} bytes when decompressed", UNPACK)
             return {m.filename.removesuffix(".npy"): _array_in(path, archive.open(m)) for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
         raise DataError(f"{path} is a broken zip or .npz ({error}); fetch it again and compare its SHA-256") from error
 
 

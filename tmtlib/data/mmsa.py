@@ -128,7 +128,10 @@ def read_utterances(path: str | Path) -> tuple[Split, bool, tuple[Oddity, ...]]:
         )
     for name, raw in parts.items():
         raw = {key: value for key, value in raw.items() if key not in ("emotion", "emotion_labels")}
-        if not {"regression_labels", "labels"} & set(raw):
+        key = next((k for k in ("regression_labels", "labels") if k in raw), None)
+        if key is None or not _finite(raw[key]):
+            note_in(name, f"{key} not finite", len(raw[key]) if key else 0, "not used")
+            raw.pop(key, None)
             rows = next((raw[key] for key in ("id", *MODALITIES) if raw.get(key) is not None), ())
             raw, labelled = raw | {"regression_labels": np.zeros(len(rows), np.float32)}, False
         try:
@@ -136,6 +139,13 @@ def read_utterances(path: str | Path) -> tuple[Split, bool, tuple[Oddity, ...]]:
         except DataError as error:
             raise DataError(f"{path}, {name}: {error}") from error
     return Split.concat(splits), labelled, tuple(oddities)
+
+
+def _finite(values: object) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(values, np.float64)).all())
+    except (TypeError, ValueError):
+        return False
 
 
 def _emotions(path: Path, content: dict, written: object, note: Note) -> tuple[str, ...]:

@@ -195,7 +195,7 @@ def _plain(value: object, done: dict[int, tuple[object, object]]) -> object:
     if isinstance(value, (_StandIn, type, set, frozenset)):
         raise RefusedPickle("a function" if isinstance(value, (_StandIn, type)) else f"a {type(value).__name__}")
     if isinstance(value, _Stored):
-        value = value.array
+        return _plain(value.array, done)
     if not isinstance(value, (list, dict, tuple, _Array)):
         return value
     if id(value) in done:

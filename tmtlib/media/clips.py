@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from tmtlib import __version__
 from tmtlib.common import MODALITIES, digest, write_atomic
 from tmtlib.data.catalog import file_sha256
 from tmtlib.data.mmsa import OUR_KEY, UNIMODAL, write_content
@@ -74,7 +75,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"no table {path}; wanted a CSV file with the columns id, path, transcript, split, label"
         )
-    table = pd.read_csv(path, dtype={"id": str, "split": str, "transcript": str}, encoding="utf-8-sig")
+    kinds = {"id": str, "split": str, "transcript": str, "emotion": str}
+    table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
     if missing := {"id", "path"} - set(table):
         found = ", ".join(map(str, table))
         raise DataError(f"{path} has the columns {found}; wanted {' and '.join(sorted(missing))} too")
@@ -85,6 +87,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         if lacking := {"split", "label"} - set(table):
             raise DataError(f"{path} has no column {lacking.pop()}; for training it needs both split and label")
         bad |= ~table["split"].isin(SPLITS) | ~np.isfinite(pd.to_numeric(table["label"], errors="coerce"))
+    for column in {"label_T", "label_A", "label_V"} & set(table):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad |= (numbers.isna() & table[column].notna()) | (numbers.abs() > 3)
     bad |= table["words"].isna() if "words" in table else False
     if bad.any():
         rows = ", ".join(str(i + 2) for i in np.flatnonzero(bad)[:5])
@@ -103,28 +108,36 @@ def describe(clip: Mapping[str, object], how: Extractors) -> dict[str, np.ndarra
     if not len(heard) and not seen.n_frames:
         raise DataError(f"{clip['path']} has neither a sound nor a video stream")
     counts = np.array([seen.n_frames, seen.without_face, seen.several_faces])
+    faced = seen.features.any(1)  # a frame without a face is absent
     if not clip.get("words"):
-        blocks = np.arange(0, len(heard), AUDIO_BLOCK) * HOP
-        spans = np.stack([blocks, blocks + AUDIO_BLOCK * HOP], axis=1)
-        return {"audio": _averaged(spans, heard), "vision": seen.features, "counts": counts}
+        return {"audio": _averaged(heard), "vision": seen.features[faced], "counts": counts}
     spoken, spans = words.read_words(clip["words"])
-    starts = np.arange(len(seen.features)) / vision.FRAME_RATE
-    clock = np.stack([starts, starts + 1 / vision.FRAME_RATE], axis=1)
-    features = {"audio": _averaged(spans, heard), "vision": interval_average(spans, clock, seen.features)}
+    ends = np.append(seen.seconds[1:], seen.seconds[-1:] + 1 / vision.FRAME_RATE)
+    shown = interval_average(spans, np.stack([seen.seconds, ends], axis=1)[faced], seen.features[faced])
+    features = {"audio": _averaged(heard, spans), "vision": shown[: len(shown) * bool(faced.any())]}
     return features | {"text": words.word_features(spoken, how.text, how.device), "counts": counts}
 
 
-def _averaged(spans: Float32[np.ndarray, "W 2"], heard: Float32[np.ndarray, "T 74"]) -> Float32[np.ndarray, "W 74"]:
-    """Acoustic frames averaged within spans (s): f0 and formants over the frames that have them, the rest over all."""
-    starts = np.arange(len(heard)) * HOP
-    clock = np.stack([starts, starts + HOP], axis=1)
-    mean = interval_average(spans, clock, heard)
-    there = interval_average(spans, clock, (heard != 0).astype(np.float32))
+def _averaged(
+    heard: Float32[np.ndarray, "T 74"], spans: Float64[np.ndarray, "W 2"] | None = None
+) -> Float32[np.ndarray, "W 74"]:
+    """Acoustic frames averaged in blocks of AUDIO_BLOCK, or within spans (s): f0 and formants over the frames that have
+    them, the rest over all. Nothing where nothing was heard."""
+    if not len(heard):
+        return heard
+
+    def mean(frames: np.ndarray) -> np.ndarray:
+        starts = np.arange(len(heard)) * HOP
+        if spans is not None:
+            return interval_average(spans, np.stack([starts, starts + HOP], axis=1), frames)
+        blocks = np.arange(0, len(heard), AUDIO_BLOCK)
+        return np.add.reduceat(frames, blocks) / np.diff(np.append(blocks, len(heard)))[:, None]
+
+    averages = mean(heard)
     sparse = [i for i, name in enumerate(audio.FEATURE_NAMES) if name == "f0_hz" or name in audio.FORMANTS]
-    mean[:, sparse] = np.divide(
-        mean[:, sparse], there[:, sparse], out=np.zeros_like(mean[:, sparse]), where=there[:, sparse] > 0
-    )
-    return mean
+    there = mean((heard[:, sparse] != 0).astype(np.float32))
+    averages[:, sparse] /= np.where(there > 0, there, 1)
+    return averages.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ def extract(
     no clip that could be read.
     """
     out, rows, cards = Path(out).expanduser(), read_table(table), how.cards()
-    family = _family(rows, family)
+    _family(rows, family)
     folder = out.with_name(f"{out.name}.clips")
     tasks = [(clip, how, cards, folder) for clip in rows.to_dict("records")]
     calls = (delayed(_kept)(*task) for task in tasks)
@@ -158,13 +171,17 @@ def extract(
     failed = {clip["id"]: reason for (clip, *_), (_, reason) in zip(tasks, results, strict=True) if reason}
     kept = [(clip, path) for (clip, *_), (path, reason) in zip(tasks, results, strict=True) if not reason]
     failures = out.with_name(f"{out.name}.failed.csv")
+    failures.unlink(missing_ok=True)
     if failed:
         text = pd.DataFrame(failed.items(), columns=["id", "reason"]).to_csv(index=False)
         write_atomic(failures, lambda file: file.write(text.encode()))
     if not kept:
         raise DataError(f"none of {len(rows)} clips could be read; the reasons are in {failures}")
     clips, paths = rows[~rows["id"].isin(failed)], [path for _, path in kept]
+    family = _family(clips, family)
     arrays, notes = _arrays(clips, paths, how)
+    if "label" in clips:
+        notes += (f"labels: metric family {family}, range {'{:g}..{:g}'.format(*FAMILY_RANGE[family])} (--family)",)
     ours = {
         "family": family,
         "alignment": "aligned" if "words" in clips else "unaligned",
@@ -199,13 +216,14 @@ def _kept(clip: dict, how: Extractors, cards: dict[str, str], folder: Path) -> t
     """Where a clip's features are kept, and why not where they could not be made."""
     try:
         files = [file_sha256(Path(clip[k])) for k in ("path", "words") if isinstance(clip.get(k), str)]
-        path = folder / f"{digest([files, cards])[:24]}.npz"
+        used = cards if "words" in clip else {m: card for m, card in cards.items() if m != "text"}
+        path = folder / f"{digest([files, used, __version__])[:24]}.npz"
         if not path.is_file():
             arrays = describe(clip, how)
             write_atomic(path, lambda file: np.savez(file, **arrays))
         return path, ""
-    except (ValueError, OSError) as error:
-        return None, str(error)
+    except Exception as error:  # of whatever decodes, finds or encodes: never the whole run
+        return None, str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
 
 
 def _arrays(clips: pd.DataFrame, paths: list[Path], how: Extractors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

@@ -104,6 +104,8 @@ def _splits(path: Path, segments: Collection[str]) -> dict[str, str]:
     table = pd.read_csv(path, dtype=str)
     if not {"id", "split"} <= {*table} or not table["split"].isin(SPLITS).all():
         raise DataError(f"{path} has the columns {', '.join(table)}; wanted id and split, each train, valid or test")
+    if table["id"].duplicated().any():
+        raise DataError(f"{path} names {table['id'][table['id'].duplicated()].iloc[0]} twice; wanted each id once")
     named = dict(zip(table["id"], table["split"], strict=True))
     return {i: named[key] for i in segments if (key := _entry(i, named))}
 

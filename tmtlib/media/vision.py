@@ -18,7 +18,7 @@ import av
 import cv2
 import numpy as np
 from av.stream import Disposition
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 
 from tmtlib.common import digest, pick_device
 from tmtlib.data.catalog import file_sha256
@@ -96,14 +96,14 @@ class Face:
     motion: Float[np.ndarray, "2"]  # of the centre since the last frame with a face, by second; 0 for the first
 
 
-def _largest_faces(path: str | Path) -> Iterator[tuple[Face | None, int]]:
-    """For each frame the largest face, None without one, and how many there are."""
+def _largest_faces(path: str | Path) -> Iterator[tuple[float, Face | None, int]]:
+    """For each frame its time in s, the largest face, None without one, and how many there are."""
     last = None
     for seconds, frame in frames(path):
         boxes = faces(frame)
         face = _face(seconds, frame, boxes[0], last) if boxes else None
         last = face or last
-        yield face, len(boxes)
+        yield seconds, face, len(boxes)
 
 
 def _face(seconds: float, frame: Frame, box: Box, last: Face | None) -> Face:
@@ -117,12 +117,11 @@ def _face(seconds: float, frame: Frame, box: Box, last: Face | None) -> Face:
 class Seen:
     """What was seen in one clip.
 
-    A frame without a face is a row of zeros, at the start and end too, so that rows stay on the clip's clock: T is
-    n_frames, and the feature file has to state it as the length, since lengths that are found from trailing zeros come
-    out shorter. Where no frame has a face, or there is no video, T is 0: the modality is absent.
+    A frame without a face is a row of zeros: T is n_frames. Where no frame has a face, or there is no video, T is 0.
     """
 
     features: Float32[np.ndarray, "T D"]
+    seconds: Float64[np.ndarray, " T"]  # since the first frame
     n_frames: int  # looked at
     without_face: int
     several_faces: int  # frames with more than one face, of which the largest is described
@@ -138,16 +137,18 @@ class Describer:
 
     def __call__(self, path: str | Path) -> Seen:
         """Errors as `frames`."""
-        found, counts, rows = _largest_faces(path), [], []
+        found, counts, rows, seconds = _largest_faces(path), [], [], []
         while batch := list(islice(found, BATCH)):
-            present = [i for i, (face, _) in enumerate(batch) if face]
+            present = [i for i, (_, face, _) in enumerate(batch) if face]
             rows.append(np.zeros((len(batch), len(self.feature_names)), np.float32))
             if present:
-                rows[-1][present] = self.describe([batch[i][0] for i in present])
-            counts += [n for _, n in batch]
+                rows[-1][present] = self.describe([batch[i][1] for i in present])
+            counts += [n for *_, n in batch]
+            seconds += [t for t, *_ in batch]
         if not any(counts):
-            rows = [np.zeros((0, len(self.feature_names)), np.float32)]
-        return Seen(np.concatenate(rows), len(counts), counts.count(0), sum(n > 1 for n in counts))
+            rows, seconds = [np.zeros((0, len(self.feature_names)), np.float32)], []
+        clock = np.array(seconds) - (seconds[0] if seconds else 0)
+        return Seen(np.concatenate(rows), clock, len(counts), counts.count(0), sum(n > 1 for n in counts))
 
 
 def open_describer(folder: str | Path | None = None, device: str = "cpu") -> Describer:

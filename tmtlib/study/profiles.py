@@ -149,11 +149,18 @@ def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def resized(
-    profile: Profile, seeds: int | None = None, datasets: Sequence[str] = (), methods: Sequence[str] = ()
+    profile: Profile,
+    seeds: int | None = None,
+    datasets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    own: Sequence[str] = (),
 ) -> Profile:
-    """The profile with the first `seeds` seeds, some of its data sets, or other methods; its name says which. `methods`
-    ("all": the whole family) run on every data set, beside the main ones, which the claims need. Raises ValueError for
-    no seed, an unknown method, or a data set that the profile lacks."""
+    """The profile with the first `seeds` seeds, some of its data sets, or other methods; its name says which.
+
+    `methods` ("all": the whole family) run on every data set, beside the main ones, which the claims need; `own` ones
+    are added to what the profile has. Raises ValueError for no seed, an unknown method, or a data set that the profile
+    lacks.
+    """
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds is {seeds}; wanted at least 1")
     for name in datasets:
@@ -167,5 +174,7 @@ def resized(
         changes["datasets"] = tuple(dict.fromkeys(datasets))
     if methods:
         changes |= {"methods": tuple(dict.fromkeys((*family("main"), *wanted))), "ablations": (), "tuned": ()}
-    parts = (profile.name, f"{seeds}seeds" if seeds else "", "+".join(datasets), "+".join(methods))
+    if own:
+        changes["methods"] = tuple(dict.fromkeys((*changes.get("methods", profile.methods), *own)))
+    parts = (profile.name, f"{seeds}seeds" if seeds else "", "+".join(datasets), "+".join((*methods, *own)))
     return replace(profile, name="_".join(filter(None, parts)), **changes)

@@ -181,7 +181,7 @@ def open_study(
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)
     mine = methods_from(own) if (own := own or os.environ.get("TMT_OWN")) else ()
-    size = resized(PROFILES[profile], seeds or None, split_names(datasets), (*split_names(methods), *mine))
+    size = resized(PROFILES[profile], seeds or None, split_names(datasets), split_names(methods), mine)
     refs, missing = resolve_all(size.datasets, data=data or None, normalize=size.normalize, sizes=dict(size.synthetic))
     if datasets and {ref.name for ref in refs} - set(size.datasets):
         place = data or common.data_folder()

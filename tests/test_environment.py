@@ -27,7 +27,7 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
 PIP_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}  # by conda-forge name
 # By package name
 IMPORT_NAMES = {"ipython": "IPython", "pyyaml": "yaml", "scikit-learn": "sklearn", "py-rattler": "rattler"}
-IMPORT_NAMES |= {"opencv-python-headless": "cv2", "scikit-image": "skimage"}
+IMPORT_NAMES |= {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-image": "skimage"}
 OUR_OWN = {"benchmarks", "tmtlib", "setup_environment", "conftest"}
 
 

@@ -81,7 +81,8 @@ def _content(path: Path, note_in: Note) -> dict:
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
     if not all(isinstance(content.get(s), dict) for s in SPLITS):
-        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}")
+        mend = "; for utterances without splits there is tmt predict" if {*MODALITIES} & {*content} else ""
+        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}{mend}")
     return content
 
 

@@ -68,36 +68,49 @@ def installed_encoder() -> str:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The rows of a clip table, paths made absolute. Raises FileNotFoundError; DataError for columns or values that
-    cannot be used, naming the first rows."""
+    """The rows of a clip table, paths made absolute. Raises FileNotFoundError; DataError for a file, columns or values
+    that cannot be used, naming the first line."""
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no table {path}; wanted a CSV file with the columns id, path, transcript, split, label"
-        )
-    kinds = {"id": str, "split": str, "transcript": str, "emotion": str}
-    table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+        wanted = "a CSV file with the columns id, path, transcript and, for training, split and label"
+        raise FileNotFoundError(f"no table {path}; wanted {wanted}")
+    kinds = {"id": str, "path": str, "split": str, "transcript": str, "emotion": str, "words": str}
+    try:
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} is no table ({error}); wanted CSV with commas, in UTF-8") from None
     if missing := {"id", "path"} - set(table):
+        mend = "; it has semicolons: save it with commas" if ";" in "".join(map(str, table)) else ""
         found = ", ".join(map(str, table))
-        raise DataError(f"{path} has the columns {found}; wanted {' and '.join(sorted(missing))} too")
+        raise DataError(f"{path} has the columns {found}; wanted {' and '.join(sorted(missing))} too{mend}")
     if unknown := set(table) - COLUMNS:
         raise DataError(f"{path} has the columns {', '.join(sorted(unknown))}; known are {', '.join(sorted(COLUMNS))}")
-    bad = table["id"].isna() | table["path"].isna() | table["id"].duplicated()
-    if {"split", "label"} & set(table):
-        if lacking := {"split", "label"} - set(table):
-            raise DataError(f"{path} has no column {lacking.pop()}; for training it needs both split and label")
-        bad |= ~table["split"].isin(SPLITS) | ~np.isfinite(pd.to_numeric(table["label"], errors="coerce"))
-    for column in {"label_T", "label_A", "label_V"} & set(table):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        bad |= (numbers.isna() & table[column].notna()) | (numbers.abs() > 3)
-    bad |= table["words"].isna() if "words" in table else False
-    if bad.any():
-        rows = ", ".join(str(i + 2) for i in np.flatnonzero(bad)[:5])
-        wanted = f"a new id, a path, a split ({', '.join(SPLITS)}) and a finite label, words if any has them"
-        raise DataError(f"{path}: {bad.sum()} rows cannot be used (lines {rows}); wanted in each {wanted}")
+    lacking = {"split", "label"} - set(table)
+    if len(lacking) == 1:
+        raise DataError(f"{path} has no column {lacking.pop()}; for training it needs both split and label")
+    if table.empty:
+        raise DataError(f"{path} has no rows; wanted one a clip")
+    for column, (good, wanted) in _checked(table).items():
+        if not good.all():
+            i, bad = int(np.flatnonzero(~good)[0]), int((~good).sum())
+            found = f"{column} is {table[column].tolist()[i]!r} in line {i + 2}"
+            raise DataError(f"{path}: {found}; wanted {wanted} ({bad} of {len(table)} rows cannot be used)")
     for column in {"path", "words"} & set(table):
         table[column] = [str((path.parent / p).resolve()) for p in table[column]]
     return table.assign(transcript=table["transcript"].fillna("") if "transcript" in table else "")
+
+
+def _checked(table: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
+    """By column which values can be used, and what is wanted."""
+    checks = {"id": (table["id"].notna() & ~table["id"].duplicated(), "an id, each once")}
+    checks |= {column: (table[column].notna(), "a path") for column in ("path", "words") if column in table}
+    if "split" in table:
+        checks["split"] = table["split"].isin(SPLITS), ", ".join(SPLITS)
+    for column in [c for c in ("label", "label_T", "label_A", "label_V") if c in table]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        usable = numbers.abs() <= 3 if column == "label" else (numbers.abs() <= 3) | table[column].isna()
+        checks[column] = usable, "a number in -3..3, or -1..1"
+    return checks
 
 
 def describe(clip: Mapping[str, object], how: Extractors) -> dict[str, np.ndarray]:
@@ -206,7 +219,8 @@ def _family(rows: pd.DataFrame, family: str | None) -> str:
     fitting = [name for name in ("sims", "mosi") if FAMILY_RANGE[name][0] <= low and high <= FAMILY_RANGE[name][1]]
     if not fitting or (family and family not in fitting):
         wanted = " or ".join(f"{a:g}..{b:g} ({name})" for name, (a, b) in FAMILY_RANGE.items())
-        raise DataError(f"labels span {low:g}..{high:g}; wanted {wanted}: rescale them")
+        which = f", and the family is {family}" if family else ""
+        raise DataError(f"labels span {low:g}..{high:g}{which}; wanted {wanted}: rescale them")
     if empty := [s for s in SPLITS if s not in set(rows["split"])]:
         raise DataError(f"no clip in split {' and '.join(empty)}; train, valid and test all need clips")
     return family or fitting[0]

@@ -179,7 +179,11 @@ def load_model(run: Run, shape: DataShape | None = None) -> Model:
 
 
 def load_state(run: Run) -> dict[str, torch.Tensor]:
-    return torch.load(record_path(run).with_suffix(".pt"), weights_only=True)
+    path = record_path(run).with_suffix(".pt")
+    if not path.is_file():
+        where = f"{run.data.name} {run.method} seed {run.seed} at {path}"
+        raise FileNotFoundError(f"no model of {where}; ensure() it, or set TMT_RESULTS to the folder of its study")
+    return torch.load(path, weights_only=True)
 
 
 def row(run: Run) -> dict:

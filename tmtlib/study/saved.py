@@ -37,6 +37,7 @@ from tmtlib.training.fit import Training, fit, precision_on, predict
 FORMAT = 1  # of the folder; another number is another layout
 PARAMETERS, SCALER, ERRORS, CARD = "model.safetensors", "scaler.safetensors", "errors.safetensors", "card.json"
 LEVELS = (0.8, 0.9, 0.95)  # of prediction intervals whose coverage is measured on test
+FEW = 30  # validation utterances below which intervals are said to be wide
 Scaler = Mapping[str, tuple[np.ndarray, np.ndarray]]  # mean and standard deviation (D,) by modality
 
 
@@ -90,7 +91,11 @@ class SavedModel:
         lines += ["", tabulate(rows, headers=head, floatfmt=("", ".3f", ".3f", ".3f", ".0f"))]
         if coverage := self.card.get("coverage"):
             parts = (f"{float(level):.0%} intervals hold {share:.1%}" for level, share in coverage.items())
-            lines += ["", f"Of the test labels, {', '.join(parts)}."]
+            lines += ["", f"Of the test labels, {', '.join(parts)} ({len(self.errors)} validation errors)."]
+            if len(self.errors) < FEW:
+                lines += [f"Under {FEW} validation utterances make wide intervals, or none."]
+        if self.card["profile"] == "smoke":
+            lines += ["Profile smoke shows that everything runs. Its numbers mean nothing."]
         if self.untrained:
             lines += [f"No training utterance has {' or '.join(self.untrained)}; a weight of it means nothing."]
         return "\n".join(lines)

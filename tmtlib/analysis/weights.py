@@ -89,11 +89,11 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
 def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     """The weights of each test utterance, `cache.looked_at`: a row a run and utterance; none without a weighting.
 
-    Columns: dataset, source, method, seed, utterance (its place in test), text, audio, vision (mean of A over features;
-    they sum to one; NaN for a modality that no test utterance has), error (|prediction - label|, label units) and
+    Columns: dataset, source, method, seed, utterance (its place in test), id, text, audio, vision (mean of A over
+    features; they sum to one; NaN for a modality that no test utterance has), error (|prediction - label|, label units) and
     unreliable (synthetic data: the modalities that show nothing, "none" or joined by "+"; real data: "unknown").
     """
-    columns, names = [*KEYS, "utterance", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
+    columns, names = [*KEYS, "utterance", "id", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
     frames = [pd.DataFrame(columns=columns)]
     for *key, run, record in _weighted(todo)[[*KEYS, "run", "record"]].itertuples(index=False):
         data, unreliable = cache.looked_at(run.data), "unknown"
@@ -103,5 +103,5 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
         frame = pd.DataFrame(weights.T, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
         error = np.abs(record.predictions["test"][: len(data.test)] - data.test.labels)
         start = dict(zip(KEYS, key, strict=True))
-        frames.append(frame.assign(**start, error=error, unreliable=unreliable)[columns])
+        frames.append(frame.assign(**start, id=data.test.ids, error=error, unreliable=unreliable)[columns])
     return pd.concat(frames[1:] or frames, ignore_index=True)

@@ -90,8 +90,9 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     """The weights of each test utterance, `cache.looked_at`: a row a run and utterance; none without a weighting.
 
     Columns: dataset, source, method, seed, utterance (its place in test), id, text, audio, vision (mean of A over
-    features; they sum to one; NaN for a modality that no test utterance has), error (|prediction - label|, label units) and
-    unreliable (synthetic data: the modalities that show nothing, "none" or joined by "+"; real data: "unknown").
+    features; they sum to one; NaN for a modality that no test utterance has), error (|prediction - label|, label
+    units) and unreliable (synthetic data: the modalities that show nothing, "none" or joined by "+"; real data:
+    "unknown").
     """
     columns, names = [*KEYS, "utterance", "id", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
     frames = [pd.DataFrame(columns=columns)]

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from benchmarks import machine
 from tmtlib.data.text import open_encoder
 from tmtlib.media import audio, clips, example, vision
@@ -58,7 +60,7 @@ def measured(n: int) -> dict:
         "by_modality": by_modality,
         "by_jobs": by_jobs,
         "peak_mb": memory,
-        "machine": machine.describe(),
+        "machine": machine.describe(torch.device("cpu")),
     }
 
 

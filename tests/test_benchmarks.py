@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_helpers import SMALL, synthetic
 
-from benchmarks import paper_size, real_files, replicate, scaling
+from benchmarks import coverage, paper_size, real_files, replicate, scaling
 from benchmarks import report as bench
 from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader, train_epoch
 from tmtlib import common
@@ -218,3 +218,20 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
     with pytest.raises(SystemExit):
         real_files.main([start[0], *start, "--seeds", "0"])
     assert "small: more than one file of this name" in capsys.readouterr().err
+
+
+def test_coverage_of_synthetic_data_is_a_table(own_results, tmp_path):
+    coverage.main(["--profile", "smoke", "--csv", str(tmp_path / "table.csv")])
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert set(table["source"]) == {"synthetic"} and set(table["level"]) == {0.8, 0.9, 0.95} and len(table) == 18
+    assert table["mean"].between(0.5, 1).all()
+
+
+def test_clips_are_timed_by_modality_and_processes(tmp_path):
+    pytest.importorskip("av", reason="needs the packages of [features]")
+    from benchmarks import clips
+
+    clips.main(["--clips", "8", "--json", str(tmp_path / "clips.json")])
+    made = json.loads((tmp_path / "clips.json").read_text())
+    assert set(made["by_modality"]) == {"text", "audio", "vision"} and set(made["by_jobs"]) == {"1", "2"}
+    assert min([*made["by_modality"].values(), *made["by_jobs"].values(), *made["peak_mb"].values()]) > 0

@@ -85,9 +85,10 @@ def test_words_with_times_make_aligned_features(table, tmp_path):
     rows["path"] = [str(table.parent / p) for p in rows["path"]]
     timed = "word,start,end\nthe,0.0,0.4\nfilm,0.4,0.9\nwas,0.9,1.1\nfun,1.1,1.6\n"
     (tmp_path / "words.csv").write_text(timed)
-    rows.assign(words="words.csv").to_csv(tmp_path / "clips.csv", index=False)
-    clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
+    rows.assign(words="words.csv", emotion=["joy", "anger"] * 8).to_csv(tmp_path / "clips.csv", index=False)
+    assert main(["features", str(tmp_path / "clips.csv"), "--out", str(tmp_path / "features.pkl")]) == 0  # device auto
     data = mmsa.read(tmp_path / "features.pkl")
+    assert data.emotions == ("anger", "joy") and data.train.emotion_labels[:, 1].tolist() == [1, 0] * 4
     assert data.card.alignment == "aligned" and {t for t, _ in data.shapes.values()} == {4}
     np.testing.assert_array_equal(
         data.train.features["text"][0], words.word_features("the film was fun".split(), HOW.text)
@@ -104,6 +105,7 @@ def test_words_with_times_make_aligned_features(table, tmp_path):
         (lambda t: t.assign(split="dev"), "split is 'dev' in line 2; wanted train, valid, test"),
         (lambda t: t.assign(label="good"), "label is 'good' in line 2; wanted a number"),
         (lambda t: t.assign(label_T="abc"), "label_T is 'abc' in line 2"),
+        (lambda t: t.assign(emotion=None), "emotion is nan in line 2; wanted the name"),
         (lambda t: t.assign(label=7), "label is 7 in line 2; wanted a number in -3..3"),
         (lambda t: t.iloc[:0], "has no rows; wanted one a clip"),
         (lambda t: t.set_axis([";".join(t), *t.columns[1:]], axis=1), "it has semicolons: save it with commas"),

@@ -39,7 +39,7 @@ class Extractors:
 
     text: str  # folder of a BERT or .npz of word vectors
     vision: str | None = None  # folder of an image model; None: `vision.open_describer`'s own
-    device: str = "cpu"
+    device: str = "cpu"  # "auto", "cpu" or "cuda"
 
     def cards(self) -> dict[str, str]:
         """What made each modality: name, version and settings."""
@@ -104,6 +104,8 @@ def _checked(table: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
     """By column which values can be used, and what is wanted."""
     checks = {"id": (table["id"].notna() & ~table["id"].duplicated(), "an id, each once")}
     checks |= {column: (table[column].notna(), "a path") for column in ("path", "words") if column in table}
+    if "emotion" in table:
+        checks["emotion"] = table["emotion"].notna(), "the name of an emotion"
     if "split" in table:
         checks["split"] = table["split"].isin(SPLITS), ", ".join(SPLITS)
     for column in [c for c in ("label", "label_T", "label_A", "label_V") if c in table]:

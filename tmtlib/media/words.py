@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float32, Float64
 
+from tmtlib.common import pick_device
 from tmtlib.data.schema import DataError
 from tmtlib.data.text import WordVectors, load_bert, load_tokenizer, open_encoder
 from tmtlib.data.transcripts import words as split_words
@@ -33,6 +34,7 @@ def word_features(spoken: Sequence[str], encoder: str, device: str = "cpu") -> F
     if isinstance(opened, WordVectors):
         places = [opened.places.get("".join(split_words(word)), -1) for word in spoken]
         return np.where(np.array(places)[:, None] >= 0, opened.vectors[places], np.float32(0))
+    device = str(pick_device(device))
     tokenizer, bert = load_tokenizer(encoder), load_bert(encoder).to(device).eval()
     tokens = tokenizer([*spoken], is_split_into_words=True, truncation=True, return_tensors="pt").to(device)
     with torch.no_grad():

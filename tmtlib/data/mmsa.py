@@ -132,7 +132,6 @@ def read_utterances(path: str | Path) -> tuple[Split, bool, tuple[Oddity, ...]]:
         key = next((k for k in ("regression_labels", "labels") if k in raw), None)
         if key is None or not _finite(raw[key]):
             note_in(name, f"{key} not finite", len(raw[key]) if key else 0, "not used")
-            raw.pop(key, None)
             rows = next((raw[key] for key in ("id", *MODALITIES) if raw.get(key) is not None), ())
             raw, labelled = raw | {"regression_labels": np.zeros(len(rows), np.float32)}, False
         try:

@@ -221,9 +221,10 @@ def test_real_files_have_tables_of_what_is_finished(own_results, tmp_path, monke
 
 
 def test_coverage_of_synthetic_data_is_a_table(own_results, tmp_path):
-    coverage.main(["--profile", "smoke", "--csv", str(tmp_path / "table.csv")])
+    coverage.main(["--profile", "smoke", "--worlds", "2", "--csv", str(tmp_path / "table.csv")])
     table = pd.read_csv(tmp_path / "table.csv")
-    assert set(table["source"]) == {"synthetic"} and set(table["level"]) == {0.8, 0.9, 0.95} and len(table) == 18
+    assert set(table["source"]) == {"synthetic"} and set(table["level"]) == {0.8, 0.9, 0.95} and len(table) == 24
+    assert table.groupby("dataset")["n"].first().to_dict() == {"mosi": 2, "mosei": 2, "sims": 2, "mosi-worlds": 2}
     assert table["mean"].between(0.5, 1).all()
 
 

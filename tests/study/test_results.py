@@ -115,6 +115,12 @@ def test_prediction_intervals_hold_what_they_promise_on_real_files(committed):
     assert len(held) >= 10 and (held["mean"] - held["level"]).abs().max() <= 0.03
 
 
+def test_prediction_intervals_hold_what_they_promise_over_synthetic_worlds(committed):
+    held = pd.read_csv(committed / "results" / "benchmarks" / "coverage_synthetic.csv")
+    held = held[held["dataset"] == "mosi-worlds"]
+    assert len(held) == 6 and (held["n"] >= 12).all() and (held["mean"] - held["level"]).abs().max() <= 0.03
+
+
 def test_synthetic_emotions_are_learned(committed):
     """Every model's mean F1 lies surely above that of naming every emotion, the best constant answer."""
     felt = pd.read_csv(committed / "results" / "full" / "emotions.csv").query("metric == 'f1' and emotion == 'mean'")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from tmtlib.data.schema import split_name
 from tmtlib.stats.statistics import conformal_half_width, over_seeds
 from tmtlib.study.runs import Run, read_record
 
@@ -14,6 +15,7 @@ LEVELS = (0.8, 0.9, 0.95)
 def table(todo: Sequence[Run], levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Share of the test labels within the intervals, and half an interval's width (label units), over seeds.
 
+    Worlds of a recipe (synthetic data with other variances and utterances) count as one data set, "mosi-worlds".
     Columns: dataset, source, method, level, mean, low, high, n (of the share), n_valid, n_test, half_width (mean).
     """
     rows = []
@@ -21,7 +23,9 @@ def table(todo: Sequence[Run], levels: Sequence[float] = LEVELS) -> pd.DataFrame
         record = read_record(run)
         errors = {s: np.abs(record.predictions[s] - record.labels[s]) for s in ("valid", "test")}
         card = record.meta["card"]
-        which = {"dataset": card["name"], "source": card["source"], "method": run.method, "seed": run.seed}
+        name, world = split_name(card["name"])
+        which = {"dataset": name if world is None else f"{name}-worlds", "source": card["source"]}
+        which |= {"method": run.method, "seed": run.seed}
         for level in levels:
             half = conformal_half_width(errors["valid"], level)
             sizes = {f"n_{s}": len(error) for s, error in errors.items()}

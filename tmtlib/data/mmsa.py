@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from tmtlib.common import EMOTIONS, MODALITIES, check_choice, write_atomic
-from tmtlib.data import catalog, formats
+from tmtlib.data import catalog, feature_table, formats
 from tmtlib.data.layouts import as_mmsa
 from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split, Unlabelled, said_at_once
@@ -76,6 +77,8 @@ def _under_names(path: Path, note_in: Note, whole: str | None = None) -> object:
     """The content of a file by `as_mmsa`."""
     content = formats.load(path)
     try:
+        if isinstance(content, pd.DataFrame):
+            content = feature_table.as_arrays(content, partial(note_in, "all"))
         return as_mmsa(content, note_in, whole)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

@@ -49,7 +49,7 @@ def test_unknown_notebook_exits_with_2(capsys):
     ("option", "value", "message"),
     [
         ("--datasets", "mosi,simsv2", "data set is 'simsv2'; wanted one of 'mosi', 'mosei', 'sims'"),
-        ("--methods", "tmt_awm", "method is 'tmt_awm'; wanted one of 'tmt'"),
+        ("--methods", "tmt_awm", "method is 'tmt_awm', which is none; did you mean 'tmt_amw'? `tmt methods` lists all"),
     ],
 )
 def test_unknown_data_set_or_method_is_a_message_and_1(option, value, message, own_results, capsys):

@@ -43,7 +43,8 @@ def report(path: str | Path, clip_labels: bool = False) -> str:
     except DataError:
         raise untrainable from None
     parts = [f"{path}", f"{len(utterances)} utterances, {'with' if labelled else 'without'} labels: for tmt predict"]
-    parts += [textwrap.fill(f"No training, as {untrainable}", 110), *_warnings(oddities)]
+    said = [f"No training, as {untrainable}", *(f"WARNING: {line}" for line in said_at_once(oddities))]
+    parts += [textwrap.fill(line, 110) for line in said]
     parts += [LENGTHS, _as_text(lengths_table({"all": utterances}, ("all",))), *_oddities(oddities)]
     return "\n\n".join(parts)
 
@@ -55,7 +56,7 @@ def describe(dataset: Dataset) -> str:
     facts.loc[facts["fact"] == "alignment", "value"] = alignment(dataset)
     ids = f"ids are {style}" if style else "ids name no clip: none can tell which are shared"
     parts = [f"{dataset.card.title}, from {dataset.card.origin}"]
-    parts += _warnings(dataset.oddities)
+    parts += [textwrap.fill(f"WARNING: {line}", 110) for line in said_at_once(dataset.oddities)]
     parts += [_as_text(facts, headers=(), tablefmt="plain", disable_numparse=True)]
     parts += ["Splits: utterances by sign of the label, and (T, D) of each modality", _as_text(splits_table(dataset))]
     parts += [LENGTHS, _as_text(lengths_table(dataset))]
@@ -67,10 +68,6 @@ def describe(dataset: Dataset) -> str:
     parts += _oddities(dataset.oddities)
     parts += [f"Leakage: what a later split shares with an earlier one ({ids})", _as_text(leakage_table(dataset))]
     return "\n\n".join(parts)
-
-
-def _warnings(oddities: Sequence[Oddity]) -> list[str]:
-    return [textwrap.fill(f"WARNING: {line}", 110) for line in said_at_once(oddities)]
 
 
 def _oddities(oddities: Sequence[Oddity]) -> list[str]:

@@ -67,9 +67,7 @@ def _check(table: pd.DataFrame, features: list[str]) -> None:
         bad = cells[pd.to_numeric(cells, errors="coerce").isna()]
         raise DataError(f"{name} is {bad.iloc[0]!r} in {len(bad)} of {len(table)} rows; wanted numbers such as 0.5")
     if "split" in table and len(bad := table[~table["split"].isin((*SPLITS, *SPLIT_NAMES))]):
-        raise DataError(
-            f"split is {bad['split'].iloc[0]!r} in {len(bad)} of {len(table)} rows; wanted train, valid, test"
-        )
+        raise DataError(f"split is {bad['split'].iloc[0]!r} in {len(bad)} rows; wanted train, valid, test")
     if "id" in table and len(bad := table[table.duplicated([*({"id", "split"} & {*table})])]):
         mend = "for frames save arrays (N, T, D) in a pickle or .npz"
         raise DataError(f"id {bad['id'].iloc[0]!r} has several rows; wanted one an utterance: {mend}")

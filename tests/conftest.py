@@ -46,6 +46,18 @@ def smoke(tmp_path_factory):
         yield study
 
 
+@pytest.fixture(scope="session")
+def feature_file(tmp_path_factory):
+    """A small file of synthetic data with sentiment and emotions."""
+    from tmtlib.data.mmsa import write_mmsa
+    from tmtlib.data.schema import SyntheticSize
+    from tmtlib.data.synthetic import generate
+
+    path = tmp_path_factory.mktemp("features") / "mine.pkl"
+    write_mmsa(generate("mosei", SyntheticSize((96, 100, 100), (6, 6, 6))), path)
+    return path
+
+
 @pytest.fixture
 def own_results(tmp_path, monkeypatch):
     """An empty results folder for one test."""

@@ -10,16 +10,6 @@ import pytest
 
 from tmtlib import common
 from tmtlib.__main__ import main
-from tmtlib.data.mmsa import write_mmsa
-from tmtlib.data.schema import SyntheticSize
-from tmtlib.data.synthetic import generate
-
-
-@pytest.fixture(scope="module")
-def feature_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("features") / "mine.pkl"
-    write_mmsa(generate("sims", SyntheticSize((40, 20, 20), (6, 9, 7))), path)
-    return path
 
 
 def wrong_use(arguments: list[str]) -> int:
@@ -49,7 +39,7 @@ def test_unknown_notebook_exits_with_2(capsys):
     ("option", "value", "message"),
     [
         ("--datasets", "mosi,simsv2", "data set is 'simsv2'; wanted one of 'mosi', 'mosei', 'sims'"),
-        ("--methods", "tmt_awm", "method is 'tmt_awm'; wanted one of 'tmt'"),
+        ("--methods", "tmt_awm", "method is 'tmt_awm', which is none; did you mean 'tmt_amw'? `tmt methods` lists all"),
     ],
 )
 def test_unknown_data_set_or_method_is_a_message_and_1(option, value, message, own_results, capsys):
@@ -105,7 +95,7 @@ def test_help_imports_nothing_heavy():
 def test_data_check_accepts_and_prints(feature_file, capsys):
     assert main(["data", "check", str(feature_file)]) == 0
     printed = capsys.readouterr().out
-    assert "mine" in printed and "sims" in printed
+    assert "mine" in printed and "mosi" in printed
 
 
 def test_data_check_refuses_with_1_and_goes_on(feature_file, tmp_path, capsys):

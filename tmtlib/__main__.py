@@ -5,6 +5,12 @@ import os
 import sys
 
 PROFILES = ("smoke", "quick", "full", "paper")  # those of `study.profiles`, whose import would load torch for --help
+Commands = argparse._SubParsersAction
+# Options of several commands
+DEVICE = {"choices": ("auto", "cpu", "cuda"), "default": "auto"}
+CLIP = {"action": "store_true", "help": "clip labels of files to the range of their metric family"}
+OWN = {"metavar": "PY", "help": "file of your own weightings or models; it is run with your rights"}
+ONLY = {"metavar": "02,03", "help": "only the notebooks with these numbers"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,9 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tmt", description="A reproducible study of AMW in TMT.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    device = {"choices": ("auto", "cpu", "cuda"), "default": "auto"}
-    only = {"metavar": "02,03", "help": "only the notebooks with these numbers"}
+    for add in (_add_study, _add_features, _add_models, _add_data, _add_upkeep):
+        add(commands)
+    return parser
 
+
+def _add_study(commands: Commands) -> None:
     size = argparse.ArgumentParser(add_help=False)
     size.add_argument("--profile", choices=PROFILES, default="quick", help="size of the study (default: quick)")
     size.add_argument("--seeds", type=_seeds, metavar="N", help="train with N seeds (default: as the profile says)")
@@ -50,15 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     text += "data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
     run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
     run.add_argument("--data", metavar="X", help="feature file, folder of standard files, or crema (default: TMT_DATA)")
-    clip = {"action": "store_true", "help": "clip labels of files to the range of their metric family"}
-    run.add_argument("--clip-labels", **clip)
-    run.add_argument("--only", **only)
+    run.add_argument("--clip-labels", **CLIP)
+    run.add_argument("--only", **ONLY)
+    run.add_argument("--device", **DEVICE)
+    run.add_argument("--own", **OWN)
     run.set_defaults(command=_run)
 
-    text = (
-        "Sound, faces and words of a table of clips (columns id, path, transcript; split and label for training) as a "
-    )
-    text += "feature file. Goes on where it was interrupted; clips that fail are named and left out."
+    report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
+    report.add_argument("--readme", action="store_true", help="instead, put the committed results into README.md")
+    report.set_defaults(command=_report)
+
+
+def _add_features(commands: Commands) -> None:
+    text = "Sound, faces and words of a table of clips (columns id, path, transcript; split and label for training) as "
+    text += "a feature file. Goes on where it was interrupted; clips that fail are named and left out."
     features = commands.add_parser("features", help="turn clips into a feature file", description=text)
     features.add_argument("table", metavar="TABLE", help="CSV file, a row a clip")
     features.add_argument("--out", required=True, metavar="FILE", help="the feature file, such as features.pkl")
@@ -66,13 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("--vision", metavar="FOLDER", help="folder of an image model (such as a ViT); default: HOG")
     features.add_argument("--family", choices=("mosi", "sims"), help="label range -3..3 or -1..1 (default: by labels)")
     features.add_argument("--jobs", type=int, default=1, metavar="N", help="clips at a time (default: 1)")
-    features.add_argument("--device", **device)
+    features.add_argument("--device", **DEVICE)
     features.set_defaults(command=_features)
 
+
+def _add_models(commands: Commands) -> None:
     text = "Trains one model and saves it with all that its use needs: parameters, scaler, validation errors, card."
     train = commands.add_parser("train", help="train a model on a feature file and save it", description=text)
     train.add_argument("file", metavar="FILE", help="feature file with the splits train, valid and test")
-    train.add_argument("--method", default="tmt_amw", metavar="NAME", help="as in the tables (default: tmt_amw)")
+    train.add_argument("--method", default="tmt_amw", metavar="NAME", help="one of tmt methods (default: tmt_amw)")
     train.add_argument("--out", required=True, metavar="MODEL", help="a new folder")
     train.add_argument("--profile", choices=PROFILES, default="quick", help="its size and protocol (default: quick)")
     train.add_argument("--seed", type=int, default=0, metavar="N")
@@ -86,17 +102,19 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--level", type=float, default=0.9, help="probability of the intervals (default: 0.9)")
     predict.add_argument("--no-shapley", action="store_true", help="leave out Shapley values: an eighth of the time")
     predict.set_defaults(command=_predict)
-    for command in (run, train, predict):
-        command.add_argument("--device", **device)
-        command.add_argument(
-            "--own", metavar="PY", help="file of your own weightings or models; it is run with your rights"
-        )
+    for command in (train, predict):
+        command.add_argument("--clip-labels", **CLIP)
+        command.add_argument("--device", **DEVICE)
+        command.add_argument("--own", **OWN)
+    commands.add_parser("methods", help="list name and title of every method").set_defaults(command=_methods)
 
+
+def _add_data(commands: Commands) -> None:
     data = commands.add_parser("data", help="look at feature files").add_subparsers(required=True, metavar="COMMAND")
     text = "Prints the card, tables and oddities of each file. Exit code 1 when one is refused."
     check = data.add_parser("check", help="check feature files and print what is in them", description=text)
     check.add_argument("files", nargs="+", metavar="FILE")
-    check.add_argument("--clip-labels", **clip)
+    check.add_argument("--clip-labels", **CLIP)
     check.set_defaults(command=_check)
 
     text = "Joins the computational sequences of a CMU-MultimodalSDK data set by words into a feature file."
@@ -107,10 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--out", required=True, metavar="FILE.pkl", help="where the feature file is written")
     join.set_defaults(command=_join)
 
-    report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
-    report.add_argument("--readme", action="store_true", help="instead, put the committed results into README.md")
-    report.set_defaults(command=_report)
 
+def _add_upkeep(commands: Commands) -> None:
     text = "Compares two folders' CSV files row by row. Exit code 1 when they differ."
     compare = commands.add_parser("compare", help="compare the tables of two results folders", description=text)
     compare.add_argument("before", metavar="FOLDER_A")
@@ -119,17 +135,16 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "Re-executes the notebooks in place at profile smoke and strips what changes from run to run."
     clean = commands.add_parser("clean", help="re-execute the saved notebooks at profile smoke", description=text)
-    clean.add_argument("--only", **only)
+    clean.add_argument("--only", **ONLY)
     clean.set_defaults(command=_clean)
 
     text = "Measures training, inference, scaling and start-up; ratios are of what runs in turn here."
     bench = commands.add_parser("bench", help="measure speed against a plain implementation", description=text)
     bench.add_argument("--quick", action="store_true", help="fewer cases and rounds: about a minute")
     bench.add_argument("--json", metavar="FILE", help="write what was measured to this file")
-    bench.add_argument("--device", **device)
+    bench.add_argument("--device", **DEVICE)
     bench.add_argument("--readme", action="store_true", help="instead, put the committed measurements into README.md")
     bench.set_defaults(command=_bench)
-    return parser
 
 
 def _seeds(text: str) -> int:
@@ -182,6 +197,13 @@ def _predict(o: argparse.Namespace) -> int:
     done = predict_file(open_model(o.model), o.file, o.level, not o.no_shapley, o.device)
     done.write(Path(o.out))
     print(f"{done.summary(o.level)}\n{len(done.table)} utterances in {o.out}")
+    return 0
+
+
+def _methods(_: argparse.Namespace) -> int:
+    from tmtlib.study.methods import METHODS
+
+    print("\n".join(f"{name:<25} {method.title}" for name, method in METHODS.items()))
     return 0
 
 

@@ -10,17 +10,8 @@ import pytest
 from tmtlib.__main__ import main
 from tmtlib.analysis import prediction
 from tmtlib.common import EMOTIONS, MODALITIES
-from tmtlib.data.mmsa import write_mmsa
-from tmtlib.data.schema import SyntheticSize
-from tmtlib.data.synthetic import generate
+from tmtlib.data.mmsa import read
 from tmtlib.study.saved import open_model, train_model
-
-
-@pytest.fixture(scope="module")
-def feature_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("features") / "mine.pkl"
-    write_mmsa(generate("mosei", SyntheticSize((96, 32, 48), (6, 6, 6))), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +33,11 @@ def unlabelled(feature_file, path):
 def test_predictions_of_a_file_without_labels_are_those_of_its_test_split(models, feature_file, tmp_path):
     whole = prediction.predict_file(models["tmt_gated"], feature_file, device="cpu")
     bare = prediction.predict_file(models["tmt_gated"], unlabelled(feature_file, tmp_path / "bare.pkl"), device="cpu")
-    assert len(whole.table) == 96 + 32 + 48 and "label" in whole.table and "label" not in bare.table
+    assert len(whole.table) == 96 + 100 + 100 and "label" in whole.table and "label" not in bare.table
     pd.testing.assert_frame_equal(
-        whole.table.drop(columns="label").tail(48).reset_index(drop=True), bare.table, rtol=1e-4, atol=1e-5
+        whole.table.drop(columns="label").tail(100).reset_index(drop=True), bare.table, rtol=1e-4, atol=1e-5
     )
-    assert not bare.scores and whole.scores["n"] == 176
+    assert not bare.scores and whole.scores["n"] == 296
     assert whole.scores["mae"] == pytest.approx((whole.table["prediction"] - whole.table["label"]).abs().mean())
 
 
@@ -74,11 +65,11 @@ def test_classes_and_emotions_have_probabilities(models, feature_file):
 
 
 def test_features_far_from_training_s_are_counted(models, feature_file):
-    data = generate("mosei", SyntheticSize((96, 32, 48), (6, 6, 6)))
-    assert not prediction.drift(models["tmt"], data.test)["far"].any()
-    loud = data.test.features["audio"].copy()
+    test = read(feature_file).test
+    assert not prediction.drift(models["tmt"], test)["far"].any()
+    loud = test.features["audio"].copy()
     loud[..., 1] += 100
-    moved = prediction.drift(models["tmt"], replace(data.test, features=data.test.features | {"audio": loud}))
+    moved = prediction.drift(models["tmt"], replace(test, features=test.features | {"audio": loud}))
     by_modality = moved.set_index("modality")
     assert by_modality["far"].to_dict() == {"text": 0, "audio": 1, "vision": 0}
     assert by_modality.loc["audio", "worst"].startswith("audio[1]: +")
@@ -90,31 +81,50 @@ def test_a_missing_modality_is_said(models, feature_file, tmp_path):
     path.write_bytes(pickle.dumps({k: v for k, v in content.items() if not k.startswith("vision")}))
     done = prediction.predict_file(models["tmt_gated"], path, device="cpu")
     assert (done.table["absent"] == "vision").all()
-    assert any(note.startswith("vision is absent from 48 of 48 utterances") for note in done.notes)
+    assert any(note.startswith("vision is absent from 100 of 100 utterances") for note in done.notes)
     np.testing.assert_allclose(done.table["shapley_vision"], 0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("labels", "said"), [(np.nan, "not finite"), (20.0, "not all within -3..3")])
 def test_labels_that_cannot_be_compared_are_said(models, feature_file, tmp_path, labels, said):
     content = pickle.loads(feature_file.read_bytes())["test"]
-    content = {k: v for k, v in content.items() if k in ("id", *MODALITIES)} | {
-        "regression_labels": np.full(48, labels)
-    }
+    content = {k: v for k, v in content.items() if k in ("id", *MODALITIES)}
+    content["regression_labels"] = np.full(100, labels)
     (tmp_path / "odd.pkl").write_bytes(pickle.dumps(content))
     done = prediction.predict_file(models["tmt"], tmp_path / "odd.pkl", device="cpu")
-    assert len(done.table) == 48 and not done.scores and any(said in note for note in done.notes)
+    assert len(done.table) == 100 and not done.scores and any(said in note for note in done.notes)
+    clipped = prediction.predict_file(models["tmt"], tmp_path / "odd.pkl", device="cpu", clip_labels=True)
+    assert (clipped.scores == {}) == np.isnan(labels)
+    if clipped.scores:
+        assert (clipped.table["label"] == 3).all() and "labels beyond -3..3 (100): clipped, as asked" in clipped.notes
 
 
-def test_train_and_predict_from_the_command_line(feature_file, tmp_path, capsys):
+def test_the_card_s_error_is_of_the_predictions_that_tmt_predict_gives(models, feature_file):
+    table = prediction.predict_file(models["tmt"], feature_file, shapley=False, device="cpu").table.tail(100)
+    mae = (table["prediction"] - table["label"]).abs().mean()
+    assert models["tmt"].card["metrics"]["test"]["mae"]["value"] == pytest.approx(mae, rel=1e-5)
+
+
+def test_an_interval_begins_at_the_clipped_prediction(models, feature_file, monkeypatch):
+    test, model = read(feature_file).test, replace(models["tmt"], errors=np.linspace(0, 1, 99, dtype=np.float32))
+    monkeypatch.setattr(prediction, "_outputs", lambda *arguments: (np.full(100, 10.0), None, {}))
+    table = prediction.predict_split(model, test, shapley=False)
+    assert (table[["prediction", "high"]] == 3).all(axis=None)
+    np.testing.assert_allclose(table["low"], 3 - model.half_width(0.9), rtol=1e-6)
+
+
+def test_train_and_predict_from_the_command_line(feature_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TMT_CLIP_LABELS", "")  # restored after --clip-labels
     model, out = str(tmp_path / "model"), str(tmp_path / "predictions.csv")
-    arguments = ["--method", "tmt_amw", "--profile", "smoke", "--device", "cpu"]
+    arguments = ["--method", "tmt_amw", "--profile", "smoke", "--device", "cpu", "--clip-labels"]
     assert main(["train", str(feature_file), *arguments, "--out", model]) == 0
     printed = capsys.readouterr().out
     assert "MAE" in printed and "90% intervals hold" in printed and "tmt predict" in printed
-    assert main(["predict", model, str(feature_file), "--device", "cpu", "--out", out]) == 0
-    assert "176 utterances in" in capsys.readouterr().out
-    assert len(pd.read_csv(out)) == 176 and open_model(model).method == "tmt_amw"
+    assert main(["predict", model, str(feature_file), "--device", "cpu", "--clip-labels", "--out", out]) == 0
+    assert "296 utterances in" in capsys.readouterr().out
+    assert len(pd.read_csv(out)) == 296 and open_model(model).method == "tmt_amw"
+    assert open_model(model).card["clip_labels"]
     assert main(["predict", str(tmp_path), str(feature_file), "--out", out]) == 1
     assert "wanted a folder that `tmt train` wrote" in capsys.readouterr().err
     assert main(["train", str(feature_file), "--method", "tmt_awm", "--out", str(tmp_path / "x")]) == 1
-    assert "method is 'tmt_awm'" in capsys.readouterr().err
+    assert "method is 'tmt_awm', which is none; did you mean 'tmt_amw'?" in capsys.readouterr().err

@@ -116,6 +116,32 @@ def test_report_refuses_what_cannot_be_used(tmp_path):
         check.report(tmp_path / "page.pkl")
 
 
+@pytest.mark.parametrize(
+    ("change", "said", "lacking"),
+    [
+        (lambda c: {k: v for k, v in c["test"].items() if k != "regression_labels"}, "40 .* without", "has the keys"),
+        (lambda c: c["test"], "40 utterances, with", "wanted 'train', 'valid' and 'test'"),
+        (lambda c: {"test": c["test"]}, "40 utterances, with", "has the keys 'test'"),
+        (lambda c: [c[s].pop("regression_labels") for s in SPLITS] and c, "120 .* without", "train: no labels among"),
+    ],
+    ids=["neither", "no splits", "one split", "no labels"],
+)
+def test_report_of_utterances_that_only_a_saved_model_can_use(dataset, tmp_path, change, said, lacking):
+    path = tmp_path / "new.pkl"
+    mmsa.write_mmsa(dataset, path)
+    path.write_bytes(pickle.dumps(change(pickle.loads(path.read_bytes()))))
+    text = " ".join(check.report(path).split())
+    assert re.search(rf"{said} labels: for tmt predict No training, as .*{lacking}", text)
+    assert re.search(r"audio all 9 33 ", text) and "Oddities: " in text
+    assert max(map(len, check.report(path).removeprefix(str(path)).splitlines())) <= 110
+
+
+def test_report_of_no_utterances_says_what_a_feature_file_is(tmp_path):
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"weights": np.zeros(3)}))
+    with pytest.raises(DataError, match="has the keys 'weights'; wanted 'train', 'valid' and 'test'"):
+        check.report(tmp_path / "other.pkl")
+
+
 def test_report_hashes_the_file_once(odd_file, monkeypatch):
     hashed, real = [], catalog.hashlib.file_digest
     monkeypatch.setattr(catalog.hashlib, "file_digest", lambda file, name: hashed.append(1) or real(file, name))

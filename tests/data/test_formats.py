@@ -413,9 +413,15 @@ FOREIGN = {
     "zip": (zipped("features.pkl"), "is a zip archive; .*unpack it"),
     "npy": (b"\x93NUMPY\x01\x00" + bytes(40), "is a single array"),
     "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "is a pointer of Git LFS"),
-    "csv": (b"video_id,clip_id,text,label\nab,1,hello there,0.5\n", r"text, a table \(csv\) or JSON"),
-    "csv like a pickle": (b"clip_id,label\r\nab_1,0.5\r\ncd_1,1\r\nde_1,1\r\n", r"text, a table \(csv\) or JSON"),
-    "JSON": (b'{"train": [1]}', r"text, a table \(csv\) or JSON"),
+    "labels": (
+        b"video_id,clip_id,text,label\nab,1,hello there,0.5\n",
+        "a table with columns of no certain meaning, video",
+    ),
+    "csv like a pickle": (
+        b"clip_id,label\r\nab_1,0.5\r\ncd_1,1\r\nde_1,1\r\n",
+        "no certain meaning, clip_id; wanted id",
+    ),
+    "JSON": (b'{"train": [1]}', r"JSON\?"),
     "line ends": (pickle.dumps(content(), 0).replace(b"\n", b"\r\n"), "line ends .* were changed.*fetched as binary"),
     "line ends, protocol 4": (pickle.dumps(content(), 4).replace(b"\n", b"\r\n"), "line ends .* were changed"),
     "cut gzip": (gzip.compress(pickle.dumps(content(), 4))[:900], "is compressed and broken"),

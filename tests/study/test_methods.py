@@ -11,8 +11,9 @@ from tmtlib import common
 from tmtlib.__main__ import main
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.models import amw
+from tmtlib.models.tmt import TMTConfig
 from tmtlib.study import runs
-from tmtlib.study.methods import METHODS, methods_from
+from tmtlib.study.methods import METHODS, method_config, methods_from
 
 
 @pytest.fixture
@@ -28,6 +29,18 @@ def readme_example(mark: str) -> str:
     text = (common.ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if mark in block]
     return code
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("tmt_awm", "did you mean 'tmt_amw'? "), ("TMT_GATED_FASTER", ""), ("mutl", "did you mean 'mult'? "), ("?", "")],
+)
+def test_an_unknown_method_is_told_the_nearest_and_where_the_list_is(name, meant, capsys):
+    said = f"method is {name!r}, which is none; {meant}`tmt methods` lists all"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        method_config(name, TMTConfig())
+    assert main(["methods"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*METHODS]
 
 
 @pytest.mark.parametrize(("mark", "lines"), [("@register", 15), ("add_method", 25), ("tmtlib.fit(", 5)])

@@ -1,6 +1,7 @@
 """A model as a folder: what is saved is what was trained, and what cannot be used is refused in a line."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +9,10 @@ import pytest
 
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load_dataset
-from tmtlib.data.mmsa import read, write_mmsa
-from tmtlib.data.schema import DataError, SyntheticSize
-from tmtlib.data.synthetic import generate
+from tmtlib.data.mmsa import read
+from tmtlib.data.schema import DataError
 from tmtlib.study import saved
 from tmtlib.training.fit import predict
-
-
-@pytest.fixture(scope="module")
-def feature_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("features") / "mine.pkl"
-    write_mmsa(generate("mosi", SyntheticSize((96, 200, 400), (6, 6, 6))), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +36,29 @@ def test_an_opened_model_predicts_what_the_trained_one_did(model, feature_file):
     assert sorted(p.suffix for p in folder.iterdir()) == [".json", *[".safetensors"] * 3], "no pickle"
 
 
+def test_metrics_and_errors_are_of_predictions_clipped_to_the_range(feature_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(saved, "predict", lambda model, split, training, device: 5 * split.labels)
+    made, raw = (
+        saved.train_model(feature_file, "text_only", tmp_path / "model", "smoke", device="cpu"),
+        read(feature_file),
+    )
+    off = {s: np.abs(np.clip(5 * raw[s].labels, -3, 3) - raw[s].labels) for s in ("valid", "test")}
+    assert made.card["metrics"]["test"]["mae"]["value"] == pytest.approx(off["test"].mean(), rel=1e-5)
+    np.testing.assert_allclose(made.errors, np.sort(off["valid"]), atol=1e-6)
+
+
+def test_labels_beyond_the_range_are_clipped_where_asked(feature_file, tmp_path):
+    content = pickle.loads(feature_file.read_bytes())
+    content["train"]["regression_labels"][0] = 5
+    path, model = tmp_path / "odd.pkl", tmp_path / "model"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match="which 1 of 96 leave"):
+        saved.train_model(path, "text_only", model, "smoke", device="cpu")
+    with pytest.warns(UserWarning, match=r"labels beyond -3\.\.3 \(1\); clipped, as asked"):
+        made = saved.train_model(path, "text_only", model, "smoke", device="cpu", clip_labels=True)
+    assert made.card["clip_labels"]
+
+
 @pytest.mark.parametrize(("level", "rank"), [(0.9, 9), (0.5, 5), (0.05, 1)])
 def test_half_the_interval_is_a_rank_of_the_validation_errors(model, level, rank):
     nine = replace(model[0], errors=np.arange(1, 10, dtype=np.float32))
@@ -54,7 +70,7 @@ def test_half_the_interval_is_a_rank_of_the_validation_errors(model, level, rank
 
 def test_measured_coverage_is_near_nominal(model):
     for level, share in model[0].card["coverage"].items():
-        error = 3 * np.sqrt(float(level) * (1 - float(level)) * (1 / 200 + 1 / 400))
+        error = 3 * np.sqrt(float(level) * (1 - float(level)) * (1 / 100 + 1 / 100))
         assert share == pytest.approx(float(level), abs=error)
 
 

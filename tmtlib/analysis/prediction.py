@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from tmtlib import common
 from tmtlib.analysis import importance
 from tmtlib.common import MODALITIES, one_thread, write_atomic
 from tmtlib.data import mmsa
@@ -45,13 +46,21 @@ class Predictions:
 
 
 def predict_file(
-    saved: SavedModel, path: str | Path, level: float = 0.9, shapley: bool = True, device: str = "auto"
+    saved: SavedModel,
+    path: str | Path,
+    level: float = 0.9,
+    shapley: bool = True,
+    device: str = "auto",
+    clip_labels: bool | None = None,
 ) -> Predictions:
     """Predictions of every utterance of a feature file; labels and splits are not needed.
 
+    `clip_labels`: labels beyond the model's range become its ends; default: TMT_CLIP_LABELS, else none is compared.
     Raises DataError for features of another width than in training, errors as `mmsa.read_utterances`.
     """
-    raw, labelled, oddities = mmsa.read_utterances(path)
+    low, high = saved.label_range
+    clip = common.clip_labels() if clip_labels is None else clip_labels
+    raw, labelled, oddities = mmsa.read_utterances(path, (low, high) if clip else None)
     split, cut = saved.prepared(raw)
     table, far = predict_split(saved, split, level, shapley, device), drift(saved, raw)
     notes = [f"{m}: {n} utterances are longer than in training and were cut" for m, n in cut.items()]
@@ -73,9 +82,9 @@ def predict_file(
         odd[o.what, o.handling] += o.count
     notes += [f"{what} ({count}): {handling}" for (what, handling), count in odd.items()]
     scores = {}
-    low, high = saved.label_range
     if labelled and not ((low - 1e-4 <= raw.labels) & (raw.labels <= high + 1e-4)).all():
-        notes.append(f"labels are not all within {low:g}..{high:g}, the model's range, so they are not compared")
+        found = f"labels are not all within {low:g}..{high:g}, the model's range"
+        notes.append(f"{found}, so they are not compared: clip them (--clip-labels)")
     elif labelled and "low" in table:
         within = (table["low"] <= raw.labels) & (raw.labels <= table["high"])
         table.insert(1, "label", raw.labels)
@@ -89,10 +98,11 @@ def predict_split(
 ) -> pd.DataFrame:
     """One row an utterance of a `SavedModel.prepared` split.
 
-    id; prediction (label units; for emotions the most probable one's name); low, high (interval that holds the label
-    with probability `level`, within the label range; not for emotions); p_<class> (5-class heads and emotions);
-    weight_<modality> (mean of A over features; models with weights); shapley_<modality> (what it adds to the
-    prediction, or to the named emotion's probability) and share_<modality> (its size as a share); absent (modalities).
+    id; prediction (label units, clipped to the label range; for emotions the most probable one's name); low, high
+    (interval that holds the label with probability `level`, within the label range; not for emotions); p_<class>
+    (5-class heads and emotions); weight_<modality> (mean of A over features; models with weights); shapley_<modality>
+    (what it adds to the prediction before clipping, or to the named emotion's probability) and share_<modality> (its
+    size as a share); absent (modalities).
     """
     values, weights, probabilities = _outputs(saved, split, device)
     columns: dict[str, object] = {"id": split.ids}
@@ -102,7 +112,8 @@ def predict_split(
         columns["prediction"] = np.array(saved.shape.emotions)[best]
     else:
         half, (low, high) = saved.half_width(level), saved.label_range
-        columns |= {"prediction": np.clip(values, low, high)}
+        values = np.clip(values, low, high)
+        columns |= {"prediction": values}
         columns |= {"low": np.clip(values - half, low, high), "high": np.clip(values + half, low, high)}
     columns |= probabilities
     if weights is not None:

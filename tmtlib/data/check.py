@@ -3,6 +3,7 @@
 import re
 import textwrap
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations, product
 from pathlib import Path
@@ -13,7 +14,7 @@ from tabulate import tabulate
 
 from tmtlib.common import MODALITIES
 from tmtlib.data import catalog, mmsa
-from tmtlib.data.schema import SPLITS, Card, Dataset, said_at_once
+from tmtlib.data.schema import SPLITS, Card, DataError, Dataset, Oddity, Split, Unlabelled, said_at_once
 
 # How ids name their video. A YouTube name may itself end in _1, so a style counts only if every id follows it
 ID_STYLES = {
@@ -25,18 +26,32 @@ ID_STYLES = {
     "video/clip": re.compile(r"(.+)[/\\][^/\\]+"),
 }
 WHOLE_ID = re.compile(r"(.*)", re.DOTALL)
+LENGTHS = "True lengths, in frames (absent: length 0; full: length T, so perhaps cut)"
 BIN_WIDTH = {"mosi": 1.0, "sims": 0.2}  # of the label histogram: the classes of Acc-7, or CH-SIMS's own grid
 
 
 def report(path: str | Path, clip_labels: bool = False) -> str:
-    """Every table of a feature file as text. Raises FileNotFoundError, or DataError for a file that cannot be used."""
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the text has them
-        return f"{path}\n\n{describe(mmsa.read(path, clip_labels=clip_labels))}"
+    """Every table of a feature file as text; of utterances without splits or labels their lengths and oddities. Raises
+    FileNotFoundError, or DataError for a file that cannot be used."""
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # the text has them
+            return f"{path}\n\n{describe(mmsa.read(path, clip_labels=clip_labels))}"
+    except Unlabelled as error:
+        untrainable = error
+    try:
+        utterances, labelled, oddities = mmsa.read_utterances(path)
+    except DataError:
+        raise untrainable from None
+    parts = [f"{path}", f"{len(utterances)} utterances, {'with' if labelled else 'without'} labels: for tmt predict"]
+    said = [f"No training, as {untrainable}", *(f"WARNING: {line}" for line in said_at_once(oddities))]
+    parts += [textwrap.fill(line, 110) for line in said]
+    parts += [LENGTHS, _as_text(lengths_table({"all": utterances}, ("all",))), *_oddities(oddities)]
+    return "\n\n".join(parts)
 
 
 def describe(dataset: Dataset) -> str:
     """Every table of this module as text of at most 110 columns."""
-    oddities, style = oddities_table(dataset), id_style(dataset)
+    style = id_style(dataset)
     facts = card_table(dataset.card)
     facts.loc[facts["fact"] == "alignment", "value"] = alignment(dataset)
     ids = f"ids are {style}" if style else "ids name no clip: none can tell which are shared"
@@ -44,20 +59,22 @@ def describe(dataset: Dataset) -> str:
     parts += [textwrap.fill(f"WARNING: {line}", 110) for line in said_at_once(dataset.oddities)]
     parts += [_as_text(facts, headers=(), tablefmt="plain", disable_numparse=True)]
     parts += ["Splits: utterances by sign of the label, and (T, D) of each modality", _as_text(splits_table(dataset))]
-    parts += ["True lengths, in frames (absent: length 0; full: length T, so perhaps cut)"]
-    parts += [_as_text(lengths_table(dataset))]
+    parts += [LENGTHS, _as_text(lengths_table(dataset))]
     values = len(np.unique(np.concatenate([dataset[s].labels for s in SPLITS])))
     parts += [
         f"Labels, to the nearest {BIN_WIDTH[dataset.family]:g} (values: {values})",
         _as_text(labels_table(dataset)),
     ]
-    if oddities.empty:
-        parts += ["Oddities: none"]
-    else:
-        parts += ["Oddities: what was not as documented, and what was done about it"]
-        parts += [_as_text(oddities, maxcolwidths=[None, 44, None, 44])]
+    parts += _oddities(dataset.oddities)
     parts += [f"Leakage: what a later split shares with an earlier one ({ids})", _as_text(leakage_table(dataset))]
     return "\n\n".join(parts)
+
+
+def _oddities(oddities: Sequence[Oddity]) -> list[str]:
+    if not oddities:
+        return ["Oddities: none"]
+    table = _as_text(oddities_table(oddities), maxcolwidths=[None, 44, None, 44])
+    return ["Oddities: what was not as documented, and what was done about it", table]
 
 
 def card_table(card: Card) -> pd.DataFrame:
@@ -100,11 +117,11 @@ def splits_table(dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def lengths_table(dataset: Dataset) -> pd.DataFrame:
+def lengths_table(splits: Dataset | Mapping[str, Split], names: Sequence[str] = SPLITS) -> pd.DataFrame:
     """One row a modality and split: T, D, quantiles of the length, and utterances of length 0 and T."""
     rows = []
-    for m, s in product(MODALITIES, SPLITS):
-        (t, d), length = dataset[s].shapes[m], dataset[s].lengths[m]
+    for m, s in product(MODALITIES, names):
+        (t, d), length = splits[s].shapes[m], splits[s].lengths[m]
         quantiles = np.quantile(length, (0, 0.25, 0.5, 0.75, 1))
         rows.append((m, s, t, d, *quantiles, (length == 0).sum(), (length == t).sum()))
     columns = ("modality", "split", "T", "D", "min", "25 %", "median", "75 %", "max", "absent", "full")
@@ -126,9 +143,9 @@ def labels_table(dataset: Dataset) -> pd.DataFrame:
     return table.assign(share=total / total.sum(), histogram=["#" * round(40 * k / total.max()) for k in total])
 
 
-def oddities_table(dataset: Dataset) -> pd.DataFrame:
+def oddities_table(found: Dataset | Sequence[Oddity]) -> pd.DataFrame:
     """The reader's oddities. Columns: split, what, count, handling."""
-    return pd.DataFrame(map(asdict, dataset.oddities), columns=["split", "what", "count", "handling"])
+    return pd.DataFrame(map(asdict, getattr(found, "oddities", found)), columns=["split", "what", "count", "handling"])
 
 
 def leakage_table(dataset: Dataset) -> pd.DataFrame:

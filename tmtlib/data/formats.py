@@ -1,5 +1,5 @@
-"""The content of a feature file by its first bytes: pickles, also joblib's and compressed ones, and `.npz`; other
-formats are refused by name with what to do."""
+"""The content of a feature file by its first bytes: pickles, also joblib's and compressed ones, `.npz`, and tables of
+text; other formats are refused by name with what to do."""
 
 import bz2
 import gzip
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tmtlib.data import safe_pickle
+from tmtlib.data import feature_table, safe_pickle
 from tmtlib.data.schema import DataError
 
 LARGEST, RATIO = 8 << 30, 100  # decompressed: at most so many bytes, and so many times the file's
@@ -34,14 +34,18 @@ REFUSED = {  # by the first bytes: what it is, what to do
 
 
 def load(path: Path) -> object:
-    """The content of a pickle, joblib's or compressed too, or of an `.npz`. Raises DataError for other formats and for
-    what decompresses to more than `LARGEST` bytes or `RATIO` times the file, and as `safe_pickle.load`."""
+    """The content of a pickle, joblib's or compressed too, or of an `.npz`; a DataFrame of a CSV or TSV file. Raises
+    DataError for other formats and for what decompresses to more than `LARGEST` bytes or `RATIO` times the file, and as
+    `safe_pickle.load`."""
     with open(path, "rb") as file:
         if (kind := _which(COMPRESSED, file)) is not None:
             file = _decompressed(path, file, COMPRESSED[kind])
         if (kind := _which(REFUSED, file)) is not None:
             raise _refused(path, *REFUSED[kind])
-        return safe_pickle.load(path, file) if _which((b"PK\x03\x04",), file) is None else _from_zip(path, file)
+        if _which((b"PK\x03\x04",), file) is not None:
+            return _from_zip(path, file)
+        table = feature_table.read(path, file)
+        return safe_pickle.load(path, file) if table is None else table
 
 
 def _which(starts: Iterable[bytes], file: BinaryIO) -> bytes | None:

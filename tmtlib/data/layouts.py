@@ -35,11 +35,11 @@ HINTS |= {"covarep": "audio", "speech": "audio", "facet": "vision", "face": "vis
 MISSING = ("None", "nan", "NaN", "<NA>")  # an empty cell of a table, as text
 
 
-def as_mmsa(content: object, note_in: Note) -> object:
+def as_mmsa(content: object, note_in: Note, whole: str | None = None) -> object:
     """The content of a feature file under MMSA's names, as far as its layout is known; anything else as it is.
 
-    `note_in`: a `Note` that is told the split first. Raises DataError for two keys that may be one, and for token ids
-    as `text`.
+    `note_in`: a `Note` that is told the split first. `whole`: the split that content without splits is taken as. Raises
+    DataError for two keys that may be one, and for token ids as `text`.
     """
     if not isinstance(content, Mapping):
         return content
@@ -47,6 +47,8 @@ def as_mmsa(content: object, note_in: Note) -> object:
     content = _renamed(content, (*SPLITS, "config"), SPLIT_NAMES, taken)
     if not any(s in content for s in SPLITS):
         content = _nested(content, note)
+    if whole and not any(s in content for s in SPLITS):
+        content = {whole: {key: value for key, value in content.items() if key != "config"}}
     for s in [s for s in SPLITS if s in content]:
         content[s] = part = _as_dict(content[s], partial(note_in, s))
         if isinstance(part, Mapping):

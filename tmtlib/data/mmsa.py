@@ -19,12 +19,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from tmtlib.common import EMOTIONS, MODALITIES, check_choice, write_atomic
-from tmtlib.data import catalog, formats
+from tmtlib.data import catalog, feature_table, formats
 from tmtlib.data.layouts import as_mmsa
 from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
-from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split, said_at_once
+from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split, Unlabelled, said_at_once
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
 OUR_KEY = "tmtlib"  # key in `config` for family, alignment and source, which the MMSA layout lacks
@@ -38,11 +39,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     """
     path = catalog.feature_file(path)
     oddities, splits = [], {}
-
-    def note_in(split: str, what: str, count: int, handling: str, loud: bool = False) -> None:
-        if count:
-            oddities.append(Oddity(split, what, int(count), handling, loud))
-
+    note_in = partial(_noted, oddities)
     note = partial(note_in, "all")
     sha256, content = catalog.file_sha256(path), _content(path, note_in)
     config = content.get("config") if isinstance(content.get("config"), dict) else {}
@@ -52,7 +49,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
         try:
             splits[s] = read_split(content.pop(s), s, partial(note_in, s), emotions)
         except DataError as error:
-            raise DataError(f"{path}, split {s}: {error}") from error
+            raise type(error)(f"{path}, split {s}: {error}") from error
     card = replace(_card(path, sha256, name, family, config.get(OUR_KEY), splits, stated, note), emotions=emotions)
     if clip_labels:
         splits = {s: _clipped(split, card.label_range, partial(note_in, s)) for s, split in splits.items()}
@@ -70,19 +67,33 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     return dataset
 
 
-def _content(path: Path, note_in: Note) -> dict:
-    """The splits of a file, each a dict, under MMSA's names. Raises DataError for anything else."""
+def _noted(oddities: list[Oddity], split: str, what: str, count: int, handling: str, loud: bool = False) -> None:
+    """A `Note` that is told where it adds what it notes, and of which split."""
+    if count:
+        oddities.append(Oddity(split, what, int(count), handling, loud))
+
+
+def _under_names(path: Path, note_in: Note, whole: str | None = None) -> object:
+    """The content of a file by `as_mmsa`."""
     content = formats.load(path)
     try:
-        content = as_mmsa(content, note_in)
+        if isinstance(content, pd.DataFrame):
+            content = feature_table.as_arrays(content, partial(note_in, "all"))
+        return as_mmsa(content, note_in, whole)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _content(path: Path, note_in: Note) -> dict:
+    """The splits of a file, each a dict, under MMSA's names. Raises DataError for anything else, Unlabelled for a dict
+    that lacks splits."""
+    content = _under_names(path, note_in)
     wanted = "wanted 'train', 'valid' and 'test', each a dict of arrays (MMSA, MMSA-FET or MulT layout)"
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}; {wanted}")
     if not all(isinstance(content.get(s), dict) for s in SPLITS):
         mend = "; for utterances without splits there is tmt predict" if {*MODALITIES} & {*content} else ""
-        raise DataError(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}{mend}")
+        raise Unlabelled(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}{mend}")
     return content
 
 
@@ -108,20 +119,14 @@ def _note_labels(splits: Mapping[str, Split], note: Note) -> None:
         note(f"{s} is a single utterance", len(split) == 1, stops, True)
 
 
-def read_utterances(path: str | Path) -> tuple[Split, bool, tuple[Oddity, ...]]:
+def read_utterances(
+    path: str | Path, ends: tuple[float, float] | None = None
+) -> tuple[Split, bool, tuple[Oddity, ...]]:
     """All utterances of a file, with or without splits and labels: as one split, labels 0 where there are none; whether
-    all have labels; and oddities. Raises as `read`."""
+    all have labels; and oddities. `ends`: labels beyond them become these. Raises as `read`."""
     path, oddities, splits, labelled = catalog.feature_file(path), [], [], True
-
-    def note_in(split: str, what: str, count: int, handling: str, loud: bool = False) -> None:
-        if count:
-            oddities.append(Oddity(split, what, int(count), handling, loud))
-
-    loaded = formats.load(path)
-    content = as_mmsa(loaded, note_in)
-    if isinstance(content, dict) and not {*SPLITS} & {*content}:  # one dict of arrays
-        oddities.clear()
-        content = as_mmsa({"test": {key: value for key, value in loaded.items() if key != "config"}}, note_in)
+    note_in = partial(_noted, oddities)
+    content = _under_names(path, note_in, whole="test")
     parts = {s: content[s] for s in SPLITS if isinstance(content.get(s), Mapping)} if isinstance(content, dict) else {}
     if not parts:
         raise DataError(
@@ -138,7 +143,10 @@ def read_utterances(path: str | Path) -> tuple[Split, bool, tuple[Oddity, ...]]:
             splits.append(read_split(raw, name, partial(note_in, name)))
         except DataError as error:
             raise DataError(f"{path}, {name}: {error}") from error
-    return Split.concat(splits), labelled, tuple(oddities)
+    whole = Split.concat(splits)
+    if ends and labelled:
+        whole = _clipped(whole, ends, partial(note_in, "all"))
+    return whole, labelled, tuple(oddities)
 
 
 def _finite(values: object) -> bool:

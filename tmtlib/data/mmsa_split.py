@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from tmtlib.common import EMOTIONS, MODALITIES
-from tmtlib.data.schema import DataError, Split
+from tmtlib.data.schema import DataError, Split, Unlabelled
 
 Note = Callable[..., None]  # what is odd, number of utterances (or values), handling, whether it is loud
 Raw = Mapping[str, object]  # one split as the file has it
@@ -23,7 +23,8 @@ UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "visi
 def read_split(raw: Raw, name: str, note: Note, emotions: tuple[str, ...] = EMOTIONS) -> Split:
     """One split of any layout; `name` is used in ids where the file has none, `emotions` names the labels' columns.
 
-    Raises DataError for missing features or labels, labels that are not finite, or arrays that do not fit together.
+    Raises Unlabelled without labels, DataError without features, for labels that are not finite, or arrays that do not
+    fit together.
     """
     ids = _row_by_row(raw.get("id"), "id", _id)
     labels = _labels(raw, ids, note)
@@ -85,7 +86,7 @@ def _array(values: object, key: str, dtype: type | None = np.float32) -> np.ndar
 def _labels(raw: Raw, ids: tuple[str, ...] | None, note: Note) -> Float32[np.ndarray, " N"]:
     key = "regression_labels" if "regression_labels" in raw else "labels"
     if key not in raw:
-        raise DataError(f"no labels among the keys {', '.join(raw)}; wanted 'regression_labels' (or MulT's 'labels')")
+        raise Unlabelled(f"no labels among the keys {', '.join(raw)}; wanted 'regression_labels' (or MulT's 'labels')")
     labels = _array(raw[key], key)
     n = len(labels) if labels.ndim else 0
     if isinstance(raw[key], list):

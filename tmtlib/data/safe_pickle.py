@@ -66,8 +66,8 @@ def _no_pickle(head: bytes) -> tuple[str, str]:
     whole = "a complete feature file; fetch it again and compare its SHA-256"
     if first[:1] == "<":
         return "a web page, perhaps a download that was refused?", whole
-    if first[:1] == "{" or (first.replace("\t", "").isprintable() and any(mark in first for mark in ",;\t")):
-        return "text, a table (csv) or JSON?", "arrays of features in a pickle or .npz, in MMSA's layout"
+    if first[:1] in ("{", "["):
+        return "JSON?", "arrays of features in a pickle or .npz, in MMSA's layout"
     if head[:3] == b"\xef\xbf\xbd" or head.count(b"\n") == head.count(b"\r\n") > 3:
         return "its line ends or bytes were changed, as by a transfer in text mode", "the file fetched as binary"
     return "", whole

@@ -76,6 +76,10 @@ class DataError(ValueError):
     """A data file or array that cannot be used."""
 
 
+class Unlabelled(DataError):
+    """Utterances without the three splits or without labels: a saved model's predictions can be made, no training."""
+
+
 @dataclass(frozen=True)
 class Split:
     """N utterances. Raises DataError when shapes, lengths or labels do not fit together."""

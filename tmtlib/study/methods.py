@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
@@ -123,11 +124,17 @@ def family(*families: str) -> tuple[str, ...]:
     return tuple(name for wanted in families for name, method in METHODS.items() if method.family == wanted)
 
 
-def method_config(name: str, tmt: TMTConfig) -> ModelConfig:
-    """The config of a method's model where the profile's TMT is `tmt`. Raises ValueError for an unknown method."""
+def method_named(name: str) -> Method:
+    """A method by its name. Raises ValueError for an unknown one, with the nearest."""
     if name not in METHODS:
-        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name].config(tmt)
+        meant = "".join(f"did you mean {near!r}? " for near in get_close_matches(name, METHODS, 1))
+        raise ValueError(f"method is {name!r}, which is none; {meant}`tmt methods` lists all {len(METHODS)}")
+    return METHODS[name]
+
+
+def method_config(name: str, tmt: TMTConfig) -> ModelConfig:
+    """The config of a method's model where the profile's TMT is `tmt`. Raises as `method_named`."""
+    return method_named(name).config(tmt)
 
 
 def method_title(name: str) -> str:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from tmtlib.common import MODALITIES, check_choice
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.models.tmt import TMTConfig
-from tmtlib.study.methods import METHODS, family
+from tmtlib.study.methods import family, method_named
 from tmtlib.training.fit import Training
 
 MISLED = ("tmt", *family("oracle", "reliability"), "tmt_uniform", "tmt_amw", "tmt_amw_fast", "tmt_amw_r3")
@@ -168,7 +168,7 @@ def resized(
     every = family("main", "weighting", "placement", "variant", "subset", "baseline", "mmsa")
     wanted = tuple(n for name in methods for n in (every if name == "all" else (name,)))
     for name in wanted:
-        check_choice("method", name, tuple(METHODS))
+        method_named(name)
     changes = {"seeds": tuple(range(seeds))} if seeds else {}
     if datasets:
         changes["datasets"] = tuple(dict.fromkeys(datasets))

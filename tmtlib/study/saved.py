@@ -50,7 +50,7 @@ class SavedModel:
     training: Training
     shape: DataShape  # (T, D) by modality of the training file, metric family, names of emotions
     scaler: Scaler  # of the raw features of the training split
-    errors: Float32[np.ndarray, " V"]  # |prediction - label| on validation, ascending; empty for emotions
+    errors: Float32[np.ndarray, " V"]  # |clipped prediction - label| on validation, ascending; empty for emotions
     card: dict  # data, metrics with intervals, provenance: what CARD holds
 
     @property
@@ -108,21 +108,24 @@ def train_model(
     profile: str = "quick",
     seed: int = 0,
     device: str = "auto",
+    clip_labels: bool | None = None,
 ) -> SavedModel:
     """Trains a method on a feature file, at a profile's size and protocol, and saves it as a new folder.
+
+    Metrics, coverage and validation errors are of predictions clipped to the label range, as `tmt predict` gives them.
+    `clip_labels`: as in `load_dataset`.
 
     Raises ValueError for an unknown method or profile, or a folder that holds something; errors as `load_dataset` and
     `fit`.
     """
     check_choice("profile", profile, tuple(PROFILES))
-    check_choice("method", method, tuple(METHODS))
+    config, training = method_config(method, PROFILES[profile].model), PROFILES[profile].training
     folder = Path(folder).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty; nothing is written over, so name a new folder")
-    raw = load_dataset(path, normalize=False)
+    raw = load_dataset(path, normalize=False, clip_labels=clip_labels)
     scaler = schema.normalizer(raw.train)
     data = replace(raw, **{s: schema.normalize(raw[s], scaler) for s in schema.SPLITS})
-    config, training = method_config(method, PROFILES[profile].model), PROFILES[profile].training
     (done,) = fit(config, training, data.train, data.valid, data.shape, (seed,), device)
     model = build_model(config, data.shape)
     model.load_state_dict(done.state)
@@ -130,8 +133,10 @@ def train_model(
     labels = {s: data[s].labels_for(config.task) for s in values}
     errors = np.zeros(0, np.float32)
     if config.task != "emotions":
+        values = {s: np.clip(v, *data.card.label_range) for s, v in values.items()}
         errors = np.sort(np.abs(values["valid"] - labels["valid"])).astype(np.float32)
     card = {"format": FORMAT, "method": method, "profile": profile, "seed": seed, "data": asdict(data.card)}
+    card |= {"clip_labels": raw.ref.clip_labels}
     card |= {"untrained": [m for m in MODALITIES if not data.train.lengths[m].any()], "task": config.task}
     card |= {"model": as_json(model.config), "training": as_json(training), "shape": as_json(data.shape)}
     card |= {"best_epoch": done.best_epoch, "seconds": done.seconds, "device": done.device}

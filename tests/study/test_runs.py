@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from tmtlib.common import write_atomic
 from tmtlib.data.loading import load, resolve
 from tmtlib.data.schema import DataRef
+from tmtlib.models.amw import WEIGHTINGS
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.study import runs
 from tmtlib.study.profiles import PROFILES, synthetic_sizes
@@ -130,8 +133,18 @@ def test_failed_write_leaves_nothing(tmp_path):
 
     (tmp_path / "kept").write_bytes(b"old")
     with pytest.raises(OSError, match="disk full"):
-        runs.write_atomic(tmp_path / "kept", broken)
+        write_atomic(tmp_path / "kept", broken)
     assert (tmp_path / "kept").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_so_is_its_folder(tmp_path, monkeypatch):
+    done = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda f: (done.append(stat.S_ISDIR(os.fstat(f).st_mode)), sync(f)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("renamed"), rename(*paths)))
+    write_atomic(tmp_path / "x", lambda file: file.write(b"whole"))
+    assert done == [False, "renamed", True] and (tmp_path / "x").read_bytes() == b"whole"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -181,10 +194,10 @@ def test_own_weighting_reaches_worker_processes(own_results):
             return self.A
 
     Reversed.__module__ = "__main__"
-    runs.WEIGHTINGS["reversed"] = Reversed
+    WEIGHTINGS["reversed"] = Reversed
     try:
         wanted = [a_run("mine", seed=s, weighting="reversed") for s in (0, 1)]
         runs.ensure(wanted, "cpu", jobs=2, progress=False)
         np.testing.assert_allclose(runs.read_record(wanted[1]).weights[-1][:, 0], [1 / 6, 2 / 6, 3 / 6], rtol=1e-5)
     finally:
-        del runs.WEIGHTINGS["reversed"]
+        del WEIGHTINGS["reversed"]

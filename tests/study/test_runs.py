@@ -24,6 +24,7 @@ from tmtlib.models.tmt import TMTConfig
 from tmtlib.study import runs
 from tmtlib.study.profiles import PROFILES, synthetic_sizes
 from tmtlib.study.runs import Run
+from tmtlib.training import fit
 from tmtlib.training.fit import SELECT_BY, Training
 
 SIZES = synthetic_sizes((64, 24, 40), aligned=6, unaligned=(6, 8, 7))
@@ -33,6 +34,10 @@ TRAINING = Training(learning_rate=3e-3, epochs=2, patience=None)
 
 def a_run(method: str = "tmt", seed: int = 0, name: str = "mosi", **changes) -> Run:
     return Run(resolve(name, synthetic_size=SIZES[name]), method, replace(MODEL, **changes), TRAINING, seed)
+
+
+def a_long_run() -> Run:
+    return replace(a_run("tmt_amw", weighting="gated"), training=replace(TRAINING, epochs=40))
 
 
 def files(folder) -> dict[str, int]:
@@ -168,6 +173,34 @@ def test_killed_study_keeps_finished_runs(own_results):
     after = files(own_results)
     assert all(after[f"{a_run(seed=s).id}.npz"] == before[f"{a_run(seed=s).id}.npz"] for s in finished)
     assert rows["mae"].notna().all()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_killed_training_goes_on_where_it_was(own_results, tmp_path, monkeypatch):
+    """It is killed in the middle; the parameters are those of a training that was not, and the checkpoint is gone."""
+    run = a_long_run()
+    code = textwrap.dedent("""
+        import sys; sys.path[:0] = ["tests/study"]
+        from test_runs import a_long_run, runs
+        from tmtlib.training import checkpoint
+        checkpoint.EVERY = 0.0
+        runs.ensure([a_long_run()], "cpu", progress=False)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=runs.common.ROOT)
+    deadline = time.monotonic() + 120
+    while not list(own_results.glob("runs/*.checkpoint")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not runs.record_path(run).exists()
+    epochs, epoch = [], fit.train_epoch
+    monkeypatch.setattr(fit, "train_epoch", lambda *a: (epochs.append(1), epoch(*a))[1])
+    runs.ensure([run], "cpu", progress=False)
+    resumed = runs.parameters_path(run).read_bytes()
+    assert 0 < len(epochs) < 40 and set(files(own_results)) == {f"{run.id}.npz", f"{run.id}.safetensors"}
+    monkeypatch.setenv("TMT_RESULTS", str(tmp_path / "elsewhere"))
+    runs.ensure([run], "cpu", progress=False)
+    assert runs.parameters_path(run).read_bytes() == resumed
 
 
 def test_missing_record_names_what_and_where(own_results):

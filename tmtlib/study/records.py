@@ -17,7 +17,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from tmtlib import common
 from tmtlib.common import EMOTIONS, DamagedError, digest, read_sealed, write_sealed
@@ -81,10 +80,6 @@ class Record:
         if task != "emotions" and three_valued(np.concatenate([*self.labels.values()]), card["family"]):
             scores = for_three_values(scores, *judged)
         return dict.fromkeys(scores, math.nan) if "failed" in self.meta else scores
-
-    def history(self) -> pd.DataFrame:
-        """One row an epoch: losses, validation metrics, learning rate."""
-        return pd.DataFrame(self.meta["history"])
 
 
 def record_path(run: Run) -> Path:

@@ -54,7 +54,7 @@ def train(run: Run, device: str, data: Dataset) -> None:
     try:
         save(run, _fit(run, device, data), data, device)
     except NotFiniteError as error:
-        save_failed(run, str(error), data, device)
+        save_failed(run, f"{run}: {error}", data, device)
 
 
 def _fit(run: Run, device: str, data: Dataset) -> Fit:
@@ -71,7 +71,8 @@ def _warn_of_others(records: list[Record]) -> None:
     run's id."""
     metas = [record.meta for record in records]
     if failed := [meta["failed"] for meta in metas if "failed" in meta]:
-        text = f"{len(failed)} of {len(metas)} trainings failed and have NaN for metrics, the first because {failed[0]}"
+        text = f"{len(failed)} of {len(metas)} trainings failed, have NaN for metrics and are not tried again, as "
+        text += f"{failed[0]}; to try again, delete their records"
         warnings.warn(text, stacklevel=3)
     devices = {meta["device"] for meta in metas}
     if len(devices) > 1:
@@ -137,7 +138,7 @@ def load_model(run: Run, shape: DataShape | None = None) -> Model:
     untrained run, ValueError for one whose training failed."""
     record, path = read_record(run), parameters_path(run)
     if "failed" in record.meta:
-        raise ValueError(f"{run} has no model, as its training failed: {record.meta['failed']}")
+        raise ValueError(f"a failed training has no model ({record.meta['failed']})")
     content = path.read_bytes() if path.is_file() else b""
     if sha256(content).hexdigest() != record.meta["parameters_sha256"]:
         content = _trained_again(run, record)

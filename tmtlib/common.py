@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MODALITIES = ("text", "audio", "vision")  # the one order used everywhere: tokens, weights, colours
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")  # the order of CMU-MOSEI's own label columns
+
+SEAL = 64  # hexadecimal digits of a SHA-256, at the end of a sealed file
 
 # Folders are found from this file's place and from TMT_DATA and TMT_RESULTS, never from the working folder
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,15 +82,65 @@ def digest(value: object) -> str:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes beside the target, then renames: a reader sees the old file or the complete new one."""
+    """Writes beside the target and to the disk, then renames: even where power fails, a reader sees the old file or
+    the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(partial, "wb") as file:
             write(file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes of this machine left half-written of files of runs, which are named by an id."""
+    for path in folder.glob("*.part"):
+        name = re.fullmatch(r"[0-9a-f]{12}\..+\.([1-9]\d{0,8})\.part", path.name)
+        if name and not _alive(int(name[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # there `os.kill` would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
+
+
+class DamagedError(ValueError):
+    """A file is not as it was written."""
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Writes content and its SHA-256 atomically; what reads .npz reads it with the SHA-256 behind it, too."""
+    write_atomic(path, lambda file: file.write(content + hashlib.sha256(content).hexdigest().encode()))
+
+
+def read_sealed(path: Path) -> bytes:
+    """The content that `write_sealed` wrote. Raises DamagedError for a file that is empty, cut or changed."""
+    whole = path.read_bytes()
+    content, seal = whole[:-SEAL], whole[-SEAL:]
+    if hashlib.sha256(content).hexdigest().encode() != seal:
+        raise DamagedError(f"{path} is damaged or of an earlier version: its SHA-256 is not the one at its end")
+    return content
 
 
 def pick_device(name: str) -> "torch.device":

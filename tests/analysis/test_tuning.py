@@ -87,6 +87,15 @@ def test_validation_alone_chooses_by_the_measure_that_models_share(monkeypatch):
     assert chosen == [GRID[run.method == "misa"].of(run) for run in todo]
 
 
+def test_a_setting_whose_training_failed_is_not_chosen(own_results, monkeypatch):
+    monkeypatch.setattr(tuning, "SEEDS", 1)
+    run = some_runs("tmt")[0]
+    wild = replace(GRID[0], learning_rate=1e30)
+    with pytest.warns(UserWarning, match="1 of 2 trainings failed"):
+        table = tuning.trials([run], (wild, GRID[0]), "cpu", 1)
+    assert table["chosen"].tolist() == [False, True] and table["valid_mae"].isna().tolist() == [True, False]
+
+
 def test_tuned_models_are_compared_with_tuned_tmt_and_the_linear_model(own_results):
     todo = some_runs("tmt", "late_fusion", seeds=(0, 1))
     tried = tuning.trials(todo, GRID, "cpu", 1)

@@ -156,7 +156,7 @@ def test_runs_records_and_rows(own_results):
             assert record.predictions[s].shape == (len(data[s]), 6)
             np.testing.assert_array_equal(record.labels[s], data[s].emotion_labels)
         assert record.scores() == pytest.approx({name: row[name] for name in METRICS}, nan_ok=True)
-        assert row["n_test"] == 40 and len(record.history()) == 2
+        assert row["n_test"] == 40 and len(record.meta["history"]) == 2
         again = predict(runs.load_model(run), data.test, run.training, "cpu")
         np.testing.assert_allclose(again, record.predictions["test"], atol=1e-5)
     assert set(emotions.table(rows)["n"]) == {1}

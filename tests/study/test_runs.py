@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -15,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 
+from tmtlib.common import write_atomic
 from tmtlib.data.loading import load, resolve
 from tmtlib.data.schema import DataRef
+from tmtlib.models.amw import WEIGHTINGS
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.study import runs
 from tmtlib.study.profiles import PROFILES, synthetic_sizes
 from tmtlib.study.runs import Run
+from tmtlib.training import fit
 from tmtlib.training.fit import SELECT_BY, Training
 
 SIZES = synthetic_sizes((64, 24, 40), aligned=6, unaligned=(6, 8, 7))
@@ -30,6 +34,10 @@ TRAINING = Training(learning_rate=3e-3, epochs=2, patience=None)
 
 def a_run(method: str = "tmt", seed: int = 0, name: str = "mosi", **changes) -> Run:
     return Run(resolve(name, synthetic_size=SIZES[name]), method, replace(MODEL, **changes), TRAINING, seed)
+
+
+def a_long_run() -> Run:
+    return replace(a_run("tmt_amw", weighting="gated"), training=replace(TRAINING, epochs=40))
 
 
 def files(folder) -> dict[str, int]:
@@ -75,7 +83,7 @@ def test_record_says_how_it_was_made(own_results):
     assert record.meta["card"]["sha256"] == run.data.sha256
     assert {"torch", "numpy", "python", "platform", "commit", "time", "code"} <= set(record.meta)
     assert record.meta["device"] == "cpu" and record.meta["seconds"] > 0 and record.meta["peak_memory_mb"] > 0
-    assert len(record.history()) == 2 and {"train_loss", "valid_loss", "valid_acc5"} <= set(record.history())
+    assert len(history := runs.histories([run])) == 2 and {"train_loss", "valid_loss", "valid_acc5"} <= set(history)
     data = load(run.data)
     for split in runs.JUDGED:
         assert record.predictions[split].shape == data[split].labels.shape
@@ -130,8 +138,18 @@ def test_failed_write_leaves_nothing(tmp_path):
 
     (tmp_path / "kept").write_bytes(b"old")
     with pytest.raises(OSError, match="disk full"):
-        runs.write_atomic(tmp_path / "kept", broken)
+        write_atomic(tmp_path / "kept", broken)
     assert (tmp_path / "kept").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_so_is_its_folder(tmp_path, monkeypatch):
+    done = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda f: (done.append(stat.S_ISDIR(os.fstat(f).st_mode)), sync(f)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("renamed"), rename(*paths)))
+    write_atomic(tmp_path / "x", lambda file: file.write(b"whole"))
+    assert done == [False, "renamed", True] and (tmp_path / "x").read_bytes() == b"whole"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -155,6 +173,34 @@ def test_killed_study_keeps_finished_runs(own_results):
     after = files(own_results)
     assert all(after[f"{a_run(seed=s).id}.npz"] == before[f"{a_run(seed=s).id}.npz"] for s in finished)
     assert rows["mae"].notna().all()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_killed_training_goes_on_where_it_was(own_results, tmp_path, monkeypatch):
+    """It is killed in the middle; the parameters are those of a training that was not, and the checkpoint is gone."""
+    run = a_long_run()
+    code = textwrap.dedent("""
+        import sys; sys.path[:0] = ["tests/study"]
+        from test_runs import a_long_run, runs
+        from tmtlib.training import checkpoint
+        checkpoint.EVERY = 0.0
+        runs.ensure([a_long_run()], "cpu", progress=False)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=runs.common.ROOT)
+    deadline = time.monotonic() + 120
+    while not list(own_results.glob("runs/*.checkpoint")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not runs.record_path(run).exists()
+    epochs, epoch = [], fit.train_epoch
+    monkeypatch.setattr(fit, "train_epoch", lambda *a: (epochs.append(1), epoch(*a))[1])
+    runs.ensure([run], "cpu", progress=False)
+    resumed = runs.parameters_path(run).read_bytes()
+    assert 0 < len(epochs) < 40 and set(files(own_results)) == {f"{run.id}.npz", f"{run.id}.safetensors"}
+    monkeypatch.setenv("TMT_RESULTS", str(tmp_path / "elsewhere"))
+    runs.ensure([run], "cpu", progress=False)
+    assert runs.parameters_path(run).read_bytes() == resumed
 
 
 def test_missing_record_names_what_and_where(own_results):
@@ -181,10 +227,10 @@ def test_own_weighting_reaches_worker_processes(own_results):
             return self.A
 
     Reversed.__module__ = "__main__"
-    runs.WEIGHTINGS["reversed"] = Reversed
+    WEIGHTINGS["reversed"] = Reversed
     try:
         wanted = [a_run("mine", seed=s, weighting="reversed") for s in (0, 1)]
         runs.ensure(wanted, "cpu", jobs=2, progress=False)
         np.testing.assert_allclose(runs.read_record(wanted[1]).weights[-1][:, 0], [1 / 6, 2 / 6, 3 / 6], rtol=1e-5)
     finally:
-        del runs.WEIGHTINGS["reversed"]
+        del WEIGHTINGS["reversed"]

@@ -58,6 +58,7 @@ def test_no_argument_can_hold_the_test_split():
         "shape",
         "seeds",
         "device",
+        "checkpoint",
     ]
     splits = [p for p in inspect.signature(fit).parameters.values() if "Split" in str(p.annotation)]
     assert [p.name for p in splits] == ["train", "held_out"]

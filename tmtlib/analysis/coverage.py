@@ -7,7 +7,7 @@ import pandas as pd
 
 from tmtlib.data.schema import split_name
 from tmtlib.stats.statistics import conformal_half_width, over_seeds
-from tmtlib.study.runs import Run, read_record
+from tmtlib.study.records import Run, read_record, succeeded
 
 LEVELS = (0.8, 0.9, 0.95)
 
@@ -19,7 +19,7 @@ def table(todo: Sequence[Run], levels: Sequence[float] = LEVELS) -> pd.DataFrame
     Columns: dataset, source, method, level, mean, low, high, n (of the share), n_valid, n_test, half_width (mean).
     """
     rows = []
-    for run in todo:
+    for run in succeeded(todo):
         record = read_record(run)
         errors = {s: np.abs(record.predictions[s] - record.labels[s]) for s in ("valid", "test")}
         card = record.meta["card"]

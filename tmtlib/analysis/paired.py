@@ -8,11 +8,12 @@ import pandas as pd
 from tmtlib.data.schema import FAMILY_RANGE
 from tmtlib.stats.metrics import classes5
 from tmtlib.stats.statistics import hierarchical_bootstrap, mcnemar, permutation_p, probability_of_improvement
-from tmtlib.study.runs import Run, read_record
+from tmtlib.study.records import Run, read_record, succeeded
 
 
 def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
-    """`after` against `before` on the test utterances, one row a data set; only seeds that both have.
+    """`after` against `before` on the test utterances, one row a data set; only seeds that both have
+    and in which neither's training failed (a warning says how many did).
 
     Columns: dataset, source, n_seeds, n_utterances; mae_difference (after - before, label units) with low and high
     (95 % bootstrap over seeds and utterances at once), and acc5_difference with acc5_low and acc5_high; permutation_p
@@ -21,7 +22,7 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
     a summary and no p itself); p_better with p_low and p_high (probability that a seed of `after` has a lower MAE than
     a seed of `before`, bootstrap). Raises FileNotFoundError for an untrained run.
     """
-    rows = []
+    rows, todo = [], succeeded(todo)
     for data in dict.fromkeys(run.data for run in todo):
         methods = [{r.seed: r for r in todo if (r.data, r.method) == (data, method)} for method in (after, before)]
         if seeds := sorted(methods[0].keys() & methods[1].keys()):

@@ -10,7 +10,7 @@ from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split, valid_frames
 from tmtlib.stats import emotions, metrics
 from tmtlib.stats.statistics import hierarchical_bootstrap, t_interval
-from tmtlib.study.runs import JUDGED, Run, read_record
+from tmtlib.study.records import JUDGED, Run, read_record, succeeded
 
 PENALTIES = np.logspace(-2, 5, 15)  # ridge penalties tried by leave-one-out on the training split
 
@@ -77,9 +77,9 @@ def against_linear(todo: Sequence[Run]) -> pd.DataFrame:
 
 
 def _grouped(todo: Sequence[Run]) -> list[list[Run]]:
-    """The runs by data and method."""
+    """The runs by data and method, without those whose training failed."""
     groups: dict[tuple, list[Run]] = {}
-    for run in todo:
+    for run in succeeded(todo):
         if run.model.task == "emotions":
             raise ValueError(f"{run.method} predicts emotions; wanted runs that predict sentiment")
         groups.setdefault((run.data, run.method), []).append(run)

@@ -31,7 +31,8 @@ from tmtlib.paper.verdicts import RULES
 from tmtlib.stats.statistics import hierarchical_bootstrap
 from tmtlib.study import cache
 from tmtlib.study.methods import method_config
-from tmtlib.study.runs import Run, load_model, read_record
+from tmtlib.study.records import Run, read_record, succeeded
+from tmtlib.study.runs import load_model
 from tmtlib.study.study import Study
 
 TIE = 1e-3  # unimodal labels as near as this are equal: official files round them to three digits
@@ -48,7 +49,7 @@ def explained_share(todo: Sequence[Run]) -> pd.DataFrame:
     """Test R^2 of finished runs, of the best prediction (least expected absolute error), and their ratio: dataset,
     source, method, seed, r2, oracle_r2, share; no rows for real data."""
     rows = []
-    for run in todo:
+    for run in succeeded(todo):
         data = load(run.data)
         if data.truth is not None:
             values = read_record(run).predictions["test"], data.truth.splits["test"].best_value

@@ -74,7 +74,8 @@ def trials(
 
     Columns: dataset, source, method, trial (its place in `grid`), learning_rate, batch_size, epochs (trained), size,
     parameters, valid_loss (the model's own, at each seed's selected epoch; mean over seeds), valid_mae (likewise), n
-    (seeds), chosen (the least valid_mae of the method: the one measure that all models share). Nothing of test.
+    (seeds), chosen (the least valid_mae of the method: the one measure that all models share). Nothing of test. NaN,
+    and never chosen, where a seed's training failed.
     """
     first: dict[tuple, list[Run]] = {}
     for run in todo:
@@ -92,8 +93,9 @@ def _trial_row(number: int, size: str, todo: Sequence[Run]) -> dict:
     row = {"dataset": card["name"], "source": card["source"], "method": todo[0].method, "trial": number}
     row |= {"learning_rate": training.learning_rate, "batch_size": training.batch_size}
     row |= {"epochs": len(metas[0]["history"]), "size": size, "parameters": metas[0]["parameters"]}
-    selected = pd.DataFrame([meta["history"][meta["best_epoch"] - 1] for meta in metas])
-    return row | {name: selected[name].mean() for name in ("valid_loss", "valid_mae")} | {"n": len(metas)}
+    selected = [meta["history"][meta["best_epoch"] - 1] for meta in metas if "failed" not in meta]
+    means = pd.DataFrame(selected if len(selected) == len(metas) else [], columns=["valid_loss", "valid_mae"]).mean()
+    return row | means.to_dict() | {"n": len(metas)}
 
 
 def chosen_runs(todo: Sequence[Run], table: pd.DataFrame, grid: Sequence[Trial] = TRIALS) -> list[Run]:

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tmtlib.analysis.importance import weight_values
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
 from tmtlib.data.schema import SPLITS
 from tmtlib.paper.audit import adam_bound
 from tmtlib.study import cache
-from tmtlib.study.runs import Run, load_model, load_state, read_record
+from tmtlib.study.runs import Run, read_record
 
 KEYS = ["dataset", "source", "method", "seed"]
 
@@ -79,7 +78,7 @@ def reach(todo: Sequence[Run]) -> pd.DataFrame:
         rate = run.model.weighting_lr if run.model.weighting_lr is not None else run.training.learning_rate
         steps = int(np.ceil(len(load(run.data).train) / run.training.batch_size) * seeds["epoch"].max())
         present = ~np.isnan(final).all(axis=(0, 2))  # by modality
-        w_max = max(load_state(r)["weighting.W"][present].abs().max().item() for r in seeds["run"])
+        w_max = max(float(np.abs(record.logits[present]).max()) for record in seeds["record"])
         bound = adam_bound(rate, steps, len(MODALITIES))
         rows.append((*key, rate, steps, *bound, w_max, float(np.nanmin(final)), float(np.nanmax(final))))
     names = "dataset source method w_learning_rate steps move_bound a_low_bound a_high_bound w_max a_low a_high"
@@ -100,8 +99,8 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
         data, unreliable = cache.looked_at(run.data), "unknown"
         if data.truth is not None:
             unreliable = ["+".join(names[~row]) or "none" for row in data.truth.splits["test"].reliable]
-        weights = weight_values(load_model(run, data.shape), data.test, "cpu")["weight"]
-        frame = pd.DataFrame(weights.T, columns=list(MODALITIES)).rename_axis("utterance").reset_index()
+        weights = np.where([data.test.lengths[m].any() for m in MODALITIES], record.test_weights, np.nan)
+        frame = pd.DataFrame(weights[: len(data.test)], columns=list(MODALITIES)).rename_axis("utterance").reset_index()
         error = np.abs(record.predictions["test"][: len(data.test)] - data.test.labels)
         start = dict(zip(KEYS, key, strict=True))
         frames.append(frame.assign(**start, id=data.test.ids, error=error, unreliable=unreliable)[columns])

@@ -1,6 +1,7 @@
 """Rows computed from finished runs, in parallel, and stored beside each run."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import lru_cache, partial, wraps
@@ -11,12 +12,13 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tmtlib.common import digest, pick_device, write_atomic
+from tmtlib.common import DamagedError, digest, pick_device, read_sealed, write_sealed
 from tmtlib.data.loading import load
 from tmtlib.data.schema import DataRef, Dataset
 from tmtlib.data.synthetic import SplitTruth
 from tmtlib.study import runs
 from tmtlib.study.provenance import code_sha256
+from tmtlib.study.records import succeeded
 from tmtlib.study.runs import Run
 
 Rows = list[dict]
@@ -27,10 +29,18 @@ def stored(run: Run, module: str, key: tuple, compute: Callable[[], Rows], finis
     """The rows of `compute`, stored as JSON beside the run. They are computed again where `key`, `code_sha256(module)`
     or, with `finished`, the run's training differs. With `finished`, raises FileNotFoundError for an untrained run."""
     path = stored_path(run, module, key, finished)
-    if not path.exists():
-        rows = compute()
-        write_atomic(path, lambda file: file.write(json.dumps(rows).encode()))
-    return json.loads(path.read_text(encoding="utf-8"))
+    if not _whole(path):
+        write_sealed(path, json.dumps(compute()).encode())
+    return json.loads(read_sealed(path))
+
+
+def _whole(path: Path) -> bool:
+    """Whether rows are stored there; damaged ones are said not to be."""
+    try:
+        return path.exists() and bool(read_sealed(path))
+    except DamagedError as error:
+        warnings.warn(f"{error}; its rows are computed again", stacklevel=3)
+        return False
 
 
 def stored_path(run: Run, module: str, key: tuple, finished: bool = True) -> Path:
@@ -63,7 +73,7 @@ def per_group(name: str) -> Callable:
         @wraps(function)
         def kept(group: tuple[Run, ...], *arguments) -> list[Rows]:
             kind = function.__module__, (name, *arguments[:-2])
-            missing = [run for run in group if not stored_path(run, *kind).exists()]
+            missing = [run for run in group if not _whole(stored_path(run, *kind))]
             rows = dict(zip(missing, function(missing, *arguments), strict=True)) if missing else {}
             return [stored(run, *kind, partial(rows.get, run)) for run in group]
 
@@ -95,10 +105,12 @@ def map_runs(
     """Rows of all runs in order, as a DataFrame that begins with the run's dataset, source, method and seed. A task is
     (run, ...), the arguments of `function(run, ..., device, data) -> rows` before the device, or (runs, ...) for a
     function of `per_group`; `data` are the run's, from `data_of`. On a CPU `jobs` processes (default: one a core) share
-    the tasks."""
+    the tasks. Runs whose training failed are left out (`records.succeeded`)."""
+    sound = {*succeeded(chain.from_iterable(map(_group, tasks)))}
+    tasks = [_only(sound, task) for task in tasks if sound.intersection(_group(task))]
     cpu = pick_device(device).type == "cpu"
     jobs = min(jobs or runs.cpu_count(), max(1, len(tasks))) if cpu else 1
-    arguments = ((function, task, device, data_of(_group(task)[0].data.clean)) for task in tasks)
+    arguments = ((task, function, device, data_of(_group(task)[0].data.clean)) for task in tasks)
     results = tqdm(runs.in_parallel(_of_task, arguments, jobs), desc=name, total=len(tasks), unit="run")
     of_run = {run: [] for task in tasks for run in _group(task)}
     for task, rows_of_runs in zip(tasks, results, strict=True):
@@ -111,7 +123,11 @@ def _group(task: tuple) -> tuple[Run, ...]:
     return task[0] if isinstance(task[0], tuple) else task[:1]
 
 
-def _of_task(function: Callable, task: tuple, device: str, data: Dataset) -> list[Rows]:
+def _only(sound: set[Run], task: tuple) -> tuple:
+    return (tuple(run for run in task[0] if run in sound), *task[1:]) if isinstance(task[0], tuple) else task
+
+
+def _of_task(task: tuple, function: Callable, device: str, data: Dataset) -> list[Rows]:
     results = function(*task, device, data)
     results = results if isinstance(task[0], tuple) else [results]
     of_data = {"dataset": data.card.name, "source": data.card.source}

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tmtlib.common import MODALITIES, check_choice, one_thread, pick_device
 
@@ -23,6 +24,7 @@ from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Model, ModelConfig
 from tmtlib.stats.metrics import scores_of
 from tmtlib.training.batches import OnDevice, passes
+from tmtlib.training.checkpoint import Checkpoint
 
 SELECT_BY = ("accuracy", "loss")  # rules by which validation selects an epoch
 
@@ -57,6 +59,10 @@ class Training:
         return max(self.epochs, math.ceil(self.least_steps / max(1, steps)))
 
 
+class NotFiniteError(ValueError):
+    """A loss is infinite or NaN; nothing can be learned from then on."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """The result of training one seed."""
@@ -81,6 +87,7 @@ def fit(
     shape: DataShape,
     seeds: Sequence[int] = (0,),
     device: str = "auto",
+    checkpoint: Path | None = None,
 ) -> list[Fit]:
     """Trains a model once per seed and keeps the best epoch of each by the held-out split.
 
@@ -89,26 +96,34 @@ def fit(
         fits = tmtlib.fit(config, training, data.train, data.valid, data.shape, seeds=(0, 1, 2))
 
     `held_out` (validation) selects the epoch by Acc-5 (of emotions: mean F1; ties: lower loss) or by loss, see
-    `Training`; `shape` is `Dataset.shape`.
+    `Training`; `shape` is `Dataset.shape`. With `checkpoint`, a file, a training of one seed that was killed goes on
+    where it was (`checkpoint.Checkpoint`).
 
     On a CPU it uses one thread, whatever `torch.set_num_threads` says, and restores the number afterwards. A seed's
     result is the same on the same CPU (on a GPU, to rounding) and does not depend on the other seeds. Raises DataError
-    for data without the task's labels, and ValueError for a training loss that is not finite.
+    for data without the task's labels, NotFiniteError for a loss that is not finite, and ValueError for a checkpoint
+    with several seeds.
     """
+    if checkpoint is not None and len(seeds) > 1:
+        raise ValueError(f"{len(seeds)} seeds and one checkpoint, {checkpoint}; wanted one seed, or no checkpoint")
     where = pick_device(device)
     data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
-    with one_thread(device):
-        return [_fit_seed(config, training, *data, shape, seed) for seed in seeds]
+    with one_thread(device), Checkpoint(checkpoint) as kept:
+        return [_fit_seed(config, training, *data, shape, seed, kept) for seed in seeds]
 
 
 class Progress:
     """Validation history of one seed, and the best epoch's parameters by each rule of `SELECT_BY`."""
 
     def __init__(self, seed: int, training: Training, weights: np.ndarray | None):
-        self.seed, self.training = seed, training
+        self.seed, self.training, self.started = seed, training, time.perf_counter()
         self.history: list[dict] = []
         self.weights = [weights]
         self.best = dict.fromkeys(SELECT_BY, ((), 0, {}))  # rank, epoch and parameters by rule
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
 
     @property
     def stopped(self) -> bool:
@@ -126,6 +141,15 @@ class Progress:
         parameters = {k: v.to("cpu", copy=True) for k, v in model.state_dict().items()} if better else {}
         self.best |= {rule: (ranks[rule], row["epoch"], parameters) for rule in better}
 
+    def state_dict(self) -> dict:
+        """What `torch.load` reads without pickle."""
+        weights = [w if w is None else torch.from_numpy(w) for w in self.weights]
+        return {"history": self.history, "weights": weights, "best": self.best, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.history, self.best, self.started = state["history"], state["best"], time.perf_counter() - state["seconds"]
+        self.weights = [w if w is None else w.numpy() for w in state["weights"]]
+
     def result(self, **costs) -> Fit:
         (other,) = set(SELECT_BY) - {self.training.select_by}
         (_, epoch, state), (_, other_epoch, other_state) = self.best[self.training.select_by], self.best[other]
@@ -134,10 +158,16 @@ class Progress:
 
 
 def _fit_seed(
-    config: ModelConfig, training: Training, train: OnDevice, held_out: OnDevice, shape: DataShape, seed: int
+    config: ModelConfig,
+    training: Training,
+    train: OnDevice,
+    held_out: OnDevice,
+    shape: DataShape,
+    seed: int,
+    kept: Checkpoint,
 ) -> Fit:
-    """The loop over epochs. Raises ValueError where the loss is not finite."""
-    started, device = time.perf_counter(), train.device
+    """The loop over epochs. Raises NotFiniteError where a loss is not finite."""
+    device = train.device
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
@@ -149,21 +179,28 @@ def _fit_seed(
         scheduler = _scheduler(optimiser, config.schedule, epochs)
         shuffle = torch.Generator().manual_seed(seed)
         progress = Progress(seed, training, evaluate([model], held_out, training)[2][0])
-        for epoch in range(1, epochs + 1):
+        parts = {"model": model, "optimiser": optimiser, "scheduler": scheduler, "progress": progress}
+        kept.resume(parts, shuffle, device)
+        while not progress.stopped and (epoch := len(progress.history) + 1) <= epochs:
             rate = optimiser.param_groups[0]["lr"]
             train_loss = train_epoch(model, train, optimiser, training, shuffle)
-            if not math.isfinite(train_loss):
-                where = f"epoch {epoch} of seed {seed} ({device.type}, {precision_on(training, device)})"
-                raise ValueError(f"the training loss is {train_loss} in {where}; lower learning_rate, or use float32")
             scheduler.step()
             (values,), (valid_loss,), (weights,) = evaluate([model], held_out, training)
+            for name, loss in (("training", train_loss), ("validation", valid_loss)):
+                if not math.isfinite(loss):
+                    where = f"epoch {epoch} of seed {seed} ({device.type}, {precision_on(training, device)})"
+                    text = f"the {name} loss is {loss} in {where}; lower learning_rate, or use float32"
+                    raise NotFiniteError(text)
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss, "valid_loss": valid_loss}
             scores = scores_of(config.task, values, held_out.labels, shape.family, model.config.emotions)
             progress.add(row | {f"valid_{k}": v for k, v in scores.items()}, weights, model)
-            if progress.stopped:
-                break
-    costs = {"seconds": time.perf_counter() - started, "peak_memory_mb": _peak_memory_mb(device)}
-    return progress.result(**costs, device=torch.cuda.get_device_name(device) if cuda else "cpu")
+            kept.epoch_ended()
+    costs = {"seconds": progress.seconds, "peak_memory_mb": _peak_memory_mb(device)}
+    return progress.result(**costs, device=device_name(device))
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def adam(model: Model, learning_rate: float) -> torch.optim.Adam:

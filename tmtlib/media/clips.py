@@ -41,7 +41,7 @@ class Extractors:
     def cards(self) -> dict[str, str]:
         """What made each modality: name, version and settings."""
         encoder = open_encoder(self.text, self.device)
-        text = f"{type(encoder).__name__} {Path(self.text).name}, SHA-256 {encoder.sha256[:12]}"
+        text = f"{type(encoder).__name__} {'/'.join(Path(self.text).parts[-2:])}, SHA-256 {encoder.sha256[:12]}"
         if not isinstance(encoder, WordVectors):
             text += f", by {versions('transformers', 'torch')}"
         frames = f"a frame a {AUDIO_BLOCK * 10} ms, the mean of {AUDIO_BLOCK}"

@@ -44,8 +44,7 @@ class Extractors:
         text = f"{type(encoder).__name__} {'/'.join(Path(self.text).parts[-2:])}, SHA-256 {encoder.sha256[:12]}"
         if not isinstance(encoder, WordVectors):
             text += f", by {versions('transformers', 'torch')}"
-        frames = f"a frame a {AUDIO_BLOCK * 10} ms, the mean of {AUDIO_BLOCK}"
-        sound = f"tmtlib.media.audio {__version__} by {versions('librosa', 'scipy', 'av')}, 16 kHz; {frames}"
+        sound = f"tmtlib {__version__} by {versions('librosa', 'scipy', 'av')}, means of {AUDIO_BLOCK * 10} ms"
         return {"text": text, "audio": sound, "vision": _describer(self.vision, self.device).card}
 
 
@@ -217,9 +216,8 @@ def _padded(modality: str, kept: list[Path], folder: Path) -> dict[str, np.ndarr
 
 def _encoded(transcripts: list[str], how: Extractors, folder: Path) -> dict[str, np.ndarray]:
     """Text features (N, T, D) and lengths (N,): a frame a token, none of an empty transcript."""
-    encode, blocks = open_encoder(how.text, how.device), range(0, len(transcripts), TEXT_BLOCK)
-    lengths, whole = np.zeros(len(transcripts), np.int64), None
-    for start in blocks:
+    encode, lengths, whole = open_encoder(how.text, how.device), np.zeros(len(transcripts), np.int64), None
+    for start in range(0, len(transcripts), TEXT_BLOCK):
         some = slice(start, start + TEXT_BLOCK)
         features, lengths[some] = encode(transcripts[some], TEXT_FRAMES)
         whole = _mapped(folder, (len(transcripts), *features.shape[1:])) if whole is None else whole
@@ -237,9 +235,7 @@ def _by_split(arrays: Mapping[str, np.ndarray], splits: pd.Series) -> dict[str, 
     return {s: {k: x[a:b] for k, x in arrays.items()} for s, a, b in zip(SPLITS, ends, ends[1:], strict=False)}
 
 
-def _notes(
-    clips: pd.DataFrame, arrays: Mapping[str, np.ndarray], counts: Mapping[str, int], how: Extractors
-) -> tuple[str, ...]:
+def _notes(clips: pd.DataFrame, arrays: Mapping, counts: Mapping[str, int], how: Extractors) -> tuple[str, ...]:
     """What to know about the features, in sentences."""
     notes = []
     if "words" not in clips and (full := int((arrays["text_lengths"] == TEXT_FRAMES).sum())):
@@ -248,9 +244,7 @@ def _notes(
         notes.append(f"text: {past} words lie past the encoder's limit and are zeros; cut such clips into shorter ones")
     if (share := words.unknown_share([*clips["transcript"]], how.text)) > 0.1:
         notes.append(f"text: {share:.0%} of the tokens are unknown to the encoder; give one of this language by --text")
-    looked, without, several = (counts[name] for name in COUNTS[:3])
-    notes.append(
-        f"vision: {looked} frames, {without} without a face (absent), {several} with several (the largest taken)"
-    )
+    looked, bare, several = (counts[name] for name in COUNTS[:3])
+    notes.append(f"vision: {looked} frames, {bare} without a face (absent), {several} with several (the largest taken)")
     notes += [f"{m}: absent from {n} clips" for m in MODALITIES if (n := int((arrays[f"{m}_lengths"] == 0).sum()))]
     return tuple(notes)

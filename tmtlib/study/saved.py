@@ -156,9 +156,7 @@ def train_model(
     return saved
 
 
-def _scores(
-    data: Dataset, split: str, values: np.ndarray, labels: np.ndarray, task: str
-) -> dict[str, dict[str, float]]:
+def _scores(data: Dataset, split: str, values: np.ndarray, labels: np.ndarray, task: str) -> dict[str, dict]:
     """Each metric with its 95 % bootstrap interval, over videos where ids name them, else over utterances."""
 
     three = task != "emotions" and three_valued(np.concatenate([data[s].labels for s in schema.SPLITS]), data.family)

@@ -11,6 +11,8 @@ from tmtlib.__main__ import main
 from tmtlib.analysis import prediction
 from tmtlib.common import EMOTIONS, MODALITIES
 from tmtlib.data.mmsa import read
+from tmtlib.data.schema import SyntheticSize
+from tmtlib.data.synthetic import generate
 from tmtlib.study.saved import open_model, train_model
 
 
@@ -37,8 +39,10 @@ def test_predictions_of_a_file_without_labels_are_those_of_its_test_split(models
     pd.testing.assert_frame_equal(
         whole.table.drop(columns="label").tail(100).reset_index(drop=True), bare.table, rtol=1e-4, atol=1e-5
     )
-    assert not bare.scores and whole.scores["n"] == 296
-    assert whole.scores["mae"] == pytest.approx((whole.table["prediction"] - whole.table["label"]).abs().mean())
+    mae = whole.scores["mae"]
+    assert not bare.scores and mae.n == 296 and mae.low < mae.mean < mae.high
+    assert mae.mean == pytest.approx((whole.table["prediction"] - whole.table["label"]).abs().mean())
+    assert whole.intervals_over == "videos" and "95 % intervals over videos" in whole.summary(0.9)
 
 
 def test_a_row_holds_interval_weights_and_shapley_values(models, feature_file):
@@ -72,7 +76,22 @@ def test_features_far_from_training_s_are_counted(models, feature_file):
     moved = prediction.drift(models["tmt"], replace(test, features=test.features | {"audio": loud}))
     by_modality = moved.set_index("modality")
     assert by_modality["far"].to_dict() == {"text": 0, "audio": 1, "vision": 0}
-    assert by_modality.loc["audio", "worst"].startswith("audio[1]: +")
+    assert by_modality.loc["audio", "worst"].startswith("audio[1]: mean +")
+
+
+@pytest.mark.parametrize(("shift", "scale", "far"), [(0, 1, 0), (1.5, 1, 0), (2.5, 1, 1), (-2.5, 1, 1), (0, 4, 1)])
+def test_drift_is_a_mean_or_a_spread_and_names_the_feature(models, shift, scale, far):
+    """Feature 3 of a normal file is moved by training sds, or spread out about training's mean."""
+    names = {"audio": [f"loudness_{i}" for i in range(len(models["tmt"].scaler["audio"][0]))]}
+    named = replace(models["tmt"], card=models["tmt"].card | {"feature_names": names})
+    (mean, sd), rng = named.scaler["audio"], np.random.default_rng(0)
+    sound = rng.normal(mean, sd, (40, 6, len(sd))).astype(np.float32)
+    sound[..., 3] = mean[3] + sd[3] * (shift + scale * rng.normal(size=(40, 6)))
+    data = generate("mosei", SyntheticSize((96, 32, 40), (6, 6, 6))).test
+    every = {m: np.full(40, 6) for m in MODALITIES}
+    moved = prediction.drift(named, replace(data, features=data.features | {"audio": sound}, lengths=every))
+    audio = moved.set_index("modality").loc["audio"]
+    assert audio["far"] == far and (audio["worst"].startswith("loudness_3: mean") or not far)
 
 
 def test_a_missing_modality_is_said(models, feature_file, tmp_path):

@@ -307,3 +307,18 @@ def test_single_vectors_are_not_called_aligned(frames, said):
     made = synthetic.generate("sims", SyntheticSize((8, 4, 4), (frames,) * 3))
     assert check.alignment(made) == said and made.card.alignment == "aligned"
     assert re.search(rf"alignment +{said}\n", check.describe(made))
+
+
+@pytest.mark.parametrize(
+    ("ids", "videos"),
+    [
+        (["a$_$1", "a$_$2", "b$_$1"], ["a", "a", "b"]),
+        (["a_1", "b_1"], ["a", "b"]),
+        (["train_0", "train_1", "valid_0", "test_0"], None),
+        (["test[0]", "test[1]"], None),
+        (["utterance_1", "utterance_2"], None),
+        (["a_1", "b"], None),
+    ],
+)
+def test_videos_of_ids_alone(ids, videos):
+    assert check.videos_named(ids) == videos

@@ -1,5 +1,11 @@
 """From a folder of clips to predictions, as a user goes; and what happens to clips that fail."""
 
+import itertools
+import pickle
+import re
+import tracemalloc
+from importlib.metadata import version
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +14,7 @@ pytest.importorskip("av", reason="needs the packages of [features]")
 
 from tmtlib.__main__ import main
 from tmtlib.common import MODALITIES
-from tmtlib.data import mmsa
+from tmtlib.data import mmsa, safe_pickle
 from tmtlib.data.schema import DataError
 from tmtlib.media import clips, example, words
 
@@ -90,9 +96,9 @@ def test_words_with_times_make_aligned_features(table, tmp_path):
     data = mmsa.read(tmp_path / "features.pkl")
     assert data.emotions == ("anger", "joy") and data.train.emotion_labels[:, 1].tolist() == [1, 0] * 4
     assert data.card.alignment == "aligned" and {t for t, _ in data.shapes.values()} == {4}
-    np.testing.assert_array_equal(
-        data.train.features["text"][0], words.word_features("the film was fun".split(), HOW.text)
-    )
+    vectors, past = words.word_features("the film was fun".split(), HOW.text)
+    np.testing.assert_array_equal(data.train.features["text"][0], vectors)
+    assert past == 0
 
 
 @pytest.mark.parametrize(
@@ -117,6 +123,28 @@ def test_a_table_that_cannot_be_used_is_refused_at_once(table, tmp_path, change,
     with pytest.raises(DataError, match=message):
         clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["clips.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "id,path,transcript\na,a.mp4,grün\n".encode("latin-1"),
+            r"is not in UTF-8 \(found byte 0xfc\); save it as CSV",
+        ),
+        (
+            b"id,path,transcript\na,a.mp4,well, there\n",
+            "wanted CSV with commas, .* and a text that has commas in quotes",
+        ),
+        (b"id,path,transcript\na,a.mp4,well\nb,b.mp4,well, there\n", "is no table .*line 3"),
+        (b"", "is no table"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path, content, message):
+    (tmp_path / "clips.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        clips.read_table(tmp_path / "clips.csv")
+    assert "codec" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_slow_picture_keeps_its_clock_and_what_is_not_there_is_absent(table, tmp_path, monkeypatch):
@@ -146,10 +174,127 @@ def test_whatever_one_clip_raises_the_others_are_described(table, tmp_path, monk
     rows = pd.read_csv(table)
     rows.assign(path=[str(table.parent / p) for p in rows["path"]]).to_csv(tmp_path / "clips.csv", index=False)
     done = clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
-    assert done.failed == {"train_0": "RuntimeError: no memory for this one"} and done.clips == 15
+    said = "(RuntimeError: no memory for this one); try it alone, or leave it out"
+    assert done.failed == {"train_0": f"{table.parent}/train0.mp4 could not be described {said}"} and done.clips == 15
     monkeypatch.undo()
     clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
     assert not (tmp_path / "features.pkl.failed.csv").exists()
+
+
+def broken_files(folder, good):
+    """Files that are no clips, and what is said of them."""
+    (folder / "folder.mp4").mkdir()
+    contents = {"empty.mp4": b"", "page.mp4": b"<html>gone</html>", "half.mp4": good[: len(good) // 2]}
+    contents |= {"subtitles.srt": b"1\n00:00:00,000 --> 00:00:01,000\nhello\n", "numbers.mp4": bytes(range(100))}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {
+        "nowhere.mp4": "there is no file .*nowhere.mp4; wanted a clip, such as .mp4, its path relative to the table",
+        "folder.mp4": "folder.mp4 is a folder; wanted a clip",
+        "empty.mp4": r"empty.mp4 is empty \(0 bytes\); .*copy or download it again",
+        "page.mp4": "page.mp4 cannot be decoded .*found a web page, perhaps a download that was refused; wanted a clip",
+        "half.mp4": "found an .mp4 without its index, as one that was cut short; wanted a clip",
+        "numbers.mp4": r"found bytes that begin with b'\\x00\\x01.*copy or download it again",
+        "subtitles.srt": "has neither a sound nor a video stream; wanted a clip with one",
+        "a" * 300: r"cannot be read \(File name too long\); wanted a file that you may read",
+    }
+
+
+def test_why_a_clip_is_left_out_is_said_plainly(table, tmp_path):
+    good = (table.parent / "train0.mp4").read_bytes()
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "beside.mp4").write_bytes(good)
+    reasons = broken_files(tmp_path / "clips", good)
+    rows = [{"id": name, "path": name} for name in reasons] + [{"id": "video/clip 1", "path": "../beside.mp4"}]
+    pd.DataFrame(rows).to_csv(tmp_path / "clips" / "clips.csv", index=False)
+    done = clips.extract(tmp_path / "clips" / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
+    assert done.clips == 1 and list(done.failed) == list(reasons)
+    for name, reason in done.failed.items():
+        assert re.search(reasons[name], reason) and "Errno" not in reason and "\n" not in reason
+    written = pd.read_csv(tmp_path / "features.pkl.failed.csv").set_index("id")["reason"]
+    assert written.to_dict() == done.failed
+
+
+def test_a_stream_that_is_not_there_is_an_absent_modality(table, tmp_path):
+    import av
+
+    with av.open(str(table.parent / "train0.mp4")) as clip:
+        for kind in ("audio", "video"):
+            (stream,) = getattr(clip.streams, kind)
+            with av.open(str(tmp_path / f"{kind}.mp4"), "w") as alone:
+                copied = alone.add_stream_from_template(stream)
+                for packet in [p for p in clip.demux(stream) if p.dts is not None]:
+                    packet.stream = copied
+                    alone.mux(packet)
+            clip.seek(0)
+    (tmp_path / "clips.csv").write_text("id,path\na,audio.mp4\nv,video.mp4\n")
+    done = clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
+    assert not done.failed and {"audio: absent from 1 clips", "vision: absent from 1 clips"} <= {*done.notes}
+
+
+def test_words_past_the_encoder_s_limit_are_counted(table, tmp_path):
+    spoken = [
+        *"a film that never ends".split()
+    ] * 120  # 600 words in as many pieces; the encoder takes 512, two its own
+    vectors, past = words.word_features(spoken, HOW.text)
+    assert past == 90 and vectors[:510].any(1).all() and not vectors[510:].any()
+    lines = [f"{word},{i / 1000},{(i + 1) / 1000}" for i, word in enumerate(spoken)]
+    (tmp_path / "words.csv").write_text("\n".join(["word,start,end", *lines]))
+    (tmp_path / "clips.csv").write_text(f"id,path,words\nlong,{table.parent / 'train0.mp4'},words.csv\n")
+    done = clips.extract(tmp_path / "clips.csv", tmp_path / "features.pkl", HOW, progress=False)
+    assert any(note.startswith("text: 90 words lie past the encoder's limit and are zeros") for note in done.notes)
+    config = pickle.loads((tmp_path / "features.pkl").read_bytes())["config"]
+    assert config["counts"]["words_past_limit"] == 90 and config["counts"]["frames"] == 16
+
+
+def test_the_card_names_the_versions_of_what_made_the_features(features, table):
+    cards = pickle.loads((table.parent / "features.pkl").read_bytes())["config"]["extractors"]
+    named = {"text": ("transformers", "torch"), "audio": ("librosa", "scipy", "av"), "vision": ("av",)}
+    for modality, packages in named.items():
+        assert all(f"{package} {version(package)}" in cards[modality] for package in packages)
+    assert "OpenCV 4." in cards["vision"] and "SHA-256" in cards["text"]
+
+
+def test_memory_does_not_grow_with_the_number_of_clips(tmp_path, monkeypatch):
+    """64 clips of 400 frames are 59 MB of features, of which less than half is ever in memory."""
+
+    def described(clip, how):
+        rng, widths = np.random.default_rng(int(clip["id"])), {"text": 384, "audio": 74, "vision": 149}
+        made = {m: rng.standard_normal((400, width), np.float32) for m, width in widths.items()}
+        return made | {"counts": np.zeros(len(clips.COUNTS), int)}
+
+    monkeypatch.setattr(clips, "describe", described)
+    splits = pd.Series(["test", "train", "valid", "train"] * 16)
+    (tmp_path / "words.csv").write_text("word,start,end\nwell,0,1\n")
+    for i in range(64):
+        (tmp_path / f"{i}.mp4").write_text(str(i))
+    rows = pd.DataFrame({"id": range(64), "path": [f"{i}.mp4" for i in range(64)], "split": splits})
+    rows.assign(label=1.0, words="words.csv").to_csv(tmp_path / "clips.csv", index=False)
+    out = tmp_path / "features.pkl"
+    tracemalloc.start()
+    clips.extract(tmp_path / "clips.csv", out, HOW, progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert out.stat().st_size > 2 * peak and {p.suffix for p in (tmp_path / "features.pkl.clips").iterdir()} == {".npz"}
+    plain, safe = pickle.loads(out.read_bytes()), safe_pickle.load(out)
+    for split, modality in itertools.product(("train", "valid", "test"), MODALITIES):
+        x = plain[split][modality]
+        wanted = [described({"id": i}, HOW)[modality] for i in plain[split]["id"]]
+        assert (
+            type(x) is np.ndarray
+            and x.flags.writeable
+            and [*plain[split]["id"]] == [*map(str, rows["id"][splits == split])]
+        )
+        np.testing.assert_array_equal(x, np.stack(wanted))
+        np.testing.assert_array_equal(x, safe[split][modality])
+
+
+def test_transcripts_are_encoded_in_blocks(features, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "TEXT_BLOCK", 3)
+    transcripts = [*pd.read_csv(table)["transcript"][:8]]
+    text = clips._encoded([*transcripts, "  "], HOW, tmp_path)
+    np.testing.assert_allclose(text["text"][:8], features[1].train.features["text"], atol=1e-5)
+    assert text["text_lengths"][8] == 0 and not text["text"][8].any()
 
 
 def test_an_unknown_language_is_said():

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tmtlib.data.schema import DataError
+
 av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
 data = pytest.importorskip("skimage.data")
 vision = pytest.importorskip("tmtlib.media.vision")
@@ -144,7 +146,7 @@ def test_sound_alone_is_an_absent_modality(tmp_path, describer, cover):
 
 def test_what_is_no_clip_is_refused(tmp_path, describer):
     (tmp_path / "text.mp4").write_text("no clip " * 1000, encoding="utf-8")
-    with pytest.raises(vision.DataError, match="text.mp4 cannot be decoded"):
+    with pytest.raises(DataError, match="text.mp4 cannot be decoded"):
         describer(tmp_path / "text.mp4")
     with pytest.raises(FileNotFoundError, match="no file"):
         describer(tmp_path / "none.mp4")

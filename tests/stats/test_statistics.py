@@ -352,3 +352,19 @@ def test_few_or_unknown_variances_are_not_pooled():
     error, df = statistics.moderated_error([0.1, math.nan, 0.2, 0.3, 0.0], [3, 3, 3, 3, 3])
     assert np.isnan(error).tolist() == [False, True, False, False, False] and (error[[0, 2, 3, 4]] > 0).all()
     assert (df <= 8).all(), "no more than four cells have together"
+
+
+def test_scores_resampled_by_groups():
+    """Eight equal values a group: as wide as over the 40 groups alone; groups of one change nothing."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=40).repeat(8)
+
+    def mean(index):
+        return {"mean": values[index].mean()}
+
+    names = [f"video{i // 8}" for i in range(320)]
+    whole, alone = (statistics.bootstrap_scores(mean, 320, groups=g)["mean"] for g in (names, None))
+    assert whole.mean == alone.mean and whole.n == 320
+    assert whole.high - whole.low == pytest.approx(2 * 1.96 * values[::8].std() / np.sqrt(40), rel=0.1)
+    assert whole.high - whole.low > 2 * (alone.high - alone.low)
+    assert statistics.bootstrap_scores(mean, 320, groups=[*map(str, range(320))])["mean"] == alone

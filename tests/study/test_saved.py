@@ -9,8 +9,8 @@ import pytest
 
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load_dataset
-from tmtlib.data.mmsa import read
-from tmtlib.data.schema import DataError
+from tmtlib.data.mmsa import read, write_mmsa
+from tmtlib.data.schema import SPLITS, DataError
 from tmtlib.study import saved
 from tmtlib.training.fit import predict
 
@@ -33,6 +33,7 @@ def test_an_opened_model_predicts_what_the_trained_one_did(model, feature_file):
     mae = np.abs(values[0] - raw.test.labels).mean()
     assert opened.card["metrics"]["test"]["mae"]["value"] == pytest.approx(mae)
     assert opened.card["data"]["sha256"] == raw.card.sha256
+    assert opened.card["intervals_over"] == "videos" and "95 % intervals over videos" in opened.summary()
     assert sorted(p.suffix for p in folder.iterdir()) == [".json", *[".safetensors"] * 3], "no pickle"
 
 
@@ -57,6 +58,19 @@ def test_labels_beyond_the_range_are_clipped_where_asked(feature_file, tmp_path)
     with pytest.warns(UserWarning, match=r"labels beyond -3\.\.3 \(1\); clipped, as asked"):
         made = saved.train_model(path, "text_only", model, "smoke", device="cpu", clip_labels=True)
     assert made.card["clip_labels"]
+
+
+def test_names_of_features_are_kept_where_a_file_has_them(feature_file, tmp_path):
+    data = read(feature_file)
+    named = {"audio": tuple(f"loudness_{i}" for i in range(data.shapes["audio"][1]))}
+    ids = {s: tuple(f"{s}_{i}" for i in range(len(data[s]))) for s in SPLITS}
+    numbered = {s: replace(data[s], ids=ids[s]) for s in SPLITS}
+    write_mmsa(replace(data, feature_names=named, **numbered), tmp_path / "named.pkl")
+    assert read(tmp_path / "named.pkl").feature_names == named
+    saved.train_model(tmp_path / "named.pkl", "tmt", tmp_path / "model", "smoke", device="cpu")
+    opened = saved.open_model(tmp_path / "model")
+    assert (opened.feature_name("audio", 1), opened.feature_name("text", 1)) == ("loudness_1", "text[1]")
+    assert opened.card["intervals_over"] == "utterances", "row numbers name no video"
 
 
 @pytest.mark.parametrize(("level", "rank"), [(0.9, 9), (0.5, 5), (0.05, 1)])

@@ -182,6 +182,17 @@ def videos_of(dataset: Dataset) -> dict[str, list[str]]:
     return {s: [form.fullmatch(i)[1] for i in dataset[s].ids] for s in SPLITS}
 
 
+def videos_named(ids: Sequence[str]) -> list[str] | None:
+    """The video that each id names; None where not all follow one of `ID_STYLES`, and where fewer than two are named
+    beside the names of splits: those are row numbers."""
+    for form in ID_STYLES.values():
+        matches = [form.fullmatch(i) for i in ids]
+        if all(matches):
+            videos = [match[1] for match in matches]
+            return videos if len({*videos} - {*SPLITS}) > 1 else None
+    return None
+
+
 def _as_text(table: pd.DataFrame, **options: object) -> str:
     """A table as plain text, shares in per cent."""
     formats = [".1%" if column == "share" else "g" for column in table]

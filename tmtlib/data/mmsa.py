@@ -60,6 +60,7 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     note("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
     try:
         dataset = Dataset(card, oddities=tuple(oddities), **splits)
+        dataset = replace(dataset, feature_names=_feature_names(config, dataset))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     for line in said_at_once(oddities):
@@ -95,6 +96,14 @@ def _content(path: Path, note_in: Note) -> dict:
         mend = "; for utterances without splits there is tmt predict" if {*MODALITIES} & {*content} else ""
         raise Unlabelled(f"{path} has the keys {', '.join(map(repr, content))}; {wanted}{mend}")
     return content
+
+
+def _feature_names(config: Mapping, dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """Of each modality whose features the config of `tmt features` names, as many as there are."""
+    given = config.get("feature_names")
+    names = {m: given.get(m) for m in MODALITIES} if isinstance(given, dict) else {}
+    listed = {m: tuple(map(str, row)) for m, row in names.items() if isinstance(row, (list, tuple))}
+    return {m: row for m, row in listed.items() if len(row) == dataset.shapes[m][1]}
 
 
 def _clipped(split: Split, ends: tuple[float, float], note: Note) -> Split:
@@ -189,12 +198,13 @@ def write_mmsa(dataset: Dataset, path: str | Path) -> None:
     """Writes an MMSA pickle, atomically. `read` restores all but the ground truth of synthetic data."""
     content = {s: _as_mmsa(dataset[s]) for s in SPLITS}
     content["config"] = {OUR_KEY: {k: getattr(dataset.card, k) for k in ("family", "alignment", "source", "emotions")}}
+    content["config"] |= {"feature_names": dict(dataset.feature_names)} if dataset.feature_names else {}
     write_content(content, path)
 
 
 def write_content(content: Mapping[str, object], path: str | Path) -> None:
-    """Writes a pickle of arrays in one of this module's layouts, atomically."""
-    write_atomic(Path(path), lambda file: pickle.dump(content, file, protocol=4))
+    """Writes a pickle of arrays in one of this module's layouts, atomically; protocol 5 copies none of them."""
+    write_atomic(Path(path), lambda file: pickle.dump(content, file, protocol=5))
 
 
 def _as_mmsa(split: Split) -> dict[str, np.ndarray]:

@@ -222,6 +222,7 @@ class Dataset:
     ref: DataRef | None = None
     oddities: tuple[Oddity, ...] = ()
     truth: object | None = None  # tmtlib.data.synthetic.Truth of synthetic data
+    feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of modalities whose file names them
 
     def __post_init__(self):
         low, high = self.card.label_range

@@ -26,7 +26,7 @@ from scipy.ndimage import binary_erosion, convolve1d
 from scipy.signal import detrend, lfilter
 from scipy.signal.windows import hann
 
-from tmtlib.data.schema import DataError
+from tmtlib.media.files import check_file, undecodable
 
 RATE = 16_000  # Hz
 HOP = 160  # samples: 10 ms
@@ -53,18 +53,16 @@ FEATURE_NAMES: tuple[str, ...] = (*VOICE, *MFCC, *(f"{name}_delta" for name in M
 def read_sound(path: Path | str) -> Float32[np.ndarray, " n"]:
     """The first sound stream of a file in mono, 16 kHz, -1 to 1; empty where the file has none.
 
-    Damaged packets are left out. Raises FileNotFoundError for no file, DataError for one that cannot be decoded.
+    Damaged packets are left out. Raises as `check_file`, and DataError for a clip that cannot be decoded.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted a clip such as a .wav or .mp4")
+    check_file(path)
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             blocks = list(_decoded(container)) if container.streams.audio else [np.zeros(0, np.float32)]
     except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be decoded ({reason}); wanted a clip that ffmpeg plays") from error
+        raise undecodable(path, getattr(error, "strerror", None) or error) from error
     if not blocks:
-        raise DataError(f"{path} has a sound stream of which nothing can be decoded; wanted a clip that ffmpeg plays")
+        raise undecodable(path, "a sound stream without a whole packet")
     return np.clip(np.nan_to_num(np.concatenate(blocks)), -1, 1)
 
 

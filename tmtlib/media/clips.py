@@ -1,16 +1,10 @@
-"""From a table of clips to a feature file: `tmt features TABLE.csv --out features.pkl`.
-
-The table has one row a clip: `id`, `path` (of the clip, relative to the table), `transcript`; for training `split`
-(train, valid, test) and `label`; where known `label_T`, `label_A`, `label_V` (how words, voice and face alone are
-judged) and `emotion` (a name). With `words`, the path of a CSV file with `word,start,end` in seconds, all modalities
-get a frame a word (aligned); else each keeps its own clock (unaligned).
-"""
+"""From a table of clips (`tmtlib.media.table`) to a feature file: `tmt features TABLE.csv --out features.pkl`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pandas as pd
@@ -23,14 +17,17 @@ from tmtlib.common import MODALITIES, digest, write_atomic
 from tmtlib.data.catalog import file_sha256
 from tmtlib.data.mmsa import OUR_KEY, UNIMODAL, write_content
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, DataError
-from tmtlib.data.text import open_encoder
+from tmtlib.data.text import WordVectors, open_encoder
 from tmtlib.media import audio, vision, words
 from tmtlib.media.alignment import interval_average
+from tmtlib.media.files import check_file, plain_reason, versions
+from tmtlib.media.table import label_family, read_table
 
-COLUMNS = {"id", "path", "split", "transcript", "label", "label_T", "label_A", "label_V", "emotion", "words"}
 TEXT_FRAMES = 50  # tokens of a transcript at most, as in MMSA's files of CMU-MOSI and CMU-MOSEI
 HOP = audio.HOP / audio.RATE  # s
 AUDIO_BLOCK = 5  # frames of 10 ms that are averaged to one: 20 a second
+TEXT_BLOCK = 256  # transcripts that are encoded, and in memory, at a time
+COUNTS = ("frames", "frames_without_face", "frames_with_several_faces", "words_past_limit")  # of a clip, in this order
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,11 @@ class Extractors:
     def cards(self) -> dict[str, str]:
         """What made each modality: name, version and settings."""
         encoder = open_encoder(self.text, self.device)
-        frames = f"a frame a {AUDIO_BLOCK * 10} ms, the mean of {AUDIO_BLOCK}"
-        return {
-            "text": f"{type(encoder).__name__} {Path(self.text).name}, SHA-256 {encoder.sha256[:12]}",
-            "audio": f"tmtlib.media.audio by librosa {version('librosa')}, 16 kHz; {frames}",
-            "vision": _describer(self.vision, self.device).card,
-        }
+        text = f"{type(encoder).__name__} {'/'.join(Path(self.text).parts[-2:])}, SHA-256 {encoder.sha256[:12]}"
+        if not isinstance(encoder, WordVectors):
+            text += f", by {versions('transformers', 'torch')}"
+        sound = f"tmtlib {__version__} by {versions('librosa', 'scipy', 'av')}, means of {AUDIO_BLOCK * 10} ms"
+        return {"text": text, "audio": sound, "vision": _describer(self.vision, self.device).card}
 
 
 @cache
@@ -67,70 +63,23 @@ def installed_encoder() -> str:
     return str(get_model_path())
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """The rows of a clip table, paths made absolute. Raises FileNotFoundError; DataError for a file, columns or values
-    that cannot be used, naming the first line."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        wanted = "a CSV file with the columns id, path, transcript and, for training, split and label"
-        raise FileNotFoundError(f"no table {path}; wanted {wanted}")
-    kinds = {"id": str, "path": str, "split": str, "transcript": str, "emotion": str, "words": str}
-    try:
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path} is no table ({error}); wanted CSV with commas, in UTF-8") from None
-    if missing := {"id", "path"} - set(table):
-        mend = "; it has semicolons: save it with commas" if ";" in "".join(map(str, table)) else ""
-        found = ", ".join(map(str, table))
-        raise DataError(f"{path} has the columns {found}; wanted {' and '.join(sorted(missing))} too{mend}")
-    if unknown := set(table) - COLUMNS:
-        raise DataError(f"{path} has the columns {', '.join(sorted(unknown))}; known are {', '.join(sorted(COLUMNS))}")
-    lacking = {"split", "label"} - set(table)
-    if len(lacking) == 1:
-        raise DataError(f"{path} has no column {lacking.pop()}; for training it needs both split and label")
-    if table.empty:
-        raise DataError(f"{path} has no rows; wanted one a clip")
-    for column, (good, wanted) in _checked(table).items():
-        if not good.all():
-            i, bad = int(np.flatnonzero(~good)[0]), int((~good).sum())
-            found = f"{column} is {table[column].tolist()[i]!r} in line {i + 2}"
-            raise DataError(f"{path}: {found}; wanted {wanted} ({bad} of {len(table)} rows cannot be used)")
-    for column in {"path", "words"} & set(table):
-        table[column] = [str((path.parent / p).resolve()) for p in table[column]]
-    return table.assign(transcript=table["transcript"].fillna("") if "transcript" in table else "")
-
-
-def _checked(table: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
-    """By column which values can be used, and what is wanted."""
-    checks = {"id": (table["id"].notna() & ~table["id"].duplicated(), "an id, each once")}
-    checks |= {column: (table[column].notna(), "a path") for column in ("path", "words") if column in table}
-    if "emotion" in table:
-        checks["emotion"] = table["emotion"].notna(), "the name of an emotion"
-    if "split" in table:
-        checks["split"] = table["split"].isin(SPLITS), ", ".join(SPLITS)
-    for column in [c for c in ("label", "label_T", "label_A", "label_V") if c in table]:
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        usable = numbers.abs() <= 3 if column == "label" else (numbers.abs() <= 3) | table[column].isna()
-        checks[column] = usable, "a number in -3..3, or -1..1"
-    return checks
-
-
 def describe(clip: Mapping[str, object], how: Extractors) -> dict[str, np.ndarray]:
-    """Features (T, D) of each modality of one clip, T = 0 for an absent one, and `counts`: frames looked at, without a
-    face, with several. Raises DataError for a clip with neither sound nor picture, and as the readers."""
+    """Features (T, D) of each modality of one clip, T = 0 for an absent one, and `counts` as COUNTS. Raises DataError
+    for a clip with neither sound nor picture, and as the readers."""
     seen = _describer(how.vision, how.device)(clip["path"])
     heard = audio.acoustic_features(audio.read_sound(clip["path"]))
     if not len(heard) and not seen.n_frames:
-        raise DataError(f"{clip['path']} has neither a sound nor a video stream")
-    counts = np.array([seen.n_frames, seen.without_face, seen.several_faces])
+        raise DataError(f"{clip['path']} has neither a sound nor a video stream; wanted a clip with one, such as .mp4")
+    counts = seen.n_frames, seen.without_face, seen.several_faces
     faced = seen.features.any(1)  # a frame without a face is absent
     if not clip.get("words"):
-        return {"audio": _averaged(heard), "vision": seen.features[faced], "counts": counts}
+        return {"audio": _averaged(heard), "vision": seen.features[faced], "counts": np.array([*counts, 0])}
     spoken, spans = words.read_words(clip["words"])
     ends = np.append(seen.seconds[1:], seen.seconds[-1:] + 1 / vision.FRAME_RATE)
     shown = interval_average(spans, np.stack([seen.seconds, ends], axis=1)[faced], seen.features[faced])
-    features = {"audio": _averaged(heard, spans), "vision": shown[: len(shown) * bool(faced.any())]}
-    return features | {"text": words.word_features(spoken, how.text, how.device), "counts": counts}
+    text, past = words.word_features(spoken, how.text, how.device)
+    features = {"text": text, "audio": _averaged(heard, spans), "vision": shown[: len(shown) * bool(faced.any())]}
+    return features | {"counts": np.array([*counts, past])}
 
 
 def _averaged(
@@ -171,67 +120,43 @@ def extract(
     """Writes the features of a table's clips as an MMSA pickle, without splits where the table has no labels.
 
     Each clip's features are kept in `<out>.clips/` under the hash of its content and the extractors, so an interrupted
-    call goes on where it was. A clip that fails is left out and named in `<out>.failed.csv`.
+    call goes on where it was. A clip that fails is left out and named in `<out>.failed.csv`. Memory does not grow with
+    the number of clips: arrays of features are mapped from files, deleted at the end, in `<out>.clips/`.
 
     Raises as `read_table` and `open_encoder`; DataError for a split without clips, labels beyond the family's range, or
     no clip that could be read.
     """
     out, rows, cards = Path(out).expanduser(), read_table(table), how.cards()
-    _family(rows, family)
+    label_family(rows, family)
     folder = out.with_name(f"{out.name}.clips")
-    tasks = [(clip, how, cards, folder) for clip in rows.to_dict("records")]
-    calls = (delayed(_kept)(*task) for task in tasks)
+    calls = (delayed(_kept)(clip, how, cards, folder) for clip in rows.to_dict("records"))
     results = Parallel(n_jobs=jobs, return_as="generator")(calls)
-    results = list(tqdm(results, total=len(tasks), desc="clips", unit="clip", disable=not progress))
-    failed = {clip["id"]: reason for (clip, *_), (_, reason) in zip(tasks, results, strict=True) if reason}
-    kept = [(clip, path) for (clip, *_), (path, reason) in zip(tasks, results, strict=True) if not reason]
-    failures = out.with_name(f"{out.name}.failed.csv")
-    failures.unlink(missing_ok=True)
-    if failed:
-        text = pd.DataFrame(failed.items(), columns=["id", "reason"]).to_csv(index=False)
-        write_atomic(failures, lambda file: file.write(text.encode()))
-    if not kept:
-        raise DataError(f"none of {len(rows)} clips could be read; the reasons are in {failures}")
-    clips, paths = rows[~rows["id"].isin(failed)], [path for _, path in kept]
-    family = _family(clips, family)
-    arrays, notes = _arrays(clips, paths, how)
+    results = list(tqdm(results, total=len(rows), desc="clips", unit="clip", disable=not progress))
+    failed = {i: reason for i, (_, reason) in zip(rows["id"], results, strict=True) if reason}
+    _write_failures(failed, out.with_name(f"{out.name}.failed.csv"), len(rows))
+    clips = rows.assign(kept=[path for path, _ in results])[~rows["id"].isin(failed)]
+    family = label_family(clips, family)
+    if "split" in clips:
+        clips = clips.sort_values("split", key=lambda names: names.map(SPLITS.index), kind="stable")
+    arrays, counts = _arrays(clips, how, folder)
+    notes = _notes(clips, arrays, counts, how)
     if "label" in clips:
         notes += (f"labels: metric family {family}, range {'{:g}..{:g}'.format(*FAMILY_RANGE[family])} (--family)",)
-    ours = {
-        "family": family,
-        "alignment": "aligned" if "words" in clips else "unaligned",
-        "source": "real",
-        "emotions": (),
-    }
+    alignment = "aligned" if "words" in clips else "unaligned"
+    ours = {"family": family, "alignment": alignment, "source": "real", "emotions": ()}
     names = {"audio": audio.FEATURE_NAMES, "vision": _describer(how.vision, how.device).feature_names}
-    content: dict[str, object] = arrays
-    if "split" in clips:
-        content = {s: {k: x[(clips["split"] == s).to_numpy()] for k, x in arrays.items()} for s in SPLITS}
-    content["config"] = {OUR_KEY: ours, "extractors": cards, "feature_names": names}
-    write_content(content, out)
+    config = {OUR_KEY: ours, "extractors": cards, "feature_names": names, "counts": counts}
+    write_content((_by_split(arrays, clips["split"]) if "split" in clips else arrays) | {"config": config}, out)
     return Extracted({m: arrays[m].shape[1:] for m in MODALITIES}, len(clips), failed, notes)
-
-
-def _family(rows: pd.DataFrame, family: str | None) -> str:
-    """The metric family of the labels; "mosi" without any. Raises DataError for labels in no family's range, and for a
-    split without clips."""
-    if "label" not in rows:
-        return family or "mosi"
-    low, high = rows["label"].min(), rows["label"].max()
-    fitting = [name for name in ("sims", "mosi") if FAMILY_RANGE[name][0] <= low and high <= FAMILY_RANGE[name][1]]
-    if not fitting or (family and family not in fitting):
-        wanted = " or ".join(f"{a:g}..{b:g} ({name})" for name, (a, b) in FAMILY_RANGE.items())
-        which = f", and the family is {family}" if family else ""
-        raise DataError(f"labels span {low:g}..{high:g}{which}; wanted {wanted}: rescale them")
-    if empty := [s for s in SPLITS if s not in set(rows["split"])]:
-        raise DataError(f"no clip in split {' and '.join(empty)}; train, valid and test all need clips")
-    return family or fitting[0]
 
 
 def _kept(clip: dict, how: Extractors, cards: dict[str, str], folder: Path) -> tuple[Path | None, str]:
     """Where a clip's features are kept, and why not where they could not be made."""
     try:
-        files = [file_sha256(Path(clip[k])) for k in ("path", "words") if isinstance(clip.get(k), str)]
+        check_file(clip["path"])
+        if "words" in clip:
+            check_file(clip["words"], "a CSV file with the columns word, start and end")
+        files = [file_sha256(Path(clip[k])) for k in ("path", "words") if k in clip]
         used = cards if "words" in clip else {m: card for m, card in cards.items() if m != "text"}
         path = folder / f"{digest([files, used, __version__])[:24]}.npz"
         if not path.is_file():
@@ -239,43 +164,87 @@ def _kept(clip: dict, how: Extractors, cards: dict[str, str], folder: Path) -> t
             write_atomic(path, lambda file: np.savez(file, **arrays))
         return path, ""
     except Exception as error:  # of whatever decodes, finds or encodes: never the whole run
-        return None, str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+        return None, plain_reason(error, clip["path"])
 
 
-def _arrays(clips: pd.DataFrame, paths: list[Path], how: Extractors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The layout's arrays, a row a clip, and what to know about them."""
+def _write_failures(failed: Mapping[str, str], path: Path, clips: int) -> None:
+    """Writes the reason of each clip that failed, or removes an earlier call's. Raises DataError if all did."""
+    path.unlink(missing_ok=True)
+    if failed:
+        text = pd.DataFrame(failed.items(), columns=["id", "reason"]).to_csv(index=False)
+        write_atomic(path, lambda file: file.write(text.encode()))
+    if len(failed) == clips:
+        raise DataError(f"none of {clips} clips could be read; the reasons are in {path}")
+
+
+def _arrays(clips: pd.DataFrame, how: Extractors, folder: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The layout's arrays, a row a clip, and COUNTS over all."""
     arrays = {"id": clips["id"].to_numpy(str), "raw_text": clips["transcript"].to_numpy(object)}
-    loaded = [dict(np.load(path)) for path in paths]
-    for m in ("audio", "vision") + (("text",) if "text" in loaded[0] else ()):
-        arrays |= _padded(m, [x[m] for x in loaded])
-    notes = []
+    for m in MODALITIES if "words" in clips else ("audio", "vision"):
+        arrays |= _padded(m, [*clips["kept"]], folder)
     if "text" not in arrays:
-        features, lengths = open_encoder(how.text, how.device)([*clips["transcript"]], TEXT_FRAMES)
-        lengths = np.where(clips["transcript"].str.strip() == "", 0, lengths)
-        features[lengths == 0] = 0
-        arrays |= {"text": features[:, : max(1, lengths.max())], "text_lengths": lengths}
-        if full := int((lengths == TEXT_FRAMES).sum()):
-            notes.append(f"text: {full} transcripts have {TEXT_FRAMES} tokens or more and were cut there")
-    if (share := words.unknown_share([*clips["transcript"]], how.text)) > 0.1:
-        notes.append(f"text: {share:.0%} of the tokens are unknown to the encoder; give one of this language by --text")
-    looked, without, several = np.sum([x["counts"] for x in loaded], axis=0)
-    notes.append(
-        f"vision: {looked} frames, {without} without a face (absent), {several} with several (the largest taken)"
-    )
-    notes += [f"{m}: absent from {n} clips" for m in MODALITIES if (n := int((arrays[f"{m}_lengths"] == 0).sum()))]
+        arrays |= _encoded([*clips["transcript"]], how, folder)
     if "label" in clips:
         arrays["regression_labels"] = clips["label"].to_numpy(np.float32)
         named = {key: f"label_{key[-1]}" for key in UNIMODAL.values()}
         arrays |= {key: clips[c].to_numpy(np.float32) for key, c in named.items() if c in clips}
         if "emotion" in clips:
             arrays["emotion"] = clips["emotion"].to_numpy(object)
-    return arrays, tuple(notes)
+    counts = np.sum([_read(path, "counts") for path in clips["kept"]], axis=0)
+    return arrays, dict(zip(COUNTS, counts.tolist(), strict=True))
 
 
-def _padded(modality: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+def _read(path: Path, name: str) -> np.ndarray:
+    with np.load(path) as kept:
+        return kept[name]
+
+
+def _mapped(folder: Path, shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
+    """Zeros in a file without a name, which goes when the array does; a plain array, which pickle writes uncopied."""
+    with TemporaryFile(dir=folder) as file:
+        return np.asarray(np.memmap(file, np.float32, "w+", shape=shape))
+
+
+def _padded(modality: str, kept: list[Path], folder: Path) -> dict[str, np.ndarray]:
     """Features (N, T, D), zeros at the end, and lengths (N,)."""
-    lengths = np.array([len(row) for row in rows], np.int64)
-    features = np.zeros((len(rows), max(1, lengths.max()), rows[0].shape[1]), np.float32)
-    for i, row in enumerate(rows):
-        features[i, : len(row)] = row
+    lengths = np.array([len(_read(path, modality)) for path in kept], np.int64)
+    features = _mapped(folder, (len(kept), max(1, lengths.max()), _read(kept[0], modality).shape[1]))
+    for row, length, path in zip(features, lengths, kept, strict=True):
+        row[:length] = _read(path, modality)
     return {modality: features, f"{modality}_lengths": lengths}
+
+
+def _encoded(transcripts: list[str], how: Extractors, folder: Path) -> dict[str, np.ndarray]:
+    """Text features (N, T, D) and lengths (N,): a frame a token, none of an empty transcript."""
+    encode, lengths, whole = open_encoder(how.text, how.device), np.zeros(len(transcripts), np.int64), None
+    for start in range(0, len(transcripts), TEXT_BLOCK):
+        some = slice(start, start + TEXT_BLOCK)
+        features, lengths[some] = encode(transcripts[some], TEXT_FRAMES)
+        whole = _mapped(folder, (len(transcripts), *features.shape[1:])) if whole is None else whole
+        whole[some] = features
+    empty = [not text.strip() for text in transcripts]
+    whole[empty], lengths[empty] = 0, 0
+    text = _mapped(folder, (len(transcripts), max(1, lengths.max()), whole.shape[2]))
+    text[:] = whole[:, : text.shape[1]]
+    return {"text": text, "text_lengths": lengths}
+
+
+def _by_split(arrays: Mapping[str, np.ndarray], splits: pd.Series) -> dict[str, dict[str, np.ndarray]]:
+    """Views of the rows of each split, which stand in the order of SPLITS."""
+    ends = np.searchsorted(splits.map(SPLITS.index), range(len(SPLITS) + 1))
+    return {s: {k: x[a:b] for k, x in arrays.items()} for s, a, b in zip(SPLITS, ends, ends[1:], strict=False)}
+
+
+def _notes(clips: pd.DataFrame, arrays: Mapping, counts: Mapping[str, int], how: Extractors) -> tuple[str, ...]:
+    """What to know about the features, in sentences."""
+    notes = []
+    if "words" not in clips and (full := int((arrays["text_lengths"] == TEXT_FRAMES).sum())):
+        notes.append(f"text: {full} transcripts have {TEXT_FRAMES} tokens or more and were cut there")
+    if past := counts["words_past_limit"]:
+        notes.append(f"text: {past} words lie past the encoder's limit and are zeros; cut such clips into shorter ones")
+    if (share := words.unknown_share([*clips["transcript"]], how.text)) > 0.1:
+        notes.append(f"text: {share:.0%} of the tokens are unknown to the encoder; give one of this language by --text")
+    looked, bare, several = (counts[name] for name in COUNTS[:3])
+    notes.append(f"vision: {looked} frames, {bare} without a face (absent), {several} with several (the largest taken)")
+    notes += [f"{m}: absent from {n} clips" for m in MODALITIES if (n := int((arrays[f"{m}_lengths"] == 0).sum()))]
+    return tuple(notes)

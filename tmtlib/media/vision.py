@@ -22,7 +22,7 @@ from jaxtyping import Float, Float32, Float64, UInt8
 
 from tmtlib.common import digest, pick_device
 from tmtlib.data.catalog import file_sha256
-from tmtlib.data.schema import DataError
+from tmtlib.media.files import check_file, undecodable, versions
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedModel
@@ -52,11 +52,10 @@ def frames(path: str | Path, rate: float = FRAME_RATE) -> Iterator[tuple[float, 
     """The pictures of a clip, upright, each with its time in seconds: at most one in each 1/rate seconds.
 
     A file without video yields none; a cover picture is no video. Where decoding fails further on, what comes before is
-    kept, with a warning; most damage FFmpeg conceals or skips. Raises, at the first picture, FileNotFoundError for a
-    missing file and DataError for one of which nothing can be decoded.
+    kept, with a warning; most damage FFmpeg conceals or skips. Raises, at the first picture, as `check_file`, and
+    DataError for a clip of which nothing can be decoded.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}; wanted a clip, such as .mp4")
+    check_file(path)
     start, last = None, -1
     try:
         with av.open(str(path)) as clip:
@@ -70,7 +69,7 @@ def frames(path: str | Path, rate: float = FRAME_RATE) -> Iterator[tuple[float, 
                     yield seconds, np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
     except av.FFmpegError as error:
         if start is None:
-            raise DataError(f"{path} cannot be decoded ({error.strerror}); wanted a clip, such as .mp4") from error
+            raise undecodable(path, error.strerror) from error
         warnings.warn(f"{path} is damaged after {seconds:.2f} s; what comes before is used", stacklevel=2)
 
 
@@ -161,7 +160,7 @@ def open_describer(folder: str | Path | None = None, device: str = "cpu") -> Des
 
     Raises FileNotFoundError for a missing folder or JSON file, ValueError for a model that cannot be used.
     """
-    search = f"{CASCADE} of OpenCV {cv2.__version__}, at most {FRAME_RATE:g} frames a second"
+    search = f"{CASCADE} of OpenCV {cv2.__version__}, {versions('av')}, at most {FRAME_RATE:g} frames a second"
     if folder is None:
         return Describer(SHAPE_NAMES, f"HOG (4 x 4 cells, 9 bins) of the face, its place and motion; {search}", _shapes)
     folder = Path(folder).expanduser()
@@ -172,7 +171,8 @@ def open_describer(folder: str | Path | None = None, device: str = "cpu") -> Des
     blank = Face(0.0, np.zeros((64, 64, 3), np.uint8), np.zeros(2), 0.0, np.zeros(2))
     names = tuple(f"{model.config.model_type}_{i}" for i in range(describe([blank]).shape[1]))
     sha256 = digest([file_sha256(file) for file in sorted(folder.iterdir()) if file.is_file()])
-    return Describer(names, f"{type(model).__name__} in {folder.name} (SHA-256 {sha256}); {search}", describe)
+    made_by = f"{type(model).__name__} in {folder.name} (SHA-256 {sha256}), by {versions('transformers', 'torch')}"
+    return Describer(names, f"{made_by}; {search}", describe)
 
 
 def _shapes(found: list[Face]) -> Float[np.ndarray, "B D"]:

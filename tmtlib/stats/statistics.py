@@ -132,11 +132,23 @@ def hierarchical_bootstrap(after: ArrayLike, before: ArrayLike, resamples: int =
 
 
 def bootstrap_scores(
-    score: Callable[[np.ndarray], Mapping[str, float]], n: int, resamples: int = 500, seed: int = 0
+    score: Callable[[np.ndarray], Mapping[str, float]],
+    n: int,
+    resamples: int = 500,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Interval]:
-    """`score(index)` of all n utterances with 95 % percentile intervals over utterances drawn with replacement."""
+    """`score(index)` of all n utterances with 95 % percentile intervals over utterances drawn with replacement; with
+    `groups`, such as the video of each, over whole groups: what one video's utterances share counts once."""
     rng = np.random.default_rng(seed)
-    draws = pd.DataFrame([score(rng.integers(n, size=n)) for _ in range(resamples)])
+    members = None if groups is None else list(pd.Series(groups).groupby(groups, sort=False).indices.values())
+
+    def drawn() -> np.ndarray:
+        if members is None:
+            return rng.integers(n, size=n)
+        return np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+
+    draws = pd.DataFrame([score(drawn()) for _ in range(resamples)])
     low, high = draws.quantile(0.025), draws.quantile(0.975)  # a metric that some draws lack: of the others
     return {name: Interval(value, low[name], high[name], n) for name, value in score(np.arange(n)).items()}
 

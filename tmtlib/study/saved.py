@@ -22,6 +22,7 @@ from tabulate import tabulate
 
 from tmtlib.common import MODALITIES, as_json, as_tuples, check_choice, pick_device
 from tmtlib.data import schema
+from tmtlib.data.check import videos_named
 from tmtlib.data.loading import load_dataset
 from tmtlib.data.schema import DataError, Dataset, DataShape, Split
 from tmtlib.models import build_model
@@ -62,6 +63,11 @@ class SavedModel:
         """Modalities that no training utterance had."""
         return tuple(self.card["untrained"])
 
+    def feature_name(self, modality: str, i: int) -> str:
+        """The name that the training file gives a feature, else its number, such as audio[3]."""
+        names = self.card.get("feature_names", {}).get(modality)
+        return names[i] if names else f"{modality}[{i}]"
+
     def prepared(self, split: Split) -> tuple[Split, dict[str, int]]:
         """A split of raw features as the model was trained on them: z-scored, cut to the training file's frames; and
         how many utterances were cut, by modality. Raises DataError for features of another width."""
@@ -89,6 +95,7 @@ class SavedModel:
         head = ("on test", "value", "low", "high", "n")
         lines = [f"{self.method} on {self.card['data']['name']}, seed {self.card['seed']}, {self.card['profile']}"]
         lines += ["", tabulate(rows, headers=head, floatfmt=("", ".3f", ".3f", ".3f", ".0f"))]
+        lines += [f"Low to high: 95 % intervals over {self.card.get('intervals_over', 'utterances')}."]
         if coverage := self.card.get("coverage"):
             parts = (f"{float(level):.0%} intervals hold {share:.1%}" for level, share in coverage.items())
             lines += ["", f"Of the test labels, {', '.join(parts)} ({len(self.errors)} validation errors)."]
@@ -141,7 +148,11 @@ def train_model(
     card |= {"model": as_json(model.config), "training": as_json(training), "shape": as_json(data.shape)}
     card |= {"best_epoch": done.best_epoch, "seconds": done.seconds, "device": done.device}
     card |= {"precision": precision_on(training, pick_device(device))}
-    card |= {"metrics": {s: _scores(data, values[s], labels[s], config.task) for s in values}} | provenance()
+    card |= {
+        "feature_names": dict(data.feature_names),
+        "intervals_over": "videos" if videos_named(data.test.ids) else "utterances",
+    }
+    card |= {"metrics": {s: _scores(data, s, values[s], labels[s], config.task) for s in values}} | provenance()
     saved = SavedModel(method, model.cpu().eval(), training, data.shape, scaler, errors, card)
     if len(errors):
         off = np.abs(values["test"] - labels["test"])
@@ -150,8 +161,8 @@ def train_model(
     return saved
 
 
-def _scores(data: Dataset, values: np.ndarray, labels: np.ndarray, task: str) -> dict[str, dict[str, float]]:
-    """Each metric with its 95 % bootstrap interval over utterances."""
+def _scores(data: Dataset, split: str, values: np.ndarray, labels: np.ndarray, task: str) -> dict[str, dict]:
+    """Each metric with its 95 % bootstrap interval, over videos where ids name them, else over utterances."""
 
     three = task != "emotions" and three_valued(np.concatenate([data[s].labels for s in schema.SPLITS]), data.family)
 
@@ -160,7 +171,7 @@ def _scores(data: Dataset, values: np.ndarray, labels: np.ndarray, task: str) ->
         scores = scores_of(task, *judged, data.emotions)
         return for_three_values(scores, *judged) if three else scores
 
-    intervals = bootstrap_scores(score, len(labels))
+    intervals = bootstrap_scores(score, len(labels), groups=videos_named(data[split].ids))
     names = "value", "low", "high", "n"
     return {metric: dict(zip(names, i, strict=True)) for metric, i in intervals.items() if not np.isnan(i.mean)}
 

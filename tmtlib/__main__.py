@@ -66,7 +66,7 @@ def _add_study(commands: Commands) -> None:
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
-    report.add_argument("--readme", action="store_true", help="instead, put the committed results into the pages that quote them")
+    report.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
     report.set_defaults(command=_report)
 
 

@@ -49,7 +49,7 @@ def test_what_the_front_says_in_bold_holds(committed):
     """The words are fixed; these are the conditions under which they may stand."""
     full = {p.stem: pd.read_csv(p) for p in (committed / "results" / "full").glob("*.csv")}
     real = pd.read_csv(committed / "results" / "real" / "amw_differences.csv").query("after == 'tmt_amw'")
-    gains = full["amw_differences"]
+    gains = full["amw_differences"].query("before in ('tmt', 'tmt_uniform')")
     assert not (gains["verdict"] == "supported").any() and not (real["verdict"] == "supported").any()
     rank = full["worlds_agreement"].query("method == 'tmt_amw' and statistic == 'spearman'").set_index("measure")
     assert rank.loc["weight", "low"] < 0 < rank.loc["weight", "high"] < rank.loc["shapley_permuted", "low"]
@@ -133,8 +133,8 @@ def test_readme_without_marks_is_refused(committed):
 @pytest.mark.parametrize("page", PAGES)
 def test_links_and_pictures_exist(page):
     targets = re.findall(r"\]\(([^)#]+)\)", PAGES[page]) + re.findall(r'src="([^"]+)"', PAGES[page])
-    local = [t for t in targets if not t.startswith("http")]
-    assert local and [t for t in local if not (common.ROOT / page).parent.joinpath(t).exists()] == []
+    local = [(common.ROOT / page).parent / target for target in targets if not target.startswith("http")]
+    assert len(local) >= 20 * (page == "README.md") and [path for path in local if not path.exists()] == []
 
 
 def test_every_notebook_is_listed_once():

@@ -43,9 +43,9 @@ def front(tables: Mapping[str, pd.DataFrame], real: pd.DataFrame) -> str:
         (
             "1. **AMW does not help on any data here.** Added to TMT it changes the error (MAE; higher is worse): "
             f"{_changes(mae, '+.3f')} (95 % intervals, n = {mae['n'].max()} seeds). A gain shows in {_sure(over)} "
-            f"comparisons with TMT and {_sure(gains[gains['before'] == 'tmt_uniform'])} with uniform weights, which learn "
-            f"nothing; by the intervals AMW lowers the error by {-mae['low'].min():.3f} at most. With 1/3 in place of "
-            "the learned weights the trained models' error changes by less than "
+            f"comparisons with TMT and {_sure(gains[gains['before'] == 'tmt_uniform'])} with uniform weights, which "
+            f"learn nothing; by the intervals AMW lowers the error by {-mae['low'].min():.3f} at most. With 1/3 "
+            "in place of the learned weights the trained models' error changes by less than "
             f"{swapped[['low', 'high']].abs().max(axis=None):.4f}. On {on_real['dataset'].nunique()} real files a gain "
             f"shows in {_sure(on_real)}.",
             f"2. **Its weights do not say which modality matters.** They start at 1/3, end between "
@@ -159,11 +159,7 @@ def _misled(reached: pd.DataFrame) -> str:
     parts = []
     for world, rows in reached.groupby("world", sort=False):
         by_method = rows.set_index("method")
-        shares = (
-            f"{words} {_share(by_method, m)}"
-            for m, words in SHARES.items()
-            if m in by_method.index
-        )
+        shares = (f"{words} {_share(by_method, m)}" for m, words in SHARES.items() if m in by_method.index)
         can = intervals(by_method.loc[["tmt_oracle"]], "gain", ".3f").item()
         test = "" if by_method["test"].all() else ", not surely more than nothing, so this world is no test,"
         parts.append(f"where {WORLDS[world]}, {can}{test} can be gained in MAE; of that {', '.join(shares)}")

@@ -54,8 +54,8 @@ def speed_sentences(measured: dict) -> str:
 
 
 def update_readme() -> None:
-    """Puts the committed measurements (`results/benchmarks/cpu.json`) into README.md, and draws their picture."""
-    path = common.ROOT / "README.md"
+    """Puts the committed measurements (`results/benchmarks/cpu.json`) into README.md beside, and draws them."""
+    path = common.ROOT / "benchmarks" / "README.md"
     measured = json.loads((common.ROOT / "results" / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
     text = report.between(path.read_text(encoding="utf-8"), "speed", speed_table(measured))
     common.write_atomic(path, lambda file: file.write(text.encode()))

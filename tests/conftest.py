@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def committed(tmp_path_factory):
     """README, results and figures as they are committed: a study run here rewrites those in the working folder."""
-    command = ["git", "archive", "HEAD", "README.md", "results", "figures"]
+    command = ["git", "archive", "HEAD", "README.md", "benchmarks/README.md", "results", "figures"]
     try:
         archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -66,7 +66,7 @@ def _add_study(commands: Commands) -> None:
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
-    report.add_argument("--readme", action="store_true", help="instead, put the committed results into README.md")
+    report.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
     report.set_defaults(command=_report)
 
 
@@ -143,7 +143,7 @@ def _add_upkeep(commands: Commands) -> None:
     bench.add_argument("--quick", action="store_true", help="fewer cases and rounds: about a minute")
     bench.add_argument("--json", metavar="FILE", help="write what was measured to this file")
     bench.add_argument("--device", **DEVICE)
-    bench.add_argument("--readme", action="store_true", help="instead, put the committed measurements into README.md")
+    bench.add_argument("--readme", action="store_true", help="instead, put the committed measurements into their page")
     bench.set_defaults(command=_bench)
 
 

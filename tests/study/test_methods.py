@@ -1,4 +1,4 @@
-"""A weighting and a model of one's own, as the README shows them: from a file to a row of results."""
+"""A weighting and a model of one's own, as docs/your_own.md shows them: from a file to a row of results."""
 
 import re
 
@@ -25,8 +25,8 @@ def registries():
         registry.update(was)
 
 
-def readme_example(mark: str) -> str:
-    text = (common.ROOT / "README.md").read_text(encoding="utf-8")
+def documented_example(mark: str) -> str:
+    text = (common.ROOT / "docs" / "your_own.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if mark in block]
     return code
 
@@ -45,14 +45,14 @@ def test_an_unknown_method_is_told_the_nearest_and_where_the_list_is(name, meant
 
 @pytest.mark.parametrize(("mark", "lines"), [("@register", 15), ("add_method", 25), ("tmtlib.fit(", 5)])
 def test_the_readme_s_examples_are_short(mark, lines):
-    assert len([line for line in readme_example(mark).splitlines() if line]) <= lines
+    assert len([line for line in documented_example(mark).splitlines() if line]) <= lines
 
 
 def test_the_readme_s_training_runs(capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     small = tmtlib.load_dataset("mosi", normalize=True, synthetic_size=SyntheticSize((64, 24, 24), (4, 4, 4)))
     monkeypatch.setattr("tmtlib.data.loading.load_dataset", lambda name: small)  # published sizes take minutes
-    code = readme_example("tmtlib.fit(")
+    code = documented_example("tmtlib.fit(")
     exec(code.replace("epochs=3", "epochs=2").replace("TMTConfig(", "TMTConfig(width=16, heads=2, head_width=8, "))
     accuracies, weights = capsys.readouterr().out.split("] [")
     assert accuracies.count(",") == 1 and "0.33" in weights
@@ -60,7 +60,7 @@ def test_the_readme_s_training_runs(capsys, monkeypatch):
 
 def test_the_readme_s_weighting_is_trained_in_worker_processes(own_results, tmp_path, registries):
     path = tmp_path / "mine.py"
-    path.write_text(readme_example("@register"), encoding="utf-8")
+    path.write_text(documented_example("@register"), encoding="utf-8")
     (method,) = methods_from(path)
     assert methods_from(path) == [method], "a second look replaces the first"
     study = tmtlib.open_study("smoke")
@@ -75,7 +75,7 @@ def test_the_readme_s_weighting_is_trained_in_worker_processes(own_results, tmp_
 def test_the_readme_s_model_goes_through_the_same_series(own_results, tmp_path, registries, monkeypatch):
     """From the command line, in worker processes, into Table 1 and the comparisons beyond it."""
     path = tmp_path / "mine.py"
-    path.write_text(readme_example("add_method"), encoding="utf-8")
+    path.write_text(documented_example("add_method"), encoding="utf-8")
     study = tmtlib.open_study("smoke", seeds=2, datasets="mosi", own=path)
     assert study.profile.name == "smoke_2seeds_mosi_loudest" and "loudest" in study.methods
     rows = runs.ensure(study.runs("tmt", "loudest"), "cpu", jobs=2, progress=False)

@@ -1,4 +1,4 @@
-"""The README tells the truth: its numbers are those in results/, and what it points to is there."""
+"""The README and its pages tell the truth: their numbers are those in results/, what they point to is there."""
 
 import json
 import re
@@ -12,12 +12,17 @@ from tmtlib import common
 from tmtlib.__main__ import main
 from tmtlib.study import notebooks, report
 
-README = (common.ROOT / "README.md").read_text(encoding="utf-8")
+PLACES = "*.md", "results/README.md", "benchmarks/README.md", "docs/*.md"
+PAGES = {str(p.relative_to(common.ROOT)): p.read_text(encoding="utf-8") for g in PLACES for p in common.ROOT.glob(g)}
+README, RESULTS = PAGES["README.md"], PAGES["results/README.md"]
 
 
 def test_tables_are_those_of_the_committed_results(committed):
-    readme = (committed / "README.md").read_text(encoding="utf-8")
-    assert report.readme(readme, committed / "results") == readme, "run: tmt report --readme"
+    front, results, readme = (
+        (committed / folder / "README.md").read_text(encoding="utf-8") for folder in (".", "results", "benchmarks")
+    )
+    assert report.front(front, committed / "results") == front, "run: tmt report --readme"
+    assert report.readme(results, committed / "results") == results, "run: tmt report --readme"
     speed = json.loads((committed / "results" / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
     assert report.between(readme, "speed", speed_table(speed)) == readme, "run: tmt bench --readme"
 
@@ -40,15 +45,29 @@ def test_report_of_profile_full_has_what_the_readme_points_to(committed):
         assert re.search(line, text), line
 
 
+def test_what_the_front_says_in_bold_holds(committed):
+    """The words are fixed; these are the conditions under which they may stand."""
+    full = {p.stem: pd.read_csv(p) for p in (committed / "results" / "full").glob("*.csv")}
+    real = pd.read_csv(committed / "results" / "real" / "amw_differences.csv").query("after == 'tmt_amw'")
+    gains = full["amw_differences"].query("before in ('tmt', 'tmt_uniform')")
+    assert not (gains["verdict"] == "supported").any() and not (real["verdict"] == "supported").any()
+    rank = full["worlds_agreement"].query("method == 'tmt_amw' and statistic == 'spearman'").set_index("measure")
+    assert rank.loc["weight", "low"] < 0 < rank.loc["weight", "high"] < rank.loc["shapley_permuted", "low"]
+    share = full["misled"].query("world == 'misled'").set_index("method")
+    assert share.loc["tmt_amw", "share_low"] < 0 < share.loc["tmt_reliability", "share_low"]
+    clean = full["reliability_clean"].query("before == 'tmt' and metric == 'mae'")
+    assert (clean["high"] > 0).all(), "else reliability weighting shows a sure gain where no modality misleads"
+
+
 def test_a_changed_result_would_change_the_readme(committed, tmp_path):
     results = shutil.copytree(committed / "results", tmp_path / "results")
     for name, column in (("table1", "mean"), ("amw_differences", "difference")):
         path = results / "full" / f"{name}.csv"
         table = pd.read_csv(path)
         table.assign(**{column: table[column] + 0.01}).to_csv(path, index=False)
-        assert report.readme(README, results) != README
+        assert report.readme(RESULTS, results) != RESULTS
         table.to_csv(path, index=False)
-    assert report.readme(README, results) == README
+    assert report.readme(RESULTS, results) == RESULTS
 
 
 def against(dataset, single, ensemble, linear="linear_text"):
@@ -89,7 +108,7 @@ def test_the_linear_model_that_validation_chose_is_shown_alone(committed, tmp_pa
     table = pd.read_csv(path).query("dataset != 'simsv2_expert_scores'")
     row = against("simsv2_expert_scores", *[(-0.1, -0.15, -0.05, "beats")] * 2, linear="linear_vision")
     pd.concat([table, pd.DataFrame([row])], ignore_index=True).to_csv(path, index=False)
-    real = report.readme(README, results).partition("<!-- begin real -->")[2].partition("<!-- end real -->")[0]
+    real = report.readme(RESULTS, results).partition("<!-- begin real -->")[2].partition("<!-- end real -->")[0]
     shown = re.findall(r"\| simsv2_expert_scores *\| (linear, [a-z ]+?) *\|", real)
     assert shown == ["linear, vision only"] and "- `simsv2_expert_scores`, against linear, vision only" in real
 
@@ -108,14 +127,14 @@ def test_what_a_replication_did_not_confirm_is_named():
 
 def test_readme_without_marks_is_refused(committed):
     with pytest.raises(ValueError, match="no pair of lines <!-- begin real -->"):
-        report.readme(README.replace("<!-- end real -->", ""), committed / "results")
+        report.readme(RESULTS.replace("<!-- end real -->", ""), committed / "results")
 
 
-def test_links_and_pictures_exist():
-    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
-    local = [t for t in targets if not t.startswith("http")]
-    assert len(local) >= 10
-    assert [t for t in local if not (common.ROOT / t).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_exist(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", PAGES[page]) + re.findall(r'src="([^"]+)"', PAGES[page])
+    local = [(common.ROOT / page).parent / target for target in targets if not target.startswith("http")]
+    assert len(local) >= 20 * (page == "README.md") and [path for path in local if not path.exists()] == []
 
 
 def test_every_notebook_is_listed_once():
@@ -125,9 +144,10 @@ def test_every_notebook_is_listed_once():
 
 def test_commands_exist():
     makefile = (common.ROOT / "Makefile").read_text()
-    for target in re.findall(r"\bmake ([a-z]+)", README):
+    text = "\n".join(PAGES.values())
+    for target in re.findall(r"\bmake ([a-z]+)(?= |$|`)", text):
         assert re.search(rf"^{target}:", makefile, re.M), target
-    for variable in re.findall(r"make study ([A-Z]+)=", README):
+    for variable in re.findall(r"make study ([A-Z]+)=", text):
         assert re.search(rf"^{variable} *=", makefile, re.M), variable
     with pytest.raises(SystemExit) as stopped:
         main(["run", "--only", "02,03", "--help"])

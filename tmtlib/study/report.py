@@ -1,4 +1,4 @@
-"""Reports and the README's tables, in Markdown, from the CSV files of results folders."""
+"""Reports, the README's findings and the tables of results/README.md, in Markdown, from the CSV files of results."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -180,17 +180,24 @@ def _held(held: pd.DataFrame) -> str:
 
 
 def update_readme() -> None:
-    """Writes the generated parts of README.md, and the report of each committed study, from `results/`."""
-    results, path = common.ROOT / "results", common.ROOT / "README.md"
-    texts = {path: readme(path.read_text(encoding="utf-8"), results)}
+    """Writes the generated parts of README.md and results/README.md, and the report of each committed study."""
+    results = common.ROOT / "results"
+    pages = {common.ROOT / "README.md": front, results / "README.md": readme}
+    texts = {path: made(path.read_text(encoding="utf-8"), results) for path, made in pages.items()}
     texts |= {results / name / NAME: write(results / name) for name in ("quick", REPORTED)}
     for path, text in texts.items():
         common.write_atomic(path, lambda file, text=text: file.write(text.encode()))
 
 
+def front(text: str, results: Path) -> str:
+    """The text of README.md with its findings made from `results`."""
+    tables = {name: _read(name, [results / REPORTED]) for name in findings.TABLES}
+    return between(text, "front", findings.front(tables, _read("amw_differences", [results / REAL])))
+
+
 def readme(text: str, results: Path) -> str:
-    """The README's text with its generated parts made from `results`: `REPORTED`, verdicts of `quick` beside its, and
-    `REAL` files."""
+    """The text of results/README.md with its generated parts made from `results`: `REPORTED`, verdicts of `quick`
+    beside its, and `REAL` files."""
     reported, real = [results / REPORTED], [results / REAL]
     claims, quick = _read("claims", reported), _read("claims", [results / "quick"])
     table1, real_table1 = _read("table1", reported), _read("table1", real)
@@ -213,7 +220,7 @@ def between(text: str, name: str, content: str) -> str:
     before, begun, rest = text.partition(begin)
     _, ended, after = rest.partition(end)
     if not begun or not ended:
-        raise ValueError(f"README.md has no pair of lines {begin} and {end} to put the table between")
+        raise ValueError(f"the page has no pair of lines {begin} and {end} to put the table between")
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 

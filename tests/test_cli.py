@@ -58,22 +58,41 @@ def test_unknown_data_set_or_method_is_a_message_and_1(option, value, message, o
     assert not own_results.exists()
 
 
-def test_make_hands_every_option_on():
-    makefile = (common.ROOT / "Makefile").read_text(encoding="utf-8")
-    for option in ("profile", "seeds", "datasets", "methods", "own", "data", "device", "results"):
-        assert f'--{option} "$({option.upper()})"' in makefile
+@pytest.fixture
+def make(tmp_path):
+    """Runs a target of the Makefile with a Python that only prints its arguments; returns them."""
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    stub = tmp_path / 'py\'th$on `x`; "y"'
+    stub.write_text('#!/bin/sh\nfor a in "$@"; do printf "%s\\n" "$a"; done\n')
+    stub.chmod(0o755)
+
+    def run(target: str, *variables: str) -> list[str]:
+        asked = ["make", "-f", str(common.ROOT / "Makefile"), target, *variables]
+        asked.append(f"PYTHON={stub}")
+        return subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    return run
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
-def test_lab_takes_arguments_a_results_folder_and_root():
-    def command(*variables):
-        asked = ["make", "-n", "-C", str(common.ROOT), "lab", "PYTHON=python", *variables]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize("option", ["profile", "seeds", "datasets", "methods", "own", "data", "device", "results"])
+@pytest.mark.parametrize(
+    "value",
+    ["`touch ran`", "$(touch ran)", "$(shell touch ran)", "; touch ran", '"; touch ran; "', "'a b' $HOME $$ #c", "-x"],
+)
+def test_make_hands_every_option_on_as_text(make, tmp_path, option, value):
+    arguments = make("study", f"{option.upper()}={value}")
+    assert arguments[:3] == ["-m", "tmtlib", "run"] and f"--{option}={value}" in arguments
+    assert len(arguments) == (4 if option == "profile" else 5) and not (tmp_path / "ran").exists()
 
-    assert "--port 9999 --no-browser" in (lab := command("ARGS=--port 9999 --no-browser")) and "tree/notebooks" in lab
+
+def test_lab_takes_arguments_a_results_folder_and_root(make, tmp_path):
+    lab = make("lab", "ARGS=--port 9999 --no-browser `touch ran`")
+    assert {"9999", "--no-browser", "`touch", "--LabApp.default_url=/lab/tree/notebooks"} <= {*lab}
     assert ("--allow-root" in lab) == (os.getuid() == 0), "Lab wants to be told only by root"
-    elsewhere = command("RESULTS=/tmp/my results")
-    assert 'cd "/tmp/my results"' in elsewhere and '--ServerApp.root_dir="$TMT_RESULTS"' in elsewhere
+    (folder := tmp_path / "my $results").mkdir()
+    assert f"--ServerApp.root_dir={folder}" in make("lab", f"RESULTS={folder}")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_compare_prints_and_says_by_its_exit_code(tmp_path, capsys):

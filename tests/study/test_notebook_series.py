@@ -12,6 +12,7 @@ import nbformat
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.exceptions import PapermillExecutionError
 
 from tmtlib import common
 from tmtlib.__main__ import main
@@ -206,6 +207,15 @@ def test_plain_papermill_works_from_any_folder(own_results, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.ipynb").exists() and (own_results / "smoke" / "audit_verdicts.csv").exists()
+
+
+@pytest.mark.parametrize("number", ["00", "08"])
+def test_an_unknown_parameter_is_refused_by_the_notebook_itself(number, own_results, tmp_path):
+    """papermill only warns, and would run the defaults."""
+    (path,) = notebooks.notebooks(number)
+    with pytest.raises(PapermillExecutionError, match="no parameter PROFLE; it has profile, data, device"):
+        notebooks.execute(path, tmp_path / "out.ipynb", {"profile": "smoke", "PROFLE": "full"})
+    assert not (own_results / "smoke").exists()
 
 
 def test_clean_executes_anew_and_strips(tmp_path, monkeypatch, own_results):

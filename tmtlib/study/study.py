@@ -1,5 +1,6 @@
 """A study: one profile, its data sets and a device."""
 
+import ast
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython import get_ipython
 from matplotlib.figure import Figure
 
 from tmtlib import common
@@ -186,6 +188,19 @@ def _rendered(figure: Figure) -> dict[str, bytes]:
     return {kind: file.getvalue() for kind, file in files.items()}
 
 
+def check_parameters() -> None:
+    """In a notebook that papermill runs, raises ValueError for a parameter that its first cell lacks; papermill only
+    warns, and goes on with the defaults."""
+    shell = get_ipython()
+    cells = shell.user_ns.get("In", ())[1:3] if shell else ()
+    if len(cells) < 2 or not cells[1].startswith("# Parameters\n"):  # what papermill puts after the first cell
+        return
+    nodes = (ast.walk(ast.parse(cell)) for cell in cells)
+    known, given = ([n.id for n in some if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)] for some in nodes)
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"the notebook has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
+
+
 def open_study(
     profile: str = "smoke",
     data: str | Path | None = None,
@@ -205,6 +220,7 @@ def open_study(
 
     Raises ValueError for an unknown profile, method, data set or device, FileNotFoundError for data or file not found.
     """
+    check_parameters()
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)
     mine = methods_from(own) if (own := own or os.environ.get("TMT_OWN")) else ()

@@ -18,6 +18,12 @@ PYTHON   =
 EXTRAS   =
 ARGS     =
 
+# What is given is text: make expands nothing in it, and recipes find it in their environment, as "$$DATA", so that the
+# shell runs nothing in it either.
+given := PROFILE SEEDS DATASETS METHODS OWN DATA DEVICE RESULTS CLIP_LABELS PYTHON EXTRAS ARGS
+$(foreach name,$(given),$(eval override $(name) := $$(value $(name))))
+export $(given)
+
 # Any Python 3 can run the set-up. Each is tried, because one on the PATH may still not run (a pyenv shim).
 STARTER = $(firstword $(foreach p,python3 python python3.12 python3.11,\
           $(shell $(p) -c 'import sys; sys.version_info >= (3, 8) and print("$(p)")' 2>/dev/null)))
@@ -25,11 +31,11 @@ STARTER = $(firstword $(foreach p,python3 python python3.12 python3.11,\
 no_python = no working Python 3 was found; install Python 3.11 or 3.12, or activate a conda environment
 
 # A recipe begins with $(ready): the shell variable $$python is then the study's Python.
-ready = python=$(if $(PYTHON),"$(PYTHON)",$$(TMT_EXTRAS="$(EXTRAS)" \
+ready = python=$(if $(PYTHON),"$$PYTHON",$$(TMT_EXTRAS="$$EXTRAS" \
         $(or $(STARTER),$(error $(no_python))) setup_environment.py)) || exit 1
 
 # Kernels started by papermill and nbval find tmtlib here even where it is not installed.
-export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PYTHONPATH := $(value CURDIR)$(if $(value PYTHONPATH),:$(value PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .PHONY: help study test bench lab clean-notebooks setup
@@ -37,17 +43,17 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, OWN=file, DATA=feature files, CLIP_LABELS=1, DEVICE=cpu|cuda, RESULTS=folder
-	@$(ready); "$$python" -m tmtlib run --profile "$(PROFILE)" $(if $(SEEDS),--seeds "$(SEEDS)") \
-	    $(if $(DATASETS),--datasets "$(DATASETS)") $(if $(METHODS),--methods "$(METHODS)") $(if $(OWN),--own "$(OWN)") \
-	    $(if $(DATA),--data "$(DATA)") $(if $(CLIP_LABELS),--clip-labels) $(if $(DEVICE),--device "$(DEVICE)") \
-	    $(if $(RESULTS),--results "$(RESULTS)")
+study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, OWN=file (run with your rights), DATA=feature files, CLIP_LABELS=1, DEVICE=cpu|cuda, RESULTS=folder
+	@$(ready); "$$python" -m tmtlib run --profile="$$PROFILE" $${SEEDS:+--seeds="$$SEEDS"} \
+	    $${DATASETS:+--datasets="$$DATASETS"} $${METHODS:+--methods="$$METHODS"} $${OWN:+--own="$$OWN"} \
+	    $${DATA:+--data="$$DATA"} $${CLIP_LABELS:+--clip-labels} $${DEVICE:+--device="$$DEVICE"} \
+	    $${RESULTS:+--results="$$RESULTS"}
 
 # Tests use synthetic data and write to a folder of their own, emptied first: a result of older code would be taken
 # as done. Two workers with one thread each, so that they do not fight over two cores.
 test: ## style, tests, and every notebook's saved outputs
 	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA; failed=; \
-	export TMT_RESULTS="$(CURDIR)/.build/test-results" OMP_NUM_THREADS=1; \
+	export TMT_RESULTS="$$PWD/.build/test-results" OMP_NUM_THREADS=1; \
 	"$$python" -m ruff check . || failed="$$failed style"; \
 	"$$python" -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests || failed="$$failed tests"; \
 	"$$python" -m pytest --nbval-lax -n 2 --dist loadscope notebooks || failed="$$failed notebooks"; \
@@ -55,13 +61,13 @@ test: ## style, tests, and every notebook's saved outputs
 	echo "make test: style, tests and notebooks passed"
 
 bench: ## measure speed against a plain implementation, into results/benchmarks
-	@$(ready); "$$python" -m tmtlib bench $(if $(DEVICE),--device "$(DEVICE)") \
-	    --json results/benchmarks/$(or $(DEVICE),cpu).json
+	@$(ready); "$$python" -m tmtlib bench $${DEVICE:+--device="$$DEVICE"} \
+	    --json="results/benchmarks/$${DEVICE:-cpu}.json"
 
 lab: ## open the notebooks in JupyterLab: RESULTS=folder of a study (this folder), ARGS="--port 9999 --no-browser"
-	@$(ready); $(if $(RESULTS),TMT_RESULTS=$$(cd "$(RESULTS)" && pwd) || exit 1; export TMT_RESULTS;) "$$python" -m jupyterlab \
+	@$(ready); $(if $(RESULTS),TMT_RESULTS=$$(cd -- "$$RESULTS" && pwd) || exit 1; export TMT_RESULTS;) "$$python" -m jupyterlab \
 	    $(if $(RESULTS),--ServerApp.root_dir="$$TMT_RESULTS",--LabApp.default_url=/lab/tree/notebooks) \
-	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+	    $(if $(filter 0,$(shell id -u)),--allow-root) $$ARGS
 
 clean-notebooks: ## re-execute the saved notebooks and strip what changes from run to run
 	@$(ready); "$$python" -m tmtlib clean

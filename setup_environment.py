@@ -45,6 +45,9 @@ def main() -> int:
     except SetupError as error:
         say(f"Set-up failed: {error}")
         return 1
+    except OSError as error:  # a read-only folder, a full disk
+        say(f"Set-up failed: {error.strerror}: {error.filename or VENV}; make room for .venv in {ROOT}.")
+        return 1
     except KeyboardInterrupt:
         say("Set-up stopped; the next call goes on from here.")
         return 130

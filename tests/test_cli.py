@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, messages, and that both names are one program."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -48,22 +49,41 @@ def test_unknown_data_set_or_method_is_a_message_and_1(option, value, message, o
     assert not own_results.exists()
 
 
-def test_make_hands_every_option_on():
-    makefile = (common.ROOT / "Makefile").read_text(encoding="utf-8")
-    for option in ("profile", "seeds", "datasets", "methods", "own", "data", "device", "results"):
-        assert f'--{option} "$({option.upper()})"' in makefile
+@pytest.fixture
+def make(tmp_path):
+    """Runs a target of the Makefile with a Python that only prints its arguments; returns them."""
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    stub = tmp_path / 'py\'th$on `x`; "y"'
+    stub.write_text('#!/bin/sh\nfor a in "$@"; do printf "%s\\n" "$a"; done\n')
+    stub.chmod(0o755)
+
+    def run(target: str, *variables: str) -> list[str]:
+        asked = ["make", "-f", str(common.ROOT / "Makefile"), target, *variables]
+        asked.append(f"PYTHON={stub}")
+        return subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    return run
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
-def test_lab_takes_arguments_a_results_folder_and_root():
-    def command(*variables):
-        asked = ["make", "-n", "-C", str(common.ROOT), "lab", "PYTHON=python", *variables]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize("option", ["profile", "seeds", "datasets", "methods", "own", "data", "device", "results"])
+@pytest.mark.parametrize(
+    "value",
+    ["`touch ran`", "$(touch ran)", "$(shell touch ran)", "; touch ran", '"; touch ran; "', "'a b' $HOME $$ #c", "-x"],
+)
+def test_make_hands_every_option_on_as_text(make, tmp_path, option, value):
+    arguments = make("study", f"{option.upper()}={value}")
+    assert arguments[:3] == ["-m", "tmtlib", "run"] and f"--{option}={value}" in arguments
+    assert len(arguments) == (4 if option == "profile" else 5) and not (tmp_path / "ran").exists()
 
-    assert "--port 9999 --no-browser" in (lab := command("ARGS=--port 9999 --no-browser")) and "tree/notebooks" in lab
+
+def test_lab_takes_arguments_a_results_folder_and_root(make, tmp_path):
+    lab = make("lab", "ARGS=--port 9999 --no-browser `touch ran`")
+    assert {"9999", "--no-browser", "`touch", "--LabApp.default_url=/lab/tree/notebooks"} <= {*lab}
     assert ("--allow-root" in lab) == (os.getuid() == 0), "Lab wants to be told only by root"
-    elsewhere = command("RESULTS=/tmp/my results")
-    assert 'cd "/tmp/my results"' in elsewhere and '--ServerApp.root_dir="$TMT_RESULTS"' in elsewhere
+    (folder := tmp_path / "my $results").mkdir()
+    assert f"--ServerApp.root_dir={folder}" in make("lab", f"RESULTS={folder}")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_compare_prints_and_says_by_its_exit_code(tmp_path, capsys):
@@ -138,3 +158,100 @@ def test_the_report_of_another_results_folder(tmp_path, capsys, monkeypatch):
     assert main(["report", "--profile", "smoke"]) == 1 and "give --results" in capsys.readouterr().err
     assert main(["report", "--profile", "smoke", "--results", str(tmp_path / "there")]) == 0
     assert "# Report, profile smoke" in capsys.readouterr().out
+
+
+COMMANDS = {
+    "run": ["run", "--only", "00"],
+    "train": ["train", "a.pkl", "--out", "model"],
+    "predict": ["predict", "model", "a.pkl", "--out", "a.csv"],
+    "features": ["features", "clips.csv", "--out", "a.pkl"],
+    "check": ["data", "check", "a.pkl"],
+    "join": ["data", "join", *"wtavl", "--splits", "s.csv", "--out", "a.pkl"],
+    "report": ["report"],
+    "compare": ["compare", "a", "b"],
+    "clean": ["clean"],
+    "bench": ["bench", "--json", "a.json"],
+}
+FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (FULL_DISK, 1, "No space left on device"),
+        (KeyError("x"), 1, "KeyError: 'x' (this is not foreseen: --debug shows where)"),
+        (MemoryError("line\nline"), 1, "MemoryError: line line"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+    ids=["full", "fault", "memory", "interrupt"],
+)
+def test_every_command_fails_in_one_line(command, error, code, said, own_results, monkeypatch, capsys):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(f"tmtlib.__main__._{command}", fail)
+    assert main(COMMANDS[command]) == code
+    message = capsys.readouterr().err
+    assert said in message and len(message.strip().splitlines()) == 1
+    if error is FULL_DISK and "--out" in COMMANDS[command]:
+        assert os.path.abspath(COMMANDS[command][-1]) in message and "give --out" in message
+    if error is FULL_DISK and command in ("run", "report"):
+        assert str(own_results) in message and "give --results another folder" in message
+    assert main([*COMMANDS[command], "--debug"]) == code
+    assert ("Traceback" in capsys.readouterr().err) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "below"),
+    [(errno.EROFS, "smoke/a.csv"), (errno.EACCES, "runs"), (errno.ENAMETOOLONG, "x" * 300), (errno.ENOTDIR, "smoke")],
+)
+def test_no_room_for_results_names_their_folder_and_the_option(number, below, own_results, monkeypatch, capsys):
+    def fail(options):
+        raise OSError(number, os.strerror(number), str(own_results / below))
+
+    monkeypatch.setattr("tmtlib.__main__._run", fail)
+    assert main(["run"]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        f"tmt: cannot write to {own_results / below}: {os.strerror(number)}; give --results another folder\n"
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of a shell")
+def test_a_disk_that_fills_up_is_one_line(feature_file, tmp_path):
+    """The limit on a file's size stands in for the disk's end."""
+    command = f'ulimit -f 1; exec "{sys.executable}" -m tmtlib train "{feature_file}" --profile smoke --out model'
+    environment = os.environ | {"PYTHONPATH": str(common.ROOT)}
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and not [*tmp_path.iterdir()]
+    assert f"cannot write to {tmp_path / 'model'}" in done.stderr and done.stderr.endswith("give --out another place\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "said"),
+    [
+        ("x = 1\ndef broken(:\n", 2, "SyntaxError: invalid syntax"),
+        ("\n\nclass Mine(Missing): pass\n", 3, "NameError: name 'Missing' is not defined"),
+        ("from tmtlib.models.amw import Nothing\n", 1, "ImportError: cannot import name 'Nothing'"),
+        ("def f():\n    raise ValueError('mine')\nf()\n", 2, "ValueError: mine"),
+    ],
+    ids=["syntax", "name", "import", "value"],
+)
+@pytest.mark.parametrize("command", ["run", "train", "predict"])
+def test_an_error_in_one_s_own_file_names_its_line(
+    command, content, line, said, feature_file, own_results, tmp_path, monkeypatch, capsys
+):
+    own = tmp_path / "my own.py"
+    own.write_text(content)
+    monkeypatch.setenv("TMT_OWN", "")  # `main` sets it for the kernels
+    assert main([*COMMANDS[command], "--own", str(own)]) == 1
+    first, message = capsys.readouterr().err.splitlines()
+    assert first == f"tmt: running {own} with your rights: it can do all that you can"
+    assert message.startswith(f"tmt: {own}, line {line}: {said}")
+
+
+def test_a_reader_that_stops_is_no_error(own_results):
+    command = f'"{sys.executable}" -m tmtlib data check --help | true; "{sys.executable}" -m tmtlib compare a b | true'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=common.ROOT)
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr

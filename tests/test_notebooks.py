@@ -63,6 +63,7 @@ def test_one_parameters_cell_with_explained_defaults(notebook):
     assert all("  # " in line for line in cell.source.splitlines())
     first_code = code_cells(notebook)[0]
     assert first_code is cell, "nothing may run before the parameters are known"
+    assert re.search(r"open_study\(|check_parameters\(", code_cells(notebook)[1].source), "both refuse unknown ones"
 
 
 def test_saved_outputs_name_no_place_of_a_machine(notebook):

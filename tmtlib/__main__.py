@@ -1,9 +1,14 @@
 """The command line `tmt` (`python -m tmtlib`). Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
 
 import argparse
+import errno
 import os
+import re
 import sys
+import traceback
+from collections.abc import Iterator
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROFILES = ("smoke", "quick", "full", "paper")  # those of `study.profiles`, whose import would load torch for --help
 Commands = argparse._SubParsersAction
 # Options of several commands
@@ -14,29 +19,64 @@ ONLY = {"metavar": "02,03", "help": "only the notebooks with these numbers"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code. ValueError and OSError (a missing file, a folder that cannot be
-    written) become one message on stderr."""
+    """Runs one command and returns its exit code. Whatever it raises becomes one message on stderr, with `--debug`
+    after the traceback."""
     options = _parser().parse_args(arguments)
     if getattr(options, "results", None):
         os.environ["TMT_RESULTS"] = options.results
     if getattr(options, "clip_labels", False):
         os.environ["TMT_CLIP_LABELS"] = "1"
     try:
-        return options.command(options)
-    except (ValueError, OSError) as error:
-        print(f"tmt: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("av", "cv2", "h5py", "librosa"):
-            raise
-        print(
-            f'tmt: no package {error.name}; what reads clips and .csd needs: pip install -e ".[features]"',
-            file=sys.stderr,
-        )
-        return 1
+        code = options.command(options)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("\ntmt: stopped. Finished runs are kept; the same command goes on from here.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of `tmt report | head` has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"tmt: {_told(error, options)}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+
+
+def _told(error: Exception, options: argparse.Namespace) -> str:
+    """An error in words: where in a file of one's own, where there is no room, or, of an error of tmtlib's own, how to
+    see more."""
+    kind, text = type(error).__name__, " ".join(str(getattr(error, "msg", error)).split())
+    own = os.path.abspath(os.path.expanduser(getattr(options, "own", None) or os.environ.get("TMT_OWN") or ""))
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    if lines := [line for path, line in places if os.path.abspath(path) == own]:
+        return f"{own}, line {lines[-1]}: {kind}: {text}"
+    if number := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells it
+        error = OSError(int(number[1]), os.strerror(int(number[1])))
+    if isinstance(error, OSError) and error.errno:
+        return _no_room(error, options)
+    if isinstance(error, (ValueError, OSError)):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("av", "cv2", "h5py", "librosa"):
+        return f'no package {error.name}; what reads clips and .csd needs: pip install -e ".[features]"'
+    return f"{kind}: {text} (this is not foreseen: --debug shows where)"
+
+
+def _no_room(error: OSError, options: argparse.Namespace) -> str:
+    """An error of the system, with the option that names another place where it is about what a command writes."""
+    from tmtlib import common
+
+    option = next((name for name in ("out", "json", "results") if hasattr(options, name)), "")
+    given = getattr(options, option, None) if option in ("out", "json") else None
+    place = os.path.abspath(os.path.expanduser(given or common.results_folder()))
+    named = os.path.abspath(error.filename or place)
+    related = error.filename and error.errno != errno.ENOENT and (named.startswith(place) or place.startswith(named))
+    if error.errno in FULL or related:
+        advice = f"; give --{option} another {'folder' if option == 'results' else 'place'}" if option else ""
+        return f"cannot write to {named}: {error.strerror}{advice}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,22 +84,33 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_study, _add_features, _add_models, _add_data, _add_upkeep):
         add(commands)
+    for command in _ends(commands):
+        command.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser
+
+
+def _ends(commands: Commands) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of all commands, and of the commands of a group such as `tmt data`."""
+    for parser in commands.choices.values():
+        below = [action for action in parser._actions if isinstance(action, Commands)]
+        yield from _ends(below[0]) if below else (parser,)
 
 
 def _add_study(commands: Commands) -> None:
     size = argparse.ArgumentParser(add_help=False)
+    size.add_argument(
+        "--data", metavar="X", help="feature file, folder of standard files, or crema (default: TMT_DATA)"
+    )
+    size.add_argument("--clip-labels", **CLIP)
     size.add_argument("--profile", choices=PROFILES, default="quick", help="size of the study (default: quick)")
     size.add_argument("--seeds", type=_seeds, metavar="N", help="train with N seeds (default: as the profile says)")
     size.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
     size.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
     size.add_argument("--results", metavar="FOLDER", help="where results lie (default: TMT_RESULTS, else results/)")
 
-    text = "Executes the notebook series and compares its tables with the committed ones. Results of other seeds, "
-    text += "data sets or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
+    text = "Executes the notebook series and compares its tables with the committed ones. Results of other data, "
+    text += "seeds or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
     run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
-    run.add_argument("--data", metavar="X", help="feature file, folder of standard files, or crema (default: TMT_DATA)")
-    run.add_argument("--clip-labels", **CLIP)
     run.add_argument("--only", **ONLY)
     run.add_argument("--device", **DEVICE)
     run.add_argument("--own", **OWN)
@@ -153,11 +204,17 @@ def _seeds(text: str) -> int:
     return int(text)
 
 
+def _say_own(path: str) -> None:
+    print(f"tmt: running {path} with your rights: it can do all that you can", file=sys.stderr)
+
+
 def _run(o: argparse.Namespace) -> int:
     from tmtlib.study import notebooks
 
     if o.own:  # kernels inherit it
         os.environ["TMT_OWN"] = os.path.abspath(os.path.expanduser(o.own))
+    if own := os.environ.get("TMT_OWN"):
+        _say_own(own)
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
 
 
@@ -179,6 +236,7 @@ def _train(o: argparse.Namespace) -> int:
     from tmtlib.study.methods import methods_from
 
     if o.own:
+        _say_own(o.own)
         methods_from(o.own)
     print(saved.train_model(o.file, o.method, o.out, o.profile, o.seed, o.device).summary())
     print(f"\nThe model is in {o.out}; apply it: tmt predict {o.out} FILE --out predictions.csv")
@@ -193,6 +251,7 @@ def _predict(o: argparse.Namespace) -> int:
     from tmtlib.study.saved import open_model
 
     if o.own:
+        _say_own(o.own)
         methods_from(o.own)
     done = predict_file(open_model(o.model), o.file, o.level, not o.no_shapley, o.device)
     done.write(Path(o.out))
@@ -234,14 +293,17 @@ def _join(o: argparse.Namespace) -> int:
 
 
 def _report(o: argparse.Namespace) -> int:
+    from tmtlib.data.loading import resolve_all
     from tmtlib.study import report
-    from tmtlib.study.profiles import PROFILES, resized, split_names
+    from tmtlib.study.profiles import PROFILES, beside, resized, split_names
 
     if o.readme:
         report.update_readme()
     else:
         size = resized(PROFILES[o.profile], o.seeds, split_names(o.datasets), split_names(o.methods))
-        print(report.read(size.name))
+        sizes = {"normalize": size.normalize, "sizes": dict(size.synthetic)}
+        refs, _ = resolve_all(size.datasets, data=o.data, **sizes)
+        print(report.read(beside(size.name, refs)))
     return 0
 
 

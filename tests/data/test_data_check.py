@@ -204,6 +204,16 @@ def test_labels_table(family, values, expected):
     assert (table["histogram"].str.len() == (40 * total / total.max()).round()).all()
 
 
+def test_a_value_beyond_a_million_standard_deviations_is_loud(dataset, tmp_path):
+    """Named by `tmt data check` and `tmt run`; a file without one, or with zeros beyond a length, has no such line."""
+    features = {m: x.copy() for m, x in dataset.test.features.items()}
+    features["audio"][3, 0, :2] = 1e9, -1e9
+    mmsa.write_mmsa(replace(dataset, test=replace(dataset.test, features=features)), tmp_path / "far.pkl")
+    with pytest.warns(UserWarning, match=r"audio beyond 1e\+06 standard deviations of train \(2\); kept"):
+        assert mmsa.read(tmp_path / "far.pkl").oddities[-1].split == "test"
+    assert "WARNING: audio beyond 1e+06 standard deviations" in check.report(tmp_path / "far.pkl")
+
+
 def test_oddities_table(odd_file, dataset):
     table = check.oddities_table(mmsa.read(odd_file))
     assert table.columns.tolist() == ["split", "what", "count", "handling"]

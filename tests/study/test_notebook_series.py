@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +12,7 @@ import nbformat
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.exceptions import PapermillExecutionError
 
 from tmtlib import common
 from tmtlib.__main__ import main
@@ -24,16 +27,16 @@ from tmtlib.study.study import open_study
 FIGURES = ("figure1_fusion", "figure2_tmt", "figure3_amw", "figure4_datasets", "figure5_comparison")
 
 
-def check_results(results, dataset_sources: set[tuple[str, str]]) -> None:
-    table = pd.read_csv(results / "smoke" / "table1.csv")
+def check_results(results, dataset_sources: set[tuple[str, str]], name: str = "smoke") -> None:
+    table = pd.read_csv(results / name / "table1.csv")
     assert list(table.columns) == tables.TABLE1_COLUMNS
     assert set(zip(table["dataset"], table["source"], strict=True)) == dataset_sources
-    claims = pd.read_csv(results / "smoke" / "claims.csv")
+    claims = pd.read_csv(results / name / "claims.csv")
     assert {"claim", "quote", "place", "verdict", "evidence"} <= set(claims.columns)
-    for name in FIGURES:
+    for figure in FIGURES:
         for kind in ("pdf", "png"):
-            assert (results / "figures" / "smoke" / f"{name}.{kind}").stat().st_size > 5000
-    copies = sorted((results / "smoke" / "notebooks").glob("*.ipynb"))
+            assert (results / "figures" / name / f"{figure}.{kind}").stat().st_size > 5000
+    copies = sorted((results / name / "notebooks").glob("*.ipynb"))
     assert [path.name for path in copies] == [path.name for path in notebooks.notebooks()]
 
 
@@ -62,25 +65,51 @@ def test_whole_series_on_a_file_of_one_s_own(own_results, tmp_path, monkeypatch,
     without = {s: keep_only(made[s], ("text", "audio")) for s in ("train", "valid", "test")}
     write_mmsa(replace(made, **without), "my features.pkl")
     assert main(["run", "--profile", "smoke", "--data", "my features.pkl", "--results", "mine"]) == 0
-    check_results(tmp_path / "mine", {("my features", "synthetic")})  # the file says of itself that it is synthetic
+    name = open_study("smoke", "my features.pkl").profile.name
+    check_results(tmp_path / "mine", {("my features", "synthetic")}, name)  # the file itself says synthetic
     printed = capsys.readouterr().out
     assert "my features (synthetic)" in printed and "Runs         mine/runs/" in printed
     assert f"make lab RESULTS={tmp_path / 'mine'})" in printed, "Lab's own root is the repository"
 
 
-def test_tables_of_other_data_make_room(own_results, tmp_path, capsys):
-    """Synthetic and real results of one profile are never mixed in one folder, and runs are kept."""
-    write_mmsa(generate("mosi", SyntheticSize((40, 16, 20), (4, 4, 4))), tmp_path / "mine.pkl")
-    study = open_study("smoke")
-    rows = study.ensure("tmt")
-    study.save_text(study.provenance(rows), "provenance.json")
-    study.save_table(rows, "table1")
-    assert main(["run", "--profile", "smoke", "--only", "00"]) == 0
-    assert (study.results / "table1.csv").exists(), "the same data"
-    assert main(["run", "--profile", "smoke", "--only", "00", "--data", str(tmp_path / "mine.pkl")]) == 0
-    assert "Replacing the tables and figures of other data (mosi, mosei, sims)" in capsys.readouterr().out
-    assert not (study.results / "table1.csv").exists()
-    assert len(list((own_results / "runs").glob("*.npz"))) == len(rows)
+def test_a_study_of_other_data_goes_beside_and_nothing_is_lost(own_results, tmp_path, capsys):
+    """A file of the user's own is not touched, and a broken or empty one is refused before a notebook starts."""
+    study, mine, provenance = open_study("smoke"), tmp_path / "mine.pkl", {"data": [{"name": "mosi", "sha256": "0"}]}
+    study.save_text(json.dumps(provenance), "provenance.json")
+    study.save_table(pd.DataFrame({"method": ["tmt"]}), "table1")
+    (study.results / "thesis.md").write_text("months of work", encoding="utf-8")
+    study.figures.mkdir(parents=True)
+    (study.figures / "photo.png").write_bytes(b"photo")
+
+    def kept() -> dict:
+        return {p: p.read_bytes() for place in (study.results, study.figures) for p in place.iterdir() if p.is_file()}
+
+    before = kept()
+    for content in (b"8 bytes.", b""):
+        mine.write_bytes(content)
+        assert main(["run", "--profile", "smoke", "--data", str(mine)]) == 1
+        captured = capsys.readouterr()
+        assert f"tmt: {mine} is not a whole pickle" in captured.err and "00_paper_audit" not in captured.out
+    write_mmsa(generate("mosi", SyntheticSize((40, 16, 20), (4, 4, 4))), mine)
+    assert main(["run", "--profile", "smoke", "--only", "00", "--data", str(mine)]) == 0
+    beside = open_study("smoke", mine).results
+    assert beside.name.startswith("smoke_mine-") and (beside / "audit_verdicts.csv").is_file()
+    assert main(["report", "--profile", "smoke", "--data", str(mine)]) == 1
+    assert str(beside / "report.md") in capsys.readouterr().err
+    assert kept() == before
+
+
+def test_a_second_run_of_one_folder_names_the_first(broken_series, own_results, capsys):
+    with notebooks.only_writer(study := open_study("smoke")):
+        (own_results / "smoke").mkdir(exist_ok=True)
+        assert main(["run", "--profile", "smoke"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"tmt: process {os.getpid()} on ") and str(study.results) in error
+        assert error.count("\n") == 1 and "--results" in error
+        with notebooks.only_writer(open_study("smoke", seeds=1)):
+            pass  # another folder
+    with notebooks.only_writer(study):
+        pass  # a lock ends with its process
 
 
 @pytest.fixture
@@ -106,6 +135,27 @@ def test_failing_cell_is_named_and_its_copy_kept(broken_series, own_results, cap
     assert "of 00_bad.ipynb: ZeroDivisionError: division by zero" in captured.err
     copy = own_results / "smoke" / "notebooks" / "00_bad.ipynb"
     assert str(copy) in captured.err and "1 / 0" in copy.read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise OSError(28, 'No space left on device')", "; results are written to {results}: give --results"),
+        ("open_study(own='{own}').runs('tmt')", " ({own}, line 2)"),
+    ],
+)
+def test_a_cell_s_error_names_the_folder_or_the_line_of_one_s_own(
+    code, said, broken_series, own_results, tmp_path, monkeypatch, capsys
+):
+    names = {"own": tmp_path / "my own.py", "results": own_results}
+    names["own"].write_text("pass\nraise RuntimeError('mine')\n")
+    path = broken_series / "00_bad.ipynb"
+    path.write_text(path.read_text().replace("1 / 0", "from tmtlib import open_study; " + code.format(**names)))
+    study = open_study("smoke")
+    monkeypatch.setattr(notebooks, "_opened", lambda parameters: study)
+    monkeypatch.setenv("TMT_OWN", str(names["own"]))
+    assert main(["run", "--profile", "smoke"]) == 1
+    assert said.format(**names) in capsys.readouterr().err
 
 
 def test_dead_kernel_is_named(broken_series, own_results, capsys):
@@ -157,6 +207,15 @@ def test_plain_papermill_works_from_any_folder(own_results, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.ipynb").exists() and (own_results / "smoke" / "audit_verdicts.csv").exists()
+
+
+@pytest.mark.parametrize("number", ["00", "08"])
+def test_an_unknown_parameter_is_refused_by_the_notebook_itself(number, own_results, tmp_path):
+    """papermill only warns, and would run the defaults."""
+    (path,) = notebooks.notebooks(number)
+    with pytest.raises(PapermillExecutionError, match="no parameter PROFLE; it has profile, data, device"):
+        notebooks.execute(path, tmp_path / "out.ipynb", {"profile": "smoke", "PROFLE": "full"})
+    assert not (own_results / "smoke").exists()
 
 
 def test_clean_executes_anew_and_strips(tmp_path, monkeypatch, own_results):

@@ -1,8 +1,10 @@
 """What a study runs, and where it writes."""
 
 import json
+import subprocess
 from dataclasses import asdict, replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,6 +118,36 @@ def test_results_go_where_they_are_asked_to(smoke, own_results):
     assert study.results == own_results / "smoke" and study.figures == own_results / "figures" / "smoke"
     path = study.save_text("text\n", "a.txt")
     assert path.read_bytes() == b"text\n" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_file_changed_by_hand_is_kept_and_named(smoke, own_results, capsys):
+    frame = pd.DataFrame({"mae": [0.5]})
+    path = smoke.save_table(frame, "mine")
+    smoke.save_table(frame * 2, "mine")
+    assert capsys.readouterr().out == "", "what the study wrote itself is written over"
+    for n, text in ((1, "changed by hand"), (2, "and again")):
+        path.write_text(text)
+        smoke.save_table(frame, "mine")
+        assert f"{path} was changed" in (said := capsys.readouterr().out) and f"mine.csv.kept{n}" in said
+        assert path.with_name(f"mine.csv.kept{n}").read_text() == text and path.read_text() == "mae\n0.5\n"
+    smoke.figures.mkdir(parents=True, exist_ok=True)
+    (smoke.figures / "mine.pdf").write_text("drawn by hand")
+    smoke.show(plt.figure(), "mine")
+    plt.close("all")
+    assert (smoke.figures / "mine.pdf.kept1").read_text() == "drawn by hand"
+    assert not (smoke.figures / "mine.png.kept1").exists()
+
+
+def test_a_committed_file_is_written_over(own_results, tmp_path, monkeypatch, capsys):
+    """As in a checkout, where git has what is replaced; a change of it that git has not is kept."""
+    study = open_study("smoke")
+    (path := study.results / "a.csv").parent.mkdir(parents=True)
+    path.write_text("committed")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    study.save_text("new", "a.csv")
+    assert [p.name for p in study.results.iterdir()] == ["a.csv"] and "kept" not in capsys.readouterr().out
 
 
 def test_results_are_beside_the_library_by_default(monkeypatch):

@@ -16,18 +16,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tmtlib.common import EMOTIONS, MODALITIES, check_choice, write_atomic
-from tmtlib.data import catalog, feature_table, formats
+from tmtlib.data import catalog, feature_table, formats, schema
 from tmtlib.data.layouts import as_mmsa
 from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split, Unlabelled, said_at_once
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
+FAR = 1e6  # standard deviations of a feature
 OUR_KEY = "tmtlib"  # key in `config` for family, alignment and source, which the MMSA layout lacks
 
 
@@ -59,13 +61,14 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     _note_labels(splits, note)
     note("id in more than one split", sum(k > 1 for k in times.values()), "kept: test scores on them leak")
     try:
-        dataset = Dataset(card, oddities=tuple(oddities), **splits)
+        dataset = Dataset(card, **splits)
         dataset = replace(dataset, feature_names=_feature_names(config, dataset))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    _note_far(dataset, note_in)
     for line in said_at_once(oddities):
         warnings.warn(f"{path}: {line}", stacklevel=2)
-    return dataset
+    return replace(dataset, oddities=tuple(oddities))
 
 
 def _noted(oddities: list[Oddity], split: str, what: str, count: int, handling: str, loud: bool = False) -> None:
@@ -126,6 +129,15 @@ def _note_labels(splits: Mapping[str, Split], note: Note) -> None:
     for s, split in splits.items():
         stops = "kept, but analyses that swap or compare utterances stop (notebook 04)"
         note(f"{s} is a single utterance", len(split) == 1, stops, True)
+
+
+def _note_far(dataset: Dataset, note_in: Note) -> None:
+    """Notes values so far from the training split's mean that they drown all others once z-scored."""
+    for (m, moments), s in product(schema.normalizer(dataset.train).items(), SPLITS):
+        x, (mean, far) = dataset[s].features[m], np.array(moments, np.float64) * [[1], [FAR]]
+        some = np.maximum(x.max((0, 1)) - mean, mean - x.min((0, 1))) > far  # features to look at; most often none
+        beyond = (np.abs(x[..., some] - mean[some]) > far[some])[schema.valid_frames(dataset[s], m)].sum()
+        note_in(s, f"{m} beyond {FAR:g} standard deviations of train", beyond, "kept, but it drowns the rest", True)
 
 
 def read_utterances(

@@ -1,13 +1,15 @@
 """The notebook series: executed by papermill (`run`), or saved again with smoke outputs (`clean`)."""
 
-import json
 import os
+import re
 import shlex
+import socket
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,10 +27,17 @@ NOISE = "running over TCP without encryption"  # a kernel's warning, removed fro
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+NO_ROOM = re.compile(r"\[Errno (13|20|27|28|30|36|122)\]")  # permission, no folder, size, full, read-only, name, quota
+
+
 class WrongUse(ValueError):
     """Invalid arguments; the command line exits with 2."""
 
     exit_code = 2
+
+
+class Busy(ValueError):
+    """Another process writes the tables of the folder."""
 
 
 def notebooks(only: str | None = None) -> list[Path]:
@@ -50,10 +59,7 @@ def run(
 ) -> int:
     """Executes the series up to the first notebook that fails; returns 0, or 1 for a failure. Executed copies go to
     `<results>/<profile>/notebooks/`. Raises WrongUse for an unknown notebook or parameter, or a results folder that
-    cannot be written, and as `open_study`."""
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
+    cannot be written, Busy while another process runs this study, and as `open_study`."""
     # Kernels run in the notebooks' folder, so relative paths are made absolute
     if os.environ.get("TMT_RESULTS"):
         os.environ["TMT_RESULTS"] = str(common.results_folder())
@@ -70,19 +76,12 @@ def run(
         text = f"cannot write to {study.results}: {error.strerror}; give --results (RESULTS=) another folder"
         raise WrongUse(text) from None
     print(f"Profile {study.profile.name}, {place or 'synthetic data'}, results in {_short(study.results)}", flush=True)
-    _make_room(study)
     before = compare.reference_tables(study.results, {ref.sha256 for ref in study.refs})
     copies, started = study.results / "notebooks", time.monotonic()
-    try:
-        with tqdm(todo, unit="notebook", disable=None) as bar:  # None: only on a terminal
-            for path in bar:
-                bar.set_postfix_str(path.name)
-                execute(path, copies / path.name, parameters)
-    except (PapermillExecutionError, DeadKernelError) as error:
-        failure = f"the kernel of {path.name} died ({error}); most often memory ran out"
-        if isinstance(error, PapermillExecutionError):
-            failure = f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}"
-        print(f"\n{failure}\nThe executed copy, up to that cell, is {copies / path.name}", file=sys.stderr)
+    with only_writer(study):
+        failure = _execute_all(todo, copies, parameters)
+    if failure:
+        print(f"\n{failure}", file=sys.stderr)
         return 1
     print(f"{len(todo)} notebook{'s' * (len(todo) > 1)} in {_clock(started)}\n")
     if any(path.name.startswith("06") for path in todo):
@@ -97,6 +96,59 @@ def run(
     print(f"Runs         {_short(common.results_folder() / 'runs')}/")
     print(f"Notebooks    {_short(copies)}/  (executed; open them with: {_lab_command()})")
     return 0
+
+
+@contextmanager
+def only_writer(study: Study) -> Iterator[None]:
+    """Holds the lock on a study's folder, which ends with the process however it ends. Raises Busy, naming the process
+    that holds it. Where the system or its disk has no such locks, there is none."""
+    path = common.results_folder() / "runs" / f"{study.profile.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            wait = "wait for it, or give --results (RESULTS=) another folder"
+            raise Busy(f"{file.read() or 'another process'} writes the tables of {study.results}; {wait}") from None
+        except (ImportError, OSError):
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _execute_all(todo: Sequence[Path], copies: Path, parameters: Mapping[str, object]) -> str:
+    """Executes notebooks one after another; what went wrong in the first that fails, or nothing."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    with tqdm(todo, unit="notebook", disable=None) as bar:  # None: only on a terminal
+        for path in bar:
+            bar.set_postfix_str(path.name)
+            try:
+                execute(path, copies / path.name, parameters)
+            except DeadKernelError as error:
+                failure = f"the kernel of {path.name} died ({error}); most often memory ran out"
+            except PapermillExecutionError as error:
+                failure = f"cell {error.exec_count} of {path.name}: {error.ename}: {error.evalue}{_hint(error)}"
+            else:
+                continue
+            return f"{failure}\nThe executed copy, up to that cell, is {copies / path.name}"
+    return ""
+
+
+def _hint(error: Exception) -> str:
+    """What can be said of a cell's error: its line in a file of one's own, or that there is no room for results."""
+    own = os.environ.get("TMT_OWN")
+    if own and (lines := re.findall(rf"{re.escape(Path(own).name)}\W+(?:line )?(\d+)", "\n".join(error.traceback))):
+        return f" ({own}, line {lines[-1]})"
+    if NO_ROOM.match(str(error.evalue)):
+        return f"; results are written to {common.results_folder()}: give --results (RESULTS=) another folder"
+    return ""
 
 
 def _opened(parameters: Mapping[str, object]) -> Study:
@@ -142,19 +194,6 @@ def execute(path: Path, copy: Path, parameters: Mapping[str, object] | None = No
         trained = len([*records.glob("*.npz")]) - before
         tqdm.write(f"{path.name:<32}{state:<8}{_clock(begun):>6}" + (f"  {trained} runs trained" if trained else ""))
         sys.stdout.flush()
-
-
-def _make_room(study: Study) -> None:
-    """Deletes a profile's tables and figures where they are of other data; finished runs stay."""
-    path = study.results / "provenance.json"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if compare.data_hashes(text) in (set(), {ref.sha256 for ref in study.refs}):
-        return
-    names = ", ".join(card["name"] for card in json.loads(text)["data"])
-    print(f"Replacing the tables and figures of other data ({names}); RESULTS=folder or --results keeps both apart")
-    tables = (path for path in study.results.iterdir() if path.suffix in (".csv", ".json", ".md"))
-    for path in (*tables, *study.figures.glob("*.pdf"), *study.figures.glob("*.png")):
-        path.unlink()
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from tmtlib.common import MODALITIES, check_choice
-from tmtlib.data.schema import SyntheticSize
+from tmtlib.common import MODALITIES, check_choice, digest
+from tmtlib.data.schema import DataRef, SyntheticSize
 from tmtlib.models.tmt import TMTConfig
 from tmtlib.study.methods import family, method_named
 from tmtlib.training.fit import Training
@@ -146,6 +146,14 @@ PROFILES = {
 def split_names(names: str | Sequence[str]) -> tuple[str, ...]:
     """The names in "mosi,sims", or in a sequence."""
     return tuple(filter(None, (n.strip() for n in names.split(",")))) if isinstance(names, str) else tuple(names)
+
+
+def beside(name: str, refs: Sequence[DataRef]) -> str:
+    """The folder of a profile on these data: its name, and of files the data sets' names and the start of a hash, so
+    that a study of other data is never written on top ("quick_mine-1a2b3c4d")."""
+    if all(ref.source == "synthetic" for ref in refs):
+        return name
+    return f"{name}_{'+'.join(ref.name for ref in refs):.40}-{digest(tuple(refs))[:8]}"
 
 
 def resized(

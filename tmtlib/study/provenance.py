@@ -49,6 +49,16 @@ def commit() -> str:
         return "unknown"
 
 
+def as_committed(path: Path) -> bool:
+    """Whether git has the file as it is now in its last commit."""
+    command = ["git", "status", "--porcelain", "--ignored", "--", path.name]
+    try:
+        done = subprocess.run(command, cwd=path.parent, capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and not done.stdout
+
+
 @lru_cache
 def code_sha256(module: str | None = None, package: Path = PACKAGE) -> str:
     """SHA-256 of the `_statements` of `RESULT_ROOMS` and, if given, of a module such as "tmtlib.analysis.importance"

@@ -91,7 +91,9 @@ def read(profile: str, brief: bool = False) -> str:
     path = common.results_folder(profile) / NAME
     if not path.is_file():
         advice = f"run the study first: tmt run --profile {profile.split('_')[0]}; or give --results its folder"
-        raise FileNotFoundError(f"no report at {path}; {advice}")
+        others = ", ".join(sorted(p.parent.name for p in common.results_folder().glob(f"*/{NAME}")))
+        more = f"; of other data (--data) or sizes there are {others}" if others else ""
+        raise FileNotFoundError(f"no report at {path}; {advice}{more}")
     text = path.read_text(encoding="utf-8")
     return text.partition("## All trained")[0].partition(EVIDENCE)[0] if brief else text
 

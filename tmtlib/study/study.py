@@ -1,13 +1,18 @@
 """A study: one profile, its data sets and a device."""
 
+import ast
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython import get_ipython
 from matplotlib.figure import Figure
 
 from tmtlib import common
@@ -17,8 +22,8 @@ from tmtlib.data.loading import load, resolve_all, stated
 from tmtlib.data.schema import DataError, DataRef, Dataset
 from tmtlib.study import runs
 from tmtlib.study.methods import METHODS, family, method_config, methods_from
-from tmtlib.study.profiles import PROFILES, REPORTED, Profile, resized, split_names
-from tmtlib.study.provenance import code_sha256, provenance
+from tmtlib.study.profiles import PROFILES, REPORTED, Profile, beside, resized, split_names
+from tmtlib.study.provenance import as_committed, code_sha256, provenance
 from tmtlib.study.runs import Run
 
 # Figure files without dates: equal figures are equal bytes
@@ -87,33 +92,47 @@ class Study:
         return tuple(dict.fromkeys((*self.profile.methods, *twins, *self.profile.ablations)))
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
-        """Writes `<results>/<profile>/<name>.csv` atomically, numbers with six digits, and beside the runs a note by
-        which `table` knows it again."""
-        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_atomic(self._note(name), lambda file: file.write(self._origin(text).encode()))
-        return self.save_text(text, f"{name}.csv")
+        """`save_text` of `<name>.csv`, numbers with six digits."""
+        return self.save_text(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"), f"{name}.csv")
 
     def table(self, name: str) -> pd.DataFrame:
         """The table of that name which another notebook of this study saved, with the same code, profile and data.
         Empty, and said, where there is none, as in a checkout that has tables but no runs."""
-        path, note = self.results / f"{name}.csv", self._note(name)
-        if path.is_file() and note.is_file():
-            if note.read_text(encoding="utf-8") == self._origin(path.read_bytes().decode()):
-                return pd.read_csv(path)
+        path = self.results / f"{name}.csv"
+        if path.is_file() and self._noted(path) == self._mark(path.read_bytes()):
+            return pd.read_csv(path)
         print(f"{path.name} was not saved by this study: its profile does without, or run notebooks 02 to 05 first")
         return pd.DataFrame()
 
-    def _note(self, name: str) -> Path:
-        return common.results_folder() / "runs" / f"{self.profile.name}.{name}.txt"
-
-    def _origin(self, text: str) -> str:
-        return digest((text, self.profile, self.refs, code_sha256()))
-
     def save_text(self, text: str, name: str) -> Path:
-        """Writes `<results>/<profile>/<name>` atomically."""
-        path = self.results / name
-        write_atomic(path, lambda file: file.write(text.encode()))
+        """Writes `<results>/<profile>/<name>`, as `_save` does."""
+        return self._save(text.encode(), self.results / name)
+
+    def _save(self, content: bytes, path: Path) -> Path:
+        """Writes a file atomically, and beside the runs a note by which it is known again. A file in its place that
+        neither the note nor the last commit knows, as one changed by hand, is kept under another name, which is
+        printed."""
+        if path.is_file() and path.read_bytes() != content and not self._wrote(path) and not as_committed(path):
+            kept = next(p for n in count(1) if not (p := path.with_name(f"{path.name}.kept{n}")).exists())
+            path.rename(kept)
+            print(f"{path} was changed since this study wrote it, or is not the study's: it is now {kept.name}")
+        write_atomic(self._note(path), lambda file: file.write(self._mark(content).encode()))
+        write_atomic(path, lambda file: file.write(content))
         return path
+
+    def _note(self, path: Path) -> Path:
+        return common.results_folder() / "runs" / f"{self.profile.name}.{path.name}.txt"
+
+    def _noted(self, path: Path) -> str:
+        note = self._note(path)
+        return note.read_text(encoding="utf-8") if note.is_file() else ""
+
+    def _mark(self, content: bytes) -> str:
+        """SHA-256 of what was written, and of what wrote it."""
+        return f"{hashlib.sha256(content).hexdigest()} {digest((self.profile, self.refs, code_sha256()))}"
+
+    def _wrote(self, path: Path) -> bool:
+        return self._noted(path).split()[:1] == self._mark(path.read_bytes()).split()[:1]
 
     def reported(self, name: str, of_its_data: bool = True, profile: str = "") -> pd.DataFrame:
         """Table `name` of a profile (default `REPORTED`; or "real", `benchmarks.real_files`), here or as committed.
@@ -122,7 +141,8 @@ class Study:
         of any size) or need not have them.
         """
         profile = profile or REPORTED
-        for folder in (common.results_folder(profile), common.ROOT / "results" / profile):
+        here = (common.results_folder(folder) for folder in (beside(profile, self.refs), profile))
+        for folder in (*here, common.ROOT / "results" / profile):
             paths = folder / f"{name}.csv", folder / "provenance.json"
             if all(path.is_file() for path in paths):
                 cards = json.loads(paths[1].read_text(encoding="utf-8"))["data"]
@@ -134,7 +154,8 @@ class Study:
 
     def show(self, figure: Figure, name: str) -> Figure:
         """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it."""
-        save_figure(figure, self.figures, name)
+        for kind, content in _rendered(figure).items():
+            self._save(content, self.figures / f"{name}.{kind}")
         return figure
 
     def provenance(self, rows: pd.DataFrame) -> str:
@@ -152,11 +173,32 @@ def _identity(card: dict) -> tuple[str, str]:
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes name.pdf and name.png (300 dpi) to the folder, each atomically; returns their paths."""
-    paths = {suffix: folder / f"{name}.{suffix}" for suffix in METADATA}
+    contents = {folder / f"{name}.{kind}": content for kind, content in _rendered(figure).items()}
+    for path, content in contents.items():
+        write_atomic(path, lambda file, content=content: file.write(content))
+    return list(contents)
+
+
+def _rendered(figure: Figure) -> dict[str, bytes]:
+    """A figure as "pdf" and "png"."""
+    files = {kind: BytesIO() for kind in METADATA}
     with plt.style.context(common.FIGURE_STYLE, after_reset=True):
-        for kind, path in paths.items():
-            write_atomic(path, lambda file, kind=kind: figure.savefig(file, format=kind, metadata=METADATA[kind]))
-    return list(paths.values())
+        for kind, file in files.items():
+            figure.savefig(file, format=kind, metadata=METADATA[kind])
+    return {kind: file.getvalue() for kind, file in files.items()}
+
+
+def check_parameters() -> None:
+    """In a notebook that papermill runs, raises ValueError for a parameter that its first cell lacks; papermill only
+    warns, and goes on with the defaults."""
+    shell = get_ipython()
+    cells = shell.user_ns.get("In", ())[1:3] if shell else ()
+    if len(cells) < 2 or not cells[1].startswith("# Parameters\n"):  # what papermill puts after the first cell
+        return
+    nodes = (ast.walk(ast.parse(cell)) for cell in cells)
+    known, given = ([n.id for n in some if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)] for some in nodes)
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"the notebook has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
 
 
 def open_study(
@@ -178,11 +220,13 @@ def open_study(
 
     Raises ValueError for an unknown profile, method, data set or device, FileNotFoundError for data or file not found.
     """
+    check_parameters()
     check_choice("profile", profile, tuple(PROFILES))
     pick_device(device)
     mine = methods_from(own) if (own := own or os.environ.get("TMT_OWN")) else ()
     size = resized(PROFILES[profile], seeds or None, split_names(datasets), split_names(methods), mine)
     refs, missing = resolve_all(size.datasets, data=data or None, normalize=size.normalize, sizes=dict(size.synthetic))
+    size = replace(size, name=beside(size.name, refs))
     if datasets and {ref.name for ref in refs} - set(size.datasets):
         place = data or common.data_folder()
         raise ValueError(f"datasets is {datasets!r}, but data is the one file {place}; leave one out")

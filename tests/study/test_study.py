@@ -82,7 +82,7 @@ def test_mmsas_models_have_the_sizes_that_mmsa_lists():
 def test_unknown_names_are_refused(own_results):
     with pytest.raises(ValueError, match="profile is 'fast'; wanted one of 'smoke', 'quick', 'paper', 'full'"):
         open_study("fast")
-    with pytest.raises(ValueError, match="no method 'tmt_awm'; there are tmt, tmt_amw"):
+    with pytest.raises(ValueError, match="method is 'tmt_awm', which is none; did you mean 'tmt_amw'"):
         open_study("smoke").runs("tmt_awm")
     with pytest.raises(ValueError, match="wanted auto, cpu or cuda"):
         open_study("smoke", device="tpu")

@@ -214,6 +214,13 @@ def test_chinese_is_drawn_in_a_font_that_has_it_or_escaped(monkeypatch, tmp_path
     assert style.legible("ㅤ\ue000")[1] == ["DejaVu Sans", "STIXGeneral"]
 
 
+@pytest.mark.parametrize("name", ("adaptation_all", "reliability_weights", "agreement"))
+def test_no_panel_cuts_what_another_one_has_room_for(name):
+    for ax in drawing(name).axes:
+        (x0, x1), (y0, y1), box = ax.get_xlim(), sorted(ax.get_ylim()), ax.dataLim
+        assert x0 <= box.x0 and box.x1 <= x1 and y0 <= box.y0 and box.y1 <= y1
+
+
 def test_panels_without_rows_say_so():
     weights = trained()["weights"]
     some = weights.assign(method="tmt_amw_fast")[weights["dataset"] == "mosi"]

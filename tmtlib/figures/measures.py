@@ -97,12 +97,14 @@ def agreement(table: pd.DataFrame) -> Figure:
     height = 0.24 * table["measure"].nunique() + 0.4
     grid = style.facets(_cases(table), "case", "what", height=height, row_order=kinds, sharex="row")
     for ax, rows in style.panel_rows(grid):
-        title, chance, least, greatest = AGREES[rows["what"].iloc[0]]
+        title, chance, *_ = AGREES[rows["what"].iloc[0]]
         _draw_measures(ax, rows)
         ax.axvline(chance, color="black", linestyle="--", linewidth=0.7, zorder=1)
-        ax.set(xlabel=title, xlim=np.clip(ax.get_xlim(), least, greatest))
+        ax.set_xlabel(title)
         for place in np.flatnonzero(rows.groupby("measure", observed=False)["n"].max() == 0):
             ax.text(0.98, place, "constant", transform=ax.get_yaxis_transform(), color="#666666", **font)
+    for ax, rows in style.panel_rows(grid):  # when all are drawn: a row has one axis
+        ax.set_xlim(np.clip(ax.get_xlim(), *AGREES[rows["what"].iloc[0]][2:]))
     note = style.whiskers_note(table.loc[table["n"] > 0, "n"], "95 % t intervals, cut where no value can be,")
     note += "; correlation with the true importance, and chance that a reliable modality has the larger share"
     note += "; dashed: by chance; constant: equal in all utterances"

@@ -148,8 +148,8 @@ def adaptation(frame: pd.DataFrame, kind: str = "noise") -> Figure:
         ax.set_xlim(-0.3, len(levels) - 0.7)
         if rows["measure"].iloc[0] == "gain":
             ax.axhline(0, **style.DASHED)
-        else:
-            ax.set_ylim(_widened(*ax.get_ylim()))
+    for ax, rows in style.panel_rows(grid):  # when all are drawn: a row has one axis
+        ax.set_ylim(_widened(*ax.get_ylim()) if rows["measure"].iloc[0] == "weight" else None)
     style.label_axes(grid, LEVEL_LABELS[kind])
     note = f"{style.bands_note(frame)}; weights: mean of A over features and utterances; MAE in label units"
     return style.legend(grid.figure, style.method_entries(frame["method"].unique()), note)
@@ -178,11 +178,12 @@ def reliability_weights(table: pd.DataFrame) -> Figure:
         dots = {"color": style.MODALITY_COLOURS[rows["modality"].iloc[0]], "fmt": "o", "markersize": 4}
         ax.errorbar(rows["unreliable"], y + 0.16, xerr=spread, markerfacecolor="white", linewidth=0.8, **dots)
         ax.errorbar(rows["reliable"], y - 0.16, **dots)
-        ax.set(xlim=_widened(*ax.get_xlim()), ylim=(len(methods) - 0.4, -0.6))
+        ax.set_ylim(len(methods) - 0.4, -0.6)
         ax.grid(True, axis="x")
         ax.grid(False, axis="y")
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_yticks(range(len(methods)), map(style.method_title, methods))
+    grid.set(xlim=_widened(*grid.axes[0, 0].get_xlim()))
     style.label_axes(grid, "mean of A")
     handles = [style.entry("where it is reliable"), style.entry("where it is not", markerfacecolor="white")]
     note = style.whiskers_note(table["n"], "95 % t interval of the difference (unseen: within the mark)")

@@ -45,7 +45,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     the layout there, leaves no figure open in pyplot, and restores the caller's settings.
 
     The figure's label is its alternative text: the first sentence of the function that draws it, and its titles. A
-    notebook keeps it with the picture, and pages made of the notebook use it."""
+    notebook keeps it with the picture, where nbconvert's template "classic" finds it."""
 
     @wraps(draw)
     def wrapper(*args, **kwargs) -> Figure:
@@ -245,9 +245,8 @@ def legend(figure: Figure, handles: Sequence, note: str) -> Figure:
         return sum(0.45 + 0.052 * max(map(len, column)) for column in np.array_split(labels, columns))
 
     columns = next((n for n in range(len(labels), 0, -1) if width(n) < inches), 1)
-    columns = ceil(len(labels) / ceil(len(labels) / columns))  # rows of about the same length
-    note = textwrap.fill(note, int(inches / 0.05))
-    lines = ceil(len(labels) / columns) + note.count("\n")
-    figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height
+    rows, note = max(1, ceil(len(labels) / columns)), textwrap.fill(note, int(inches / 0.05))
+    columns = max(1, ceil(len(labels) / rows))  # rows of about the same length
+    figure.set_figheight(figure.get_figheight() + 0.14 * (rows + note.count("\n") - 1))  # the panels keep their height
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=note)
     return figure

@@ -119,7 +119,7 @@ def comparison(source="synthetic") -> pd.DataFrame:
     frame = frame.assign(source=source, alignment=aligned, mean=rng.uniform(0.3, 0.6, len(frame)), n=3)
     frame = frame.assign(sd=rng.uniform(0.01, 0.03, len(frame)), paper=rng.uniform(0.4, 0.6, len(frame)))
     frame.loc[frame["dataset"] == "mosei", "paper"] = np.nan
-    return frame
+    return frame.assign(low=frame["mean"] - 2 * frame["sd"], high=frame["mean"] + 2 * frame["sd"])
 
 
 def differences(names=("mosi", "mosei", "sims"), source="synthetic") -> pd.DataFrame:

@@ -72,6 +72,8 @@ def test_words_stand_at_frames_where_there_is_one_a_frame(smoke):
     assert utterance.frame_words(plain, 0) == tuple(f"w{k}" for k in range(n))
     marked = replace(split, raw_text=(" ".join(f"w{k}" for k in range(n - 2)), *split.raw_text[1:]))
     assert utterance.frame_words(marked, 0)[0] == "[CLS]" and len(utterance.frame_words(marked, 0)) == n
+    chinese = replace(split, raw_text=("欢" * n, *split.raw_text[1:]))
+    assert utterance.frame_words(chinese, 0) == ("欢",) * n
     odd = replace(split, raw_text=("one two three four five six seven eight nine", *split.raw_text[1:]))
     assert utterance.frame_words(odd, 0) == tuple(str(k + 1) for k in range(n))
 

@@ -5,15 +5,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from figure_helpers import CONFIGS, NAMES, SMOKE, WEIGHTED, built, drawing, text_of, words
-from matplotlib.colors import to_hex
+from figure_helpers import CONFIGS, NAMES, WEIGHTED, built, drawing, text_of, words
 from matplotlib.patches import ConnectionPatch
 from torch import nn
 
 from tmtlib import figures
 from tmtlib.common import MODALITIES
-from tmtlib.figures.architecture import probe, stages
-from tmtlib.figures.style import ACCENT
+from tmtlib.figures.architecture import probe
 from tmtlib.models.base import count_parameters
 
 
@@ -39,6 +37,8 @@ def test_framework_shows_the_models_own_shapes_and_parameters(name):
     assert f"prediction {(7, 5) if config.task == 'classification' else (7,)}" in text
     assert sum(parameters_in(drawing(f"figure2_{name}"))) == 2 * count_parameters(model)  # the total and its parts
     assert text.count("■") == tokens
+    assert f"{config.orthogonality:g} overlap" in text and f"{config.similarity:g} MMD" in text
+    assert "shared ← specific" in text and "specific ← shared" in text
 
 
 def test_no_arrow_is_drawn_twice():
@@ -49,37 +49,28 @@ def test_no_arrow_is_drawn_twice():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_words_stay_inside_their_boxes(name):
-    for figure in (drawing(n) for n in NAMES if n == "figure1" or n.endswith(name)):
+    for figure in (drawing(n) for n in NAMES if n.endswith(name)):
         boxes = [ax for ax in figure.axes if ax.axison and ax.texts]
-        assert len(boxes) > 5
+        assert len(boxes) > (5 if figure is drawing(f"figure2_{name}") else 0)
         for ax in boxes:
             box = ax.get_window_extent()
             for text in (t.get_window_extent() for t in ax.texts if t.get_text()):
                 assert box.x0 <= text.x0 and text.x1 <= box.x1 and box.y0 <= text.y0 and text.y1 <= box.y1
 
 
-def coloured(figure, colour: str) -> list:
-    """The boxes with edges of a colour."""
-    return [ax for ax in figure.axes if to_hex(ax.spines["left"].get_edgecolor()) == colour]
-
-
-def test_fusion_highlights_what_differs_and_nothing_else():
-    model, batch = built()["amw"]
-    plain = built()["tmt"][0]
-    figure = figures.figure1_fusion({"tmt": plain, "tmt_amw": model}, batch)
-    accent = to_hex(ACCENT)
-    assert len(coloured(figure, accent)) == 2 and "AMW" in text_of(figure) and "no weighting" in text_of(figure)
-    assert sum(parameters_in(figure)) == 2 * (count_parameters(plain) + count_parameters(model))
-    same = figures.figure1_fusion({"a": plain, "b": plain}, batch)
-    assert not coloured(same, accent)
-    parameters = {step.name: step.parameters for step in stages(probe(model, batch))}
-    assert parameters["weighting"] == 3 * SMOKE.model.width == model.weighting.W.numel()
+def test_fusion_shows_each_way_and_the_parameters_of_the_models_given():
+    (plain, batch), (model, _) = built()["tmt"], built()["amw"]
+    figure = figures.figure1_fusion({"TMT": plain, "tmt_amw": model, "mult": nn.Linear(5, 1)}, batch)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:2] == ["early fusion", "late fusion"] and titles[2] == "MulT, 6 parameters"
+    assert parameters_in(figure)[1:] == [count_parameters(plain), count_parameters(model)]
+    scaled = [t for t in figure.axes[5].texts if "odot" in t.get_text()]
+    assert len(scaled) == 3 and all("odot" not in t.get_text() for ax in figure.axes[:5] for t in ax.texts)
 
 
 def test_another_kind_of_model_is_refused():
-    model, batch = built()["tmt"]
     with pytest.raises(TypeError, match="model is a Linear; wanted a TMT"):
-        figures.figure1_fusion({"tmt": model, "pooled": nn.Linear(5, 1)}, batch)
+        figures.figure2_tmt(nn.Linear(5, 1), built()["tmt"][1])
 
 
 def test_looking_at_a_model_leaves_it_as_it_was():
@@ -102,6 +93,8 @@ def test_mechanism_shows_the_models_own_weights(name):
     assert f"A {tuple(a.shape)}" in text and f"{count_parameters(model):,} parameters" in text
     if hasattr(model.weighting, "W"):
         np.testing.assert_array_equal(maps[0], model.weighting.W.detach().numpy())
+    bars = [p.get_width() for ax in figure.axes for p in ax.patches if ax.get_title() == "means of A"]
+    np.testing.assert_allclose(bars, a[0].detach().numpy().mean(1), rtol=1e-6)
     k, d = CONFIGS[name].specific_tokens, CONFIGS[name].width
     into = {"R2": (7, k, d), "R3": seen_frames(model, batch)}.get(CONFIGS[name].placement, (7, 3 * k, d))
     assert f"{into}" in text

@@ -22,6 +22,7 @@ from figure_helpers import (
     grid,
     missing_frame,
     noise_frame,
+    one_utterance,
     softmax,
     text_of,
     trained,
@@ -30,7 +31,7 @@ from figure_helpers import (
     words,
     world_table,
 )
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import StepPatch
 
 from tmtlib import figures
@@ -39,8 +40,16 @@ from tmtlib.analysis.truth import worlds_agreement
 from tmtlib.common import MODALITIES
 from tmtlib.data import synthetic
 from tmtlib.data.schema import SPLITS, SyntheticSize
+from tmtlib.figures import style
+from tmtlib.figures.measures import LINES
+from tmtlib.paper import facts
 from tmtlib.study.methods import METHODS
 from tmtlib.study.study import save_figure
+
+SRGB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # to XYZ
+# Machado, Oliveira and Fernandes 2009, severity 1
+DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+PROTANOPIA = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,16 +119,30 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_methods_have_colours_of_their_own():
-    colours = [to_hex(figures.method_colour(m)) for m in METHODS]
-    assert len(set(colours)) == len(colours)
-    assert figures.method_colour("mult") == figures.method_colour("mult")
+def seen_colour(colour: str, blindness: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of a colour as eyes with a blindness (a matrix of linear sRGB) see it."""
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    xyz = SRGB @ np.clip(blindness @ linear, 0, 1) / (0.9505, 1, 1.089)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize(("blindness", "least"), [(np.eye(3), 20), (DEUTERANOPIA, 12), (PROTANOPIA, 12)])
+def test_methods_that_are_drawn_together_look_different(blindness, least):
+    drawn = [
+        name for name, m in METHODS.items() if m.family in ("main", "weighting", "slow", "reliability", "baseline")
+    ]
+    for a, b in itertools.combinations([*drawn, "text_only", "constant"], 2):
+        one, other = (seen_colour(figures.method_colour(m), blindness) for m in (a, b))
+        assert np.linalg.norm(one - other) > least, f"{a} and {b} look alike"
+    assert not {colour for colour, _ in LINES.values()} & {figures.method_colour(m) for m in METHODS}
 
 
 def test_a_modality_has_one_colour_in_every_figure():
     wanted = [to_hex(c) for c in figures.MODALITY_COLOURS.values()]
     lines = [to_hex(line.get_color()) for line in drawing("trajectories").axes[0].lines[:3]]
-    frames = [p for p in drawing("figure4").axes[2].patches if isinstance(p, StepPatch)]
+    frames = [p for p in drawing("figure4").axes[3].patches if isinstance(p, StepPatch)]
     dots = [to_hex(c.get_facecolor()[0]) for c in drawing("missing").axes[2].collections]  # all three are present
     boxes = {to_hex(ax.spines["left"].get_edgecolor()) for ax in drawing("figure2_amw").axes}
     points = {to_hex(colour[:3]) for c in drawing("truth").axes[0].collections for colour in c.get_facecolor()}
@@ -129,7 +152,8 @@ def test_a_modality_has_one_colour_in_every_figure():
 
 def test_datasets_figure_counts():
     figure = figures.figure4_datasets([datasets()["mosi"]])
-    sizes, labels, frames = figure.axes
+    published, sizes, labels, frames = figure.axes
+    assert "licence" in published.texts[0].get_text() and "1,284, 229, 686" in published.texts[0].get_text()
     assert [bar.get_width() for bar in sizes.patches] == list(SMOKE.synthetic["mosi"].utterances)
     data = datasets()["mosi"]
     for patch, split in zip(labels.patches, SPLITS, strict=True):
@@ -149,30 +173,84 @@ def test_datasets_figure_takes_four_sets_one_frame_and_absent_modalities():
     one = synthetic.generate("mosei", SyntheticSize((20, 10, 10), (1, 1, 1)))
     long = synthetic.generate("sims", SyntheticSize((20, 10, 10), (1, 400, 55)))
     figure = figures.figure4_datasets([*datasets().values(), replace(data, **absent), one])
-    assert len(figure.axes) == 12 and "absent, D = 33" in text_of(figure)
+    assert len(figure.axes) == 16 and "absent, D = 33" in text_of(figure)
     assert "log scale" in text_of(figures.figure4_datasets([long]))
     assert "log scale" not in text_of(figures.figure4_datasets([one]))
 
 
-def test_comparison_bars_whiskers_and_the_papers_values():
+@pytest.mark.parametrize("longest", (5, 30, 400, 500, 925, 999))
+def test_utterances_of_full_length_are_counted(longest):
+    data = synthetic.generate("sims", SyntheticSize((20, 10, 10), (1, longest, 1)))
+    full = {
+        s: replace(data[s], lengths={**data[s].lengths, "audio": 0 * data[s].lengths["audio"] + longest})
+        for s in SPLITS
+    }
+    text, audio, vision = reversed(figures.figure4_datasets([replace(data, **full)]).axes[3].patches)
+    values, edges, base = audio.get_data()
+    assert edges[-1] == longest + 0.5 and values[-1] > base and (values[:-1] == base).all()
+
+
+def test_corpora_are_the_papers_and_every_fact_has_a_source():
+    assert list(facts.CORPORA["dataset"].unique()) == list(facts.DATASETS)
+    assert facts.CORPORA.notna().all(axis=None) and not facts.CORPORA.duplicated(["dataset", "fact"]).any()
+
+
+def test_figures_carry_alternative_text_into_pages():
+    figure = drawing("forest")
+    assert figure.get_label().startswith("Paired differences and their 95 % intervals")
+    assert figure._repr_mimebundle_() == ({}, {"image/png": {"alt": figure.get_label()}})
+    assert "CH-SIMS (synthetic), unaligned" in drawing("figure4").get_label()
+
+
+def test_chinese_is_drawn_in_a_font_that_has_it_or_escaped(monkeypatch, tmp_path):
+    said, words = "我不 喜欢 it", ("我", "不", "喜", "欢", "it")
+    attention = {m: np.full((4, len(words)), 0.2) for m in MODALITIES}
+    figure = figures.utterance(one_utterance(transcript=said, words=words, truth=None, attention=attention))
+    save_figure(figure, tmp_path, "chinese")  # a missing glyph would warn, which is an error here
+    shown, fonts = style.legible(said)
+    assert shown == said or shown == r"\u6211\u4e0d \u559c\u6b22 it" and "escaped" in text_of(figure)
+    assert style.legible("né 5 €\n") == ("né 5 €\n", fonts)
+    monkeypatch.setattr(style, "CHINESE", ("STIXGeneral",))
+    assert style.legible("ㅤ\ue000")[1] == ["DejaVu Sans", "STIXGeneral"]
+
+
+@pytest.mark.parametrize("name", ("adaptation_all", "reliability_weights", "agreement"))
+def test_no_panel_cuts_what_another_one_has_room_for(name):
+    for ax in drawing(name).axes:
+        (x0, x1), (y0, y1), box = ax.get_xlim(), sorted(ax.get_ylim()), ax.dataLim
+        assert x0 <= box.x0 and box.x1 <= x1 and y0 <= box.y0 and box.y1 <= y1
+
+
+def test_panels_without_rows_say_so():
+    weights = trained()["weights"]
+    some = weights.assign(method="tmt_amw_fast")[weights["dataset"] == "mosi"]
+    figure = figures.weight_trajectories(pd.concat([weights, some]))
+    assert [t.get_text() for ax in figure.axes for t in ax.texts] == ["not run"]
+    assert "where a method is not drawn it was not run" in text_of(figure)
+
+
+def test_comparison_has_measured_bars_with_intervals_beside_the_papers_in_its_order():
     table = comparison()
     alone = (table["dataset"] == "sims") & (table["method"] == "tmt")
-    table = table.assign(sd=table["sd"].mask(alone), n=table["n"].mask(alone, 1))
+    table = table.assign(low=table["low"].mask(alone), high=table["high"].mask(alone), n=table["n"].mask(alone, 1))
     figure = figures.figure5_comparison(table)
-    assert "± 1 sd" in text_of(figure) and "n = 1 to 3" in text_of(figure)
-    for ax, metric in zip(figure.axes, ("acc5", "f1_5class", "mae"), strict=True):
-        assert ax.get_ylim()[0] == 0
-        diamonds = np.concatenate([c.get_offsets() for c in ax.collections])
-        for bars, method in zip(ax.containers, ("tmt", "tmt_amw"), strict=True):
-            rows = table[(table["metric"] == metric) & (table["method"] == method)]
-            assert [b.get_height() for b in bars] == pytest.approx(list(rows["mean"]))
-            assert {b.get_y() for b in bars} == {0} and to_hex(bars[0].get_facecolor()) == method_hex(method)
-            for bar, row in zip(bars, rows.itertuples(), strict=True):
-                centre = bar.get_x() + bar.get_width() / 2
-                ends = whisker(ax, centre)
-                assert np.isnan(row.sd) if ends is None else np.ptp(ends) / 2 == pytest.approx(row.sd)
-                paper = [y for x, y in diamonds if x == pytest.approx(centre)]
-                assert paper == ([] if np.isnan(row.paper) else [pytest.approx(row.paper)])
+    assert "95 % intervals over seeds, n = 1 to 3" in text_of(figure)
+    names = [t.get_text().split("\n")[0] for t in figure.axes[4].get_xticklabels()]
+    assert names == ["CH-SIMS", "CMU-MOSI", "CMU-MOSEI"]
+    assert [t.get_text() for t in figure.axes[5].get_xticklabels()] == ["CH-SIMS", "CMU-MOSI"]  # no number is known
+    table = table.sort_values("dataset", key=lambda d: d.map(["sims", "mosi", "mosei"].index), kind="stable")
+    for axes, metric, way in zip(np.reshape(figure.axes, (3, 2)), ("acc5", "f1_5class", "mae"), "↑↑↓", strict=True):
+        assert axes[0].get_ylim()[0] == 0 and f"{way} better" in axes[0].get_ylabel()
+        for ax, value in zip(axes, ("mean", "paper"), strict=True):
+            for bars, method in zip(ax.containers, ("tmt", "tmt_amw"), strict=True):
+                rows = table[(table["metric"] == metric) & (table["method"] == method)].dropna(subset=value)
+                assert [b.get_height() for b in bars] == pytest.approx(list(rows[value]))
+                assert {b.get_y() for b in bars} == {0} and to_hex(bars[0].get_facecolor()) == method_hex(method)
+                assert ax.get_ylim()[1] > rows[value].max()
+                for bar, row in zip(bars, rows.itertuples(), strict=True):
+                    ends = whisker(ax, bar.get_x() + bar.get_width() / 2)
+                    none = value == "paper" or np.isnan(row.low)
+                    assert ends is None if none else ends == pytest.approx((row.low, row.high))
 
 
 def whisker(ax, x: float) -> tuple[float, float] | None:
@@ -189,16 +267,16 @@ def method_hex(method: str) -> str:
 
 
 def test_one_seed_says_that_no_spread_is_known():
-    table = comparison().assign(sd=np.nan, n=1, paper=np.nan)
+    table = comparison().assign(low=np.nan, high=np.nan, n=1, paper=np.nan)
     text = text_of(figures.figure5_comparison(table))
-    assert "no spread is known" in text and "±" not in text and "paper" not in text
+    assert "no spread is known" in text and "whiskers" not in text and "paper" not in text
     assert "no spread is known" in text_of(figures.degradation(noise_frame(seeds=(0,))))
 
 
 def test_learning_curves_are_means_and_sds_over_seeds():
     history = trained()["history"]
     ax = figures.learning_curves(history, "valid_mae").axes[0]
-    rows = history[(history["dataset"] == "mosi") & (history["method"] == "tmt")].groupby("epoch")["valid_mae"]
+    rows = history[(history["dataset"] == "sims") & (history["method"] == "tmt")].groupby("epoch")["valid_mae"]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), rows.mean())
     band = ax.collections[0].get_paths()[0].vertices
     for epoch, mean, sd in zip(rows.mean().index, rows.mean(), rows.std(ddof=1), strict=True):
@@ -238,7 +316,7 @@ def test_noise_runs_from_clean_to_noisy():
     assert len(figure.axes) == 8
     labels = [t.get_text() for t in figure.axes[-1].get_xticklabels()]
     assert labels == ["clean", "20", "10", "5", "0", "−5", "−10"]
-    rows = frame.query("dataset == 'mosi' and modality == 'audio' and method == 'tmt_amw'")
+    rows = frame.query("dataset == 'sims' and modality == 'audio' and method == 'tmt_amw'")
     wanted = rows.groupby("level")["mae"].mean().sort_index(ascending=False)
     line = figure.axes[1].lines[1]  # TMT's is the first
     np.testing.assert_allclose(line.get_ydata(), wanted)
@@ -249,13 +327,13 @@ def test_rates_stand_at_their_values_and_regimes_in_panels_of_their_own():
     figure, frame = drawing("frames"), frames_frame()
     assert len(figure.axes) == 4 and "trained masked" in figure.axes[1].get_title()
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.2, 1])
-    rows = frame.query("dataset == 'mosi' and regime == 'masked' and method == 'tmt'")
+    rows = frame.query("dataset == 'sims' and regime == 'masked' and method == 'tmt'")
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), rows.groupby("level")["mae"].mean())
 
 
 def test_areas_are_drawn_at_their_values_masked_ones_open():
     figure = drawing("auilc")
-    table = robustness.auilc(frames_frame(), ("mae",)).query("dataset == 'mosi' and method == 'tmt'")
+    table = robustness.auilc(frames_frame(), ("mae",)).query("dataset == 'sims' and method == 'tmt'")
     dots = []  # value and colour inside
     for collection in (ax.collections[1] for ax in figure.axes[:2]):
         dots += zip(collection.get_offsets()[:, 0], map(to_hex, collection.get_facecolor()), strict=True)
@@ -272,7 +350,7 @@ def test_missing_bars_stand_over_their_subsets():
     subsets = ["+".join(m for m, c in zip(MODALITIES, column, strict=True) if c != grey) for column in shown]
     assert len(set(subsets)) == 7 and subsets[0] == "text+audio+vision" and subsets[-1] == "vision"
     frame = frame.assign(present=frame["modality"].replace("all", "text+audio+vision"))
-    means = frame.query("dataset == 'mosi' and method == 'tmt'").groupby("present")["mae"].agg(["mean", "std"])
+    means = frame.query("dataset == 'sims' and method == 'tmt'").groupby("present")["mae"].agg(["mean", "std"])
     first = bars.containers[0]
     assert [b.get_height() for b in first] == pytest.approx(list(means["mean"].reindex(subsets)))
     ends = [np.ptp(whisker(bars, b.get_x() + b.get_width() / 2)) / 2 for b in first]
@@ -283,7 +361,7 @@ def test_weight_trajectories_start_at_a_third():
     ax = drawing("trajectories").axes[0]
     *lines, third = ax.lines
     assert set(third.get_ydata()) == {1 / 3} and all(line.get_ydata()[0] == pytest.approx(1 / 3) for line in lines)
-    rows = trained()["weights"].query("dataset == 'mosi' and modality == 'vision'").groupby("epoch")["weight"].mean()
+    rows = trained()["weights"].query("dataset == 'sims' and modality == 'vision'").groupby("epoch")["weight"].mean()
     np.testing.assert_allclose(lines[2].get_ydata(), rows)
 
 
@@ -292,8 +370,7 @@ def test_heat_maps_share_a_scale_centred_at_a_third():
     figure = figures.weight_heatmap(maps, sort=True)
     for ax, a in zip(figure.axes, maps.values(), strict=False):
         norm, shown = ax.collections[0].norm, ax.collections[0].get_array()
-        assert norm.vcenter == 1 / 3 and norm(1 / 3) == 0.5
-        assert norm.halfrange == pytest.approx(max(np.abs(m - 1 / 3).max() for m in maps.values()))
+        assert (norm.vmin, norm.vmax) == (0, 1) and norm(1 / 3) == 0.5
         assert (np.diff(shown[0]) <= 0).all() and {*map(tuple, shown.T)} == {*map(tuple, a.T)}
         means = [f"{m} {row.mean():.3f}" for m, row in zip(MODALITIES, a, strict=True)]
         assert [t.get_text() for t in ax.get_yticklabels()] == means

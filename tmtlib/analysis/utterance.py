@@ -13,6 +13,7 @@ from tmtlib.analysis import importance
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
+from tmtlib.data.transcripts import TOKEN
 from tmtlib.models.base import Trace
 from tmtlib.models.tmt import GROUPS, TMT
 from tmtlib.study.runs import Run, load_model
@@ -74,9 +75,9 @@ def _by_modality(values: np.ndarray | torch.Tensor) -> dict[str, float]:
 
 
 def frame_words(split: Split, i: int) -> tuple[str, ...]:
-    """What stands at each valid text frame: words, where the transcript has one a frame (with or without [CLS] and
-    [SEP]); else the frames' numbers from 1."""
-    length, words = int(split.lengths["text"][i]), split.raw_text[i].split()
+    """What stands at each valid text frame: words (of Chinese, characters), where the transcript has one a frame (with
+    or without [CLS] and [SEP]); else the frames' numbers from 1."""
+    length, words = int(split.lengths["text"][i]), TOKEN.findall(split.raw_text[i])
     if len(words) == length:
         return tuple(words)
     if len(words) + 2 == length:

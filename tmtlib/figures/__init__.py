@@ -3,13 +3,15 @@
 
 No function reads a file (but for the style sheet) or keeps state: a figure is closed in pyplot before it is returned,
 so a notebook shows it once, as the value of a cell. One colour stands for one modality or method in every figure.
-Bands, and whiskers of means, are one standard deviation over seeds (ddof = 1); whiskers of differences, shares and
-agreement are 95 % intervals. Each figure says below its panels which, with the number of seeds.
+Bands, and whiskers of MAE by modality, are one standard deviation over seeds (ddof = 1); other whiskers are 95 %
+intervals. Each figure says below its panels which, with the number of seeds. `figure.get_label()` is its alternative
+text, which a notebook keeps with the picture.
 """
 
 from tmtlib.data.schema import dataset_title
-from tmtlib.figures.architecture import figure1_fusion, figure2_tmt, figure3_amw
+from tmtlib.figures.architecture import figure2_tmt, figure3_amw
 from tmtlib.figures.data import figure4_datasets
+from tmtlib.figures.fusion import figure1_fusion
 from tmtlib.figures.measures import agreement, faithfulness, importance, importance_by_data, unimodal, utterance, worlds
 from tmtlib.figures.results import (
     family_curves,

@@ -1,10 +1,9 @@
-"""Figures 1 to 3: schematics read off a built TMT while one real batch passes through it, so they cannot disagree.
+"""Figures 2 and 3: schematics read off a built TMT while one real batch passes through it, so they cannot disagree.
 
 Shapes come from forward hooks, token counts from the trace, layers, heads and parameters from the modules.
 """
 
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm, to_rgb
+from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from torch import nn
@@ -20,14 +19,13 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from tmtlib.common import MODALITIES
 from tmtlib.figures import style
-from tmtlib.figures.weights import heat_map, mean_labels, weight_colourbar, weight_norm
+from tmtlib.figures.weights import EVEN, heat_map, mean_labels, weight_colourbar
 from tmtlib.models.amw import AMW
 from tmtlib.models.base import Batch, Trace, count_parameters
 from tmtlib.models.tmt import GROUPS, MUTUAL, TMT
 
 SIZE = 6.5  # points, of the words in boxes; smaller where a box is too narrow
 PITCH = 1.22  # from line to line, in sizes
-COLOURS = {"shared": "#5B5B8C", **style.MODALITY_COLOURS}  # of token groups
 PLACEMENTS = {"R1": r"$S$′$_m = A_m \odot S_m$", "R1M": r"$S$′$_m = M\,A_m \odot S_m$"}
 PLACEMENTS |= {"R2": r"$S$′$ = \Sigma_m\,A_m \odot S_m$", "R3": r"$X$′$_m = A_m \odot X_m$"}
 
@@ -63,7 +61,7 @@ def probe(model: TMT, batch: Batch) -> Probe:
     """Passes the batch through the model in evaluation mode, without gradients; leaves the model as it was. Raises
     TypeError for a model that is no TMT."""
     if not isinstance(model, TMT):
-        raise TypeError(f"model is a {type(model).__name__}; wanted a TMT, as figures 1 to 3 show its steps")
+        raise TypeError(f"model is a {type(model).__name__}; wanted a TMT, as figures 2 and 3 show its steps")
     names, inputs, outputs = {module: name for name, module in model.named_modules()}, {}, {}
 
     def note(module: nn.Module, args: tuple, output) -> None:
@@ -78,31 +76,6 @@ def probe(model: TMT, batch: Batch) -> Probe:
     finally:
         model.train(training)
     return Probe(model, batch, inputs, outputs, trace)
-
-
-def stages(seen: Probe) -> list[Stage]:
-    """The model's steps in order; their parameters add up to the model's."""
-    model, batch, inputs, out, _ = seen
-    tables, halves = [model.token_positions, *model.positions.values()], [getattr(model, name) for name in MUTUAL]
-    k, given = model.tokens.shape[1], inputs["encoder.0"][0]
-    features = [f"{m} {tuple(batch.features[m].shape)}" for m in MODALITIES]
-    tokens = f"label tokens {tuple(model.tokens.shape)}", f"positions {sum(t.shape[1] for t in tables)} × d"
-    last = out[f"encoder.{len(model.encoder) - 1}"]
-    encoder = _layers(model.encoder), f"{k} tokens + {given[1] - k} frames", f"in {given}", f"out {last}"
-    mutual = _layers(halves[0].layers), *(f"{name}: {out[name]}" for name in MUTUAL)
-    head = "means over tokens, added", ", ".join(type(m).__name__ for m in model.head), f"prediction {out['']}"
-    steps = [
-        Stage("features", tuple(features)),
-        Stage("project", tuple(f"{m} {out[f'project.{m}']}" for m in MODALITIES), count_parameters(model.project)),
-        Stage("tokens, positions", tokens, sum(p.numel() for p in (model.tokens, *tables))),
-        Stage("encoder", encoder, count_parameters(model.encoder)),
-        Stage("mutual transformer", mutual, sum(map(count_parameters, halves))),
-        Stage("head", head, count_parameters(model.head)),
-    ]
-    steps.insert(2 if seen.weighs_inputs else 4, _weighting_stage(seen))
-    if model.bert is not None:
-        steps[0] = Stage("features", (*features, f"bert {out['bert']}"), count_parameters(model.bert))
-    return steps
 
 
 def _layers(blocks: nn.ModuleList) -> str:
@@ -120,10 +93,10 @@ def _weighting_stage(seen: Probe) -> Stage:
     return Stage("weighting", (*lines, PLACEMENTS[seen.model.config.placement]), count_parameters(weighting))
 
 
-def draw_box(ax: Axes, stage: Stage, colour: str, dashed: bool = False) -> None:
+def draw_box(ax: Axes, stage: Stage, colour: str) -> None:
     """A box in a tint of its colour with the stage's text in the middle, the name in bold."""
-    ax.set(xticks=[], yticks=[], facecolor=[1 - 0.15 * (1 - c) for c in to_rgb(colour)])
-    ax.spines[:].set(visible=True, color=colour, linestyle="--" if dashed else "-", linewidth=0.8)
+    ax.set(xticks=[], yticks=[], facecolor=style.tint(colour))
+    ax.spines[:].set(visible=True, color=colour, linewidth=0.8)
     lines = [(line, "normal" if i else "bold") for i, part in enumerate(stage.text) for line in part.split("\n")]
     for j, (line, weight) in enumerate(lines):
         place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "center"}
@@ -156,30 +129,6 @@ def _finished(figure: Figure, boxes: Iterable[Axes], title: str, note: str) -> F
 
 
 @style.styled
-def figure1_fusion(models: Mapping[str, TMT], batch: Batch, title: str = "") -> Figure:
-    """Counterpart of the paper's Figure 1: how the given models fuse, a column a model, by title or method name.
-
-    A step is highlighted when not all models have it with the same text; it is grey when they do. Raises TypeError for
-    a model that is no TMT.
-    """
-    columns = [stages(probe(model, batch)) for model in models.values()]
-    common = set.intersection(*map(set, columns))
-    heights = [1 + max(len(step.text) for step in row) for row in zip(*columns, strict=True)]
-    gap, inches = 0.14 * len(heights) / (0.12 * sum(heights)), 0.9 + 0.12 * sum(heights) + 0.14 * len(heights)
-    figure = plt.figure(figsize=(style.ONE_COLUMN if len(models) == 1 else style.TWO_COLUMNS, inches))
-    place = {"left": 0.02, "right": 0.98, "bottom": 0.24 / inches, "top": 1 - 0.6 / inches, "hspace": gap}
-    grid = figure.subplots(len(heights), len(models), squeeze=False, height_ratios=heights, gridspec_kw=place)
-    for axes, steps, (name, model) in zip(grid.T, columns, models.items(), strict=True):
-        for ax, step in zip(axes, steps, strict=True):
-            draw_box(ax, step, style.NEUTRAL if step in common else style.ACCENT, dashed=not step.parameters)
-        for a, b in pairwise(axes):
-            draw_arrow(a, b, (0.5, 0), (0.5, 1))
-        axes[0].set_title(f"{style.method_title(name)}\n{count_parameters(model):,} parameters", fontsize=7)
-    note = "coloured: not the same in all models; grey: the same; " if len(models) > 1 else ""
-    return _finished(figure, grid.flat, title, note + "dashed: nothing to learn")
-
-
-@style.styled
 def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
     """Counterpart of the paper's Figure 2: the framework of one TMT, with or without a weighting, left to right."""
     seen, (target, source) = probe(model, batch), MUTUAL  # halves whose targets and sources are the specific tokens
@@ -196,19 +145,23 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
         columns.insert(at, (0.92, (columns[at - 1][1][0], *("weighting",) * 3)))
     widths, names = zip(*columns, strict=True)
     rows = [*zip(*names, strict=True)]
-    place = {"left": 0.006, "right": 0.994, "bottom": 0.1, "top": 0.91, "wspace": 0.17, "hspace": 0.25}
-    figure = plt.figure(figsize=(style.TWO_COLUMNS, 3.3))
+    place = {"left": 0.006, "right": 0.994, "bottom": 0.24, "top": 0.92, "wspace": 0.17, "hspace": 0.25}
+    figure = plt.figure(figsize=(style.TWO_COLUMNS, 3.8))
     boxes = figure.subplot_mosaic(rows, width_ratios=widths, gridspec_kw=place)
-    for name, (stage, colour) in _framework(seen).items():
-        draw_box(boxes[name], stage, colour)
+    boxes["loss"], framework = figure.add_axes((0.006, 0.09, 0.988, 0.09)), _framework(seen)
+    for name, ax in boxes.items():
+        draw_box(ax, *framework[name])
+    for name in ("S_vision", "head"):
+        x = (np.mean(boxes[name].get_position().intervalx) - 0.006) / 0.988
+        draw_arrow(boxes[name], boxes["loss"], (0.5, 0), (x, 1))
     for group, row in zip(GROUPS, rows, strict=True):
-        boxes[f"S_{group}"].texts[-1].set_color(COLOURS[group])
+        boxes[f"S_{group}"].texts[-1].set_color(style.GROUP_COLOURS[group])
         path = [boxes[name] for name in dict.fromkeys(row[:-2]) if name != "."]
         middle = np.mean(boxes[f"S_{group}"].get_position().intervaly)
         heights = [(middle - ax.get_position().y0) / ax.get_position().height for ax in path]  # in fractions of boxes
         for (a, start), (b, end) in pairwise(zip(path, heights, strict=True)):
-            draw_arrow(a, b, (1, start), (0, end), COLOURS[group])
-        colour = style.ACCENT if path[-1] is boxes.get("weighting") else COLOURS[group]
+            draw_arrow(a, b, (1, start), (0, end), style.GROUP_COLOURS[group])
+        colour = style.ACCENT if path[-1] is boxes.get("weighting") else style.GROUP_COLOURS[group]
         solid, dashed, end = (source, target, 0.77) if group == "shared" else (target, source, 0.4)
         if path[-1] is not boxes.get("weighting") or group == "audio":  # one box for three modalities: drawn once
             draw_arrow(path[-1], boxes[solid], end=(0, end), colour=colour)
@@ -223,84 +176,91 @@ def figure2_tmt(model: TMT, batch: Batch, title: str = "") -> Figure:
 def _framework(seen: Probe) -> dict[str, tuple[Stage, str]]:
     """The boxes of figure 2 by name: stage and colour."""
     model, batch, inputs, out, trace = seen
-    steps = {step.name: step for step in stages(seen)}
-    head = steps["head"]._replace(lines=[part for line in steps["head"].lines for part in textwrap.wrap(line, 18)])
-    boxes = {"tokens": (steps["tokens, positions"], COLOURS["shared"]), "head": (head, style.NEUTRAL)}
-    boxes["encoder"] = steps["encoder"], style.NEUTRAL
+    c, k, given = model.config, model.tokens.shape[1], inputs["encoder.0"][0]
+    tables, last = [model.token_positions, *model.positions.values()], out[f"encoder.{len(model.encoder) - 1}"]
+    tokens = f"label tokens {tuple(model.tokens.shape)}", f"positions {sum(t.shape[1] for t in tables)} × d"
+    tokens = Stage("tokens, positions", tokens, sum(p.numel() for p in (model.tokens, *tables)))
+    encoder = _layers(model.encoder), f"{k} tokens + {given[1] - k} frames", f"in {given}", f"out {last}"
+    head = "means over", "tokens, added", *(type(m).__name__ for m in model.head), f"prediction {out['']}"
+    loss = f"{c.task_weight:g} {'L1' if c.task == 'regression' else 'cross-entropy'} of the prediction"
+    loss += f" + {c.orthogonality:g} overlap of $I$ and the $S_m$ + {c.similarity:g} MMD of $X_m$ and $S_m$"
+    boxes = {
+        "tokens": (tokens, style.GROUP_COLOURS["shared"]),
+        "encoder": (Stage("encoder", encoder, count_parameters(model.encoder)), style.NEUTRAL),
+        "weighting": (_weighting_stage(seen), style.ACCENT),
+        "head": (Stage("head", head, count_parameters(model.head)), style.NEUTRAL),
+        "loss": (Stage("training loss", (loss,)), style.NEUTRAL),
+    }
     for m, linear in model.project.items():
         given, parameters = [f"features {tuple(batch.features[m].shape)}"], count_parameters(linear)
         if m == "text" and model.bert is not None:
             given = [f"text_bert {tuple(batch.text_bert.shape)}", f"bert {out['bert']}"]
             parameters += count_parameters(model.bert)
         lines = *given, f"Linear {linear.in_features} → {linear.out_features}", f"out {out[f'project.{m}']}"
-        boxes[m] = Stage(m, lines, parameters), COLOURS[m]
-    for group, colour in COLOURS.items():
+        boxes[m] = Stage(m, lines, parameters), style.GROUP_COLOURS[m]
+    for group, colour in style.GROUP_COLOURS.items():
         shape, symbol = tuple(trace.tokens[group].shape), "$I$" if group == "shared" else rf"$S_{{\mathrm{{{group}}}}}$"
         boxes[f"S_{group}"] = Stage(symbol, (group, f"{shape}", "■" * shape[1])), colour
-    for name, colour in zip(MUTUAL, (style.NEUTRAL, COLOURS["shared"]), strict=True):
+    for name, colour in zip(MUTUAL, (style.NEUTRAL, style.GROUP_COLOURS["shared"]), strict=True):
         half, (target, source) = getattr(model, name), inputs[name]
         lines = _layers(half.layers), f"target {target}", f"source {source}", f"out {out[name]}"
-        boxes[name] = Stage(name.replace("from_", "from_\n"), lines, count_parameters(half)), colour
-    if model.weighting is not None:
-        boxes["weighting"] = steps["weighting"], style.ACCENT
+        boxes[name] = Stage(name.replace("_from_", " ← "), lines, count_parameters(half)), colour
     return boxes
 
 
 @style.styled
 def figure3_amw(model: TMT, batch: Batch, title: str = "") -> Figure:
-    """Counterpart of the paper's Figure 3: how the model's weighting makes A, what A multiplies, and where it sits.
+    """Counterpart of the paper's Figure 3: how the model's weighting makes A, and what A multiplies.
 
     W is shown when the weighting has one; A is the model's own, averaged over the batch where it differs by utterance.
     Raises ValueError for a model without a weighting.
     """
     if getattr(model, "weighting", None) is None:
         raise ValueError("the model has no weighting, so there is no mechanism to show; give one with a weighting")
-    seen = probe(model, batch)
-    steps, figure = stages(seen), plt.figure(figsize=(style.TWO_COLUMNS, 2.9))
-    _draw_softmax(figure, seen)
+    seen, figure = probe(model, batch), plt.figure(figsize=(style.TWO_COLUMNS, 2.1))
+    a_map = _draw_softmax(figure, seen)
     letter, shape, goal = "S", tuple(seen.trace.tokens["text"].shape), f"mutual transformer {seen.inputs[MUTUAL[0]][0]}"
     if seen.weighs_inputs:
         letter, goal = "X", f"encoder {seen.inputs['encoder.0'][0]}, with label tokens"
         shape = "; ".join(f"{seen.outputs[f'project.{m}']}" for m in MODALITIES)
     weights = tuple(seen.trace.weights[:, 0].shape)
     factors = rf"${letter}_m$ {shape} $\odot$ $A_m$ {weights}, m = {', '.join(MODALITIES)}"
-    product = figure.add_axes((0.02, 0.36, 0.96, 0.15))
+    product = figure.add_axes((0.02, 0.12, 0.96, 0.22))
     draw_box(product, Stage(PLACEMENTS[model.config.placement], (factors, f"into the {goal}")), style.ACCENT)
-    row = figure.subplots(1, len(steps), gridspec_kw={"left": 0.02, "right": 0.98, "bottom": 0.09, "top": 0.25})
-    for ax, step in zip(row, steps, strict=True):
-        colour = style.ACCENT if step.name == "weighting" else style.NEUTRAL
-        draw_box(ax, Stage(step.name.replace(" ", "\n"), (), step.parameters), colour)
-    for a, b in pairwise(row):
-        draw_arrow(a, b)
+    draw_arrow(a_map, product, (0.5, -0.2), (0.62, 1))
     facts = f"{type(model.weighting).__name__}, {count_parameters(model.weighting):,} of {count_parameters(model):,}"
     title = f"{title}: {facts} parameters".removeprefix(": ")
-    return _finished(figure, [product, *row], title, "bottom row: where it sits")
+    return _finished(figure, [product], title, "white in A: equal weights, 1/3; its colours are not stretched")
 
 
-def _draw_softmax(figure: Figure, seen: Probe) -> None:
-    """W, where there is one, and A as heat maps with an arrow between."""
+def _draw_softmax(figure: Figure, seen: Probe) -> Axes:
+    """W, if any, and A as heat maps with an arrow between, and A's means as bars from 0 to 1; returns A's axes."""
     weighting, weights = seen.model.weighting, seen.trace.weights
-    widths = {"W": 1.85, "W_bar": 0.07, "between": 1.77, "A": 1.75, "A_bar": 0.07}
-    place = {"left": 0.08, "right": 0.9, "bottom": 0.63, "top": 0.85, "wspace": 0.05}
-    axes = figure.subplot_mosaic([list(widths)], width_ratios=list(widths.values()), gridspec_kw=place)
+    names, widths = "W W_bar . between A A_bar . means".split(), (1.3, 0.07, 0.5, 1.5, 1.3, 0.07, 0.95, 1)
+    place = {"left": 0.06, "right": 0.985, "bottom": 0.51, "top": 0.82, "wspace": 0.05}
+    axes = figure.subplot_mosaic([names], width_ratios=widths, gridspec_kw=place)
     a, how = weights.float().mean(0).numpy(force=True), type(weighting).__name__
-    which = "the same for every utterance" if len(weights) == 1 else "mean over the batch"
-    maps = {"A": (a, weight_norm([a]), mean_labels(a), f"A {tuple(weights.shape)}, {which}")}
+    maps = {"A": (a, None, f"A {tuple(weights.shape)}: {np.nanmin(a):.3f} to {np.nanmax(a):.3f}")}
     if hasattr(weighting, "W"):
         w = weighting.W.numpy(force=True)
-        maps["W"] = w, CenteredNorm(0, max(1e-3, np.abs(w).max())), MODALITIES, f"W {w.shape}, learnable"
+        maps["W"] = w, CenteredNorm(0, max(1e-3, np.abs(w).max())), f"W {w.shape}, learnable"
     else:
         how = "\n".join([how, "no W", *_weighting_stage(seen).lines[1:-2]])
     if isinstance(weighting, AMW):
-        how = f"softmax over\nM modalities,\ntemperature {weighting.temperature:g}"
-    axes["between"].text(0.45, 0.58, how, ha="center", va="bottom", fontsize=SIZE)
-    draw_arrow(axes["between"], axes["between"], (0.3, 0.5), (0.6, 0.5))
+        formula = r"$A_m = e^{W_m/\tau}\,/\,\Sigma_n e^{W_n/\tau}$"
+        how = f"softmax over modalities\n{formula}\n$\\tau$ = {weighting.temperature:g}"
+    axes["between"].text(0.4, 0.58, how, ha="center", va="bottom", fontsize=SIZE)
+    draw_arrow(axes["between"], axes["between"], (0.25, 0.5), (0.55, 0.5))
     for name in ("between", *(() if "W" in maps else ("W", "W_bar"))):
         axes[name].set_axis_off()
-    for name, (values, norm, labels, title) in maps.items():
-        weight_colourbar(figure, heat_map(axes[name], values, norm, labels), cax=axes[f"{name}_bar"])
-        for label, colour in zip(axes[name].get_yticklabels(), style.MODALITY_COLOURS.values(), strict=True):
-            label.set_color(colour)
+    for name, (values, norm, title) in maps.items():
+        weight_colourbar(figure, heat_map(axes[name], values, MODALITIES, norm), cax=axes[f"{name}_bar"])
         axes[name].set_xticks([])
         axes[name].set_xlabel("feature", fontsize=SIZE, labelpad=1)
         axes[name].set_title(title, fontsize=7)
+    axes["means"].barh(mean_labels(a), a.mean(1), color=style.MODALITY_COLOURS.values())
+    axes["means"].axvline(EVEN, **style.DASHED)
+    axes["means"].grid(False)
+    axes["means"].set(xlim=(0, 1), ylim=(2.5, -0.5), xticks=(0, EVEN, 1), xticklabels=("0", "1/3", "1"))
+    axes["means"].set_title("means of A", fontsize=7)
+    return axes["A"]

@@ -9,37 +9,53 @@ from matplotlib.ticker import MaxNLocator
 
 from tmtlib.common import MODALITIES
 from tmtlib.data.check import BIN_WIDTH, alignment
-from tmtlib.data.schema import SPLITS, Dataset
+from tmtlib.data.schema import SPLITS, TITLES, Dataset, split_name
 from tmtlib.figures import style
+from tmtlib.paper import facts
 
 SPLIT_COLOURS = {"train": "#BBBBBB", "valid": "#777777", "test": "#000000"}
 
 
 @style.styled
 def figure4_datasets(datasets: Sequence[Dataset]) -> Figure:
-    """Counterpart of the paper's Figure 4. A row a data set: utterances per split; shares of labels in each split, in
-    equal bins; and, over all splits, the distribution of valid frames per modality, with the longest T and width D.
+    """Counterpart of the paper's Figure 4: the published corpora beside the data sets that are loaded, a row each.
+
+    In the paper's order: facts of the corpus, from `facts.CORPORA`; then of the loaded data utterances per split,
+    shares of labels in each split, in equal bins, and, over all splits, the distribution of valid frames per modality,
+    with the longest T and width D.
     """
-    figure, axes = style.panels(len(datasets), 3, height=1.4, extra=0.4, width_ratios=(1, 1.2, 1.4))
-    for row, data in zip(axes, datasets, strict=True):
-        _draw_sizes(row[0], data)
-        _draw_labels(row[1], data)
-        _draw_lengths(row[2], data)
-    axes[0, 1].set_title("label distribution")
-    axes[0, 2].set_title("frames per utterance")
+    figure, axes = style.panels(len(datasets), 4, height=1.4, extra=0.4, width_ratios=(1.15, 0.75, 1, 1.3))
+    for row, data in zip(axes, sorted(datasets, key=lambda d: style.paper_order(d.card.name)), strict=True):
+        _write_facts(row[0], data)
+        _draw_sizes(row[1], data)
+        _draw_labels(row[2], data)
+        _draw_lengths(row[3], data)
     handles = [style.entry("train", SPLIT_COLOURS["train"], "s", alpha=0.6)]
     handles += [style.entry(s, SPLIT_COLOURS[s], None, linestyle) for s, linestyle in (("valid", "--"), ("test", "-"))]
-    return style.legend(figure, handles, "")
+    return style.legend(figure, handles, "left: as published (sources: tmtlib/paper/corpora.csv); right: as loaded")
+
+
+def _write_facts(ax: Axes, data: Dataset) -> None:
+    """What is published of the corpus, if it is one of the paper's."""
+    name = split_name(data.card.name)[0]
+    rows = facts.CORPORA[facts.CORPORA["dataset"] == name]
+    lines = [f"{row.fact}: {row.value}" for row in rows.itertuples()] or ["no published facts are kept"]
+    if name in facts.SPLIT_SIZES:
+        lines.insert(3, "splits: " + ", ".join(f"{n:,}" for n in facts.SPLIT_SIZES[name]))
+    ax.set_axis_off()
+    ax.set_title(TITLES.get(name, name), loc="left")
+    ax.text(0, 1, "\n".join(lines), va="top", fontsize=6.5, linespacing=1.35, transform=ax.transAxes, parse_math=False)
 
 
 def _draw_sizes(ax: Axes, data: Dataset) -> None:
     sizes = [len(data[s]) for s in SPLITS]
     bars = ax.barh(SPLITS, sizes, color=[SPLIT_COLOURS[s] for s in SPLITS], height=0.65)
-    ax.bar_label(bars, [f"{n:,}" for n in sizes], padding=2, fontsize=7)
+    ax.bar_label(bars, [f"{n:,}" for n in sizes], padding=2, fontsize=6.5)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1.4 * max(sizes)), xlabel="utterances", title=f"{data.card.title}\n{alignment(data)}")
+    ax.set(xlim=(0, 1.6 * max(sizes)), xlabel="utterances")
+    ax.set_title(f"{data.card.title}, {alignment(data)}", loc="left")
     ax.grid(False)
-    ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(2, integer=True))
 
 
 def _draw_labels(ax: Axes, data: Dataset) -> None:
@@ -58,9 +74,9 @@ def _draw_lengths(ax: Axes, data: Dataset) -> None:
     wide = max(longest.values()) > 4 * min(longest.values())
     if wide:
         ax.set_xscale("function", functions=(np.log1p, np.expm1))
-    top = max(longest.values())
-    edges = np.expm1(np.linspace(0, np.log1p(top + 1), 36)) if wide else np.linspace(0, top + 1, min(top + 2, 31))
-    edges, ticks = np.unique(np.floor(edges)) - 0.5, []
+    top, ticks = max(longest.values()), []
+    edges = np.geomspace(1, top + 2, 36) - 1 if wide else np.linspace(0, top + 1, min(top + 2, 31))
+    edges = np.unique(np.round(edges)) - 0.5  # the last is top + 0.5
     for i, m in enumerate(reversed(MODALITIES)):
         lengths = np.concatenate([data[s].lengths[m] for s in SPLITS])
         density = np.histogram(lengths, edges)[0] / np.diff(np.log1p(edges + 0.5) if wide else edges)

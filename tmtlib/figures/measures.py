@@ -25,11 +25,11 @@ TITLES |= {"occlusion": "occlusion", "gradient_input": "gradient × input"}
 TITLES |= {"integrated_gradients": "integrated gradients", "rollout": "attention roll-out"}
 TITLES |= {"random": "random order", "truth": "true importance"}
 MEASURES = tuple(m for m in TITLES if m not in ("mae_mean", "mae_permuted", "truth"))  # of data sets, not of worlds
-LINES = {  # of curves, seaborn's dashes: Paul Tol's bright colours, by frames in solid lines
+LINES = {  # of curves: colours, none of them a method's, and seaborn's dashes; by frames in solid lines
     "integrated_gradients": ("#4477AA", ""),
     "gradient_input": ("#66CCEE", ""),
-    "rollout": ("#228833", ""),
-    "weighted_size": ("#AA3377", (4, 1.5)),
+    "rollout": ("#EE8866", ""),
+    "weighted_size": ("#7A4B00", (4, 1.5)),
     "random": ("#777777", (1, 1)),
 }
 ORDERS = {"deletion": "taken away", "insertion": "put back"}
@@ -48,14 +48,13 @@ def importance(table: pd.DataFrame) -> Figure:
     """
     table = _named(table, MEASURES)
     height = 0.25 * table["measure"].nunique() + 0.2
-    grid = style.facets(_cases(table), "case", height=height, extra=0.6, sharex=False)
+    grid = style.facets(_cases(table), "case", height=height, extra=0.6, xlim=(0, 1))
     for ax, rows in style.panel_rows(grid):
         _draw_measures(ax, rows)
         for m, share in rows.dropna(subset="truth").groupby("modality")["truth"].first().items():
             ax.axvline(share, color=style.MODALITY_COLOURS[m], linestyle="--", linewidth=0.8, zorder=1)
-        ax.set_xlim(0, min(1, ax.get_xlim()[1]))
     style.label_axes(grid, "share of importance")
-    note = style.whiskers_note(table["n"], "95 % t intervals")
+    note = style.whiskers_note(table["n"], "95 % t intervals, cut at 0 and 1,")
     note += "; dashed: ground truth" if table["truth"].notna().any() else ""
     return style.legend(grid.figure, style.modality_entries(), note)
 
@@ -98,13 +97,15 @@ def agreement(table: pd.DataFrame) -> Figure:
     height = 0.24 * table["measure"].nunique() + 0.4
     grid = style.facets(_cases(table), "case", "what", height=height, row_order=kinds, sharex="row")
     for ax, rows in style.panel_rows(grid):
-        title, chance, least, greatest = AGREES[rows["what"].iloc[0]]
+        title, chance, *_ = AGREES[rows["what"].iloc[0]]
         _draw_measures(ax, rows)
         ax.axvline(chance, color="black", linestyle="--", linewidth=0.7, zorder=1)
-        ax.set(xlabel=title, xlim=np.clip(ax.get_xlim(), least, greatest))
+        ax.set_xlabel(title)
         for place in np.flatnonzero(rows.groupby("measure", observed=False)["n"].max() == 0):
             ax.text(0.98, place, "constant", transform=ax.get_yaxis_transform(), color="#666666", **font)
-    note = style.whiskers_note(table.loc[table["n"] > 0, "n"], "95 % t intervals")
+    for ax, rows in style.panel_rows(grid):  # when all are drawn: a row has one axis
+        ax.set_xlim(np.clip(ax.get_xlim(), *AGREES[rows["what"].iloc[0]][2:]))
+    note = style.whiskers_note(table.loc[table["n"] > 0, "n"], "95 % t intervals, cut where no value can be,")
     note += "; correlation with the true importance, and chance that a reliable modality has the larger share"
     note += "; dashed: by chance; constant: equal in all utterances"
     return style.legend(grid.figure, style.modality_entries(), note)
@@ -216,9 +217,10 @@ def utterance(explanation) -> Figure:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     attention = {m: explanation.attention[m] for m in MODALITIES}  # (4, T) each
     maps = top.subplots(1, 3, width_ratios=[max(3, a.shape[1]) ** 0.5 for a in attention.values()])
+    words = explanation.words if explanation.truth is None else None  # a synthetic transcript says nothing
     scale = Normalize(0, max((float(a.max()) for a in attention.values() if a.size), default=1.0))
     for ax, (m, a) in zip(maps, attention.items(), strict=True):
-        _draw_attention(ax, a, scale, explanation.words if m == "text" else None)
+        _draw_attention(ax, a, scale, words if m == "text" else None)
         ax.set_title(m, color=style.MODALITY_COLOURS[m])
     maps[0].set_yticks([0.5, 1.5, 2.5, 3.5], [f"{group} tokens" for group in GROUPS], rotation=0)
     top.colorbar(ScalarMappable(scale, "Greys"), ax=list(maps), label="attention", shrink=0.8)
@@ -236,9 +238,12 @@ def utterance(explanation) -> Figure:
             ax.bar(names, [values[m] for m in MODALITIES], 0.5, color=style.MODALITY_COLOURS.values())
             ax.axhline(EVEN if label == "weight" else 0, **style.DASHED)
             ax.set_ylabel(label)
-    words = textwrap.shorten(f'{explanation.name}: "{explanation.transcript}"', 100, placeholder=" …")
-    title = f"{words}\nlabel {explanation.label:+.2f}, prediction {explanation.prediction:+.2f}"
-    figure.suptitle(title, fontsize=8, parse_math=False)
+            ax.set_ylim((0, 1) if label == "weight" else None)
+    said = textwrap.shorten(f'{explanation.name}: "{explanation.transcript}"', 100, placeholder=" …")
+    shown, fonts = style.legible(said)
+    lines = [textwrap.fill(shown, 110), f"label {explanation.label:+.2f}, prediction {explanation.prediction:+.2f}"]
+    lines += ["no font here has all characters: the others are escaped"] if shown != said else []
+    figure.suptitle("\n".join(lines), fontsize=8, parse_math=False, fontfamily=fonts)
     return figure
 
 
@@ -253,8 +258,9 @@ def _draw_attention(ax: Axes, attention: np.ndarray, scale: Normalize, words: Se
         ax.set_xticklabels([f"{place + 0.5:g}" for place in ax.get_xticks()])
     else:
         places = range(0, min(len(words), frames), 1 if len(words) <= MANY else 2)
-        labels = [words[place] for place in places]
-        ax.set_xticks([place + 0.5 for place in places], labels, rotation=90, fontsize=6, parse_math=False)
+        labels, fonts = style.legible("\n".join(words[place] for place in places))
+        options = {"rotation": 90, "fontsize": 6, "parse_math": False, "fontfamily": fonts}
+        ax.set_xticks([place + 0.5 for place in places], labels.split("\n"), **options)
 
 
 def _draw_nothing(ax: Axes, reason: str) -> None:

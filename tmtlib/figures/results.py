@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tmtlib.data.schema import dataset_title
 from tmtlib.figures import style
 from tmtlib.stats.metrics import LOWER_IS_BETTER
 
@@ -17,30 +18,31 @@ COMPARED = ("acc5", "f1_5class", "mae")  # the panels of figure 5
 
 @style.styled
 def figure5_comparison(table: pd.DataFrame, compared: Sequence[str] = ("tmt", "tmt_amw")) -> Figure:
-    """Counterpart of the paper's Figure 5: bars by data set and method, a panel a metric, and the paper's values.
+    """Counterpart of the paper's Figure 5: bars by data set and method, a row a metric; left measured here, with 95 %
+    intervals, right as printed in the paper, for real data.
 
-    Columns: dataset, source, alignment, method, metric, mean, sd (NaN when n = 1), n, paper (NaN when unknown).
-    Bars start at 0; whiskers are one sd. Of the methods in the table, those in `compared` are drawn.
+    Columns: dataset, source, alignment, method, metric, mean, low, high (NaN when n = 1), n, paper (NaN when unknown).
+    Bars start at 0. Of the methods in the table, those in `compared` are drawn.
     """
     table = style.titled(table[table["method"].isin(compared) & table["metric"].isin(COMPARED)])
-    group = table["title"].str.replace(" (", "\n(", regex=False) + "\n" + table["alignment"]
-    table = table.assign(group=group, all="", low=table["mean"] - table["sd"], high=table["mean"] + table["sd"])
-    methods = list(table["method"].unique())
+    group = table["title"].str.replace(" (", "\n(") + "\n" + table["alignment"]
+    table = table.assign(column="measured here", group=group)
+    printed = table.assign(mean=table["paper"], low=np.nan, high=np.nan, column="printed in the paper (real data)")
+    printed["group"] = printed["dataset"].map(lambda name: dataset_title(name, "real"))
+    both, methods = pd.concat([table, printed]).dropna(subset="mean"), list(table["method"].unique())
     shown = [m for m in COMPARED if m in set(table["metric"])]
-    grid = style.facets(table, "all", "metric", height=1.25, extra=0.85, row_order=shown, sharey=False)
-    place = {"x": "group", "hue": "method", "order": group.unique(), "hue_order": methods, "legend": False}
+    grid = style.facets(both, "column", "metric", height=1.25, extra=0.85, row_order=shown, sharex="col", sharey="row")
     bars = {"palette": style.method_colours(methods), "saturation": 1, "err_kws": style.WHISKERS, "capsize": 0.08}
-    diamonds = {"marker": "D", "edgecolor": "black", "linewidth": 0.7, "dodge": True, "jitter": False, "zorder": 4}
-    diamonds["palette"] = dict.fromkeys(methods, "white")
-    for (ax, rows), metric in zip(style.panel_rows(grid), shown, strict=True):
-        sns.barplot(style.interval_rows(rows, "mean"), y="mean", ax=ax, **place, **bars, **style.INTERVAL)
-        sns.stripplot(rows, y="paper", ax=ax, **place, **diamonds)
-        ax.set(ylabel=style.metric_label(metric), ylim=(0, None), xlabel="")
+    bars |= {"x": "group", "hue": "method", "hue_order": methods, "legend": False} | style.INTERVAL
+    for ax, rows in style.panel_rows(grid):
+        metric, order = rows["metric"].iloc[0], rows["group"].unique()
+        sns.barplot(style.interval_rows(rows, "mean"), y="mean", order=order, ax=ax, **bars)
+        label = f"{style.metric_label(metric)}\n{'↓' if metric in LOWER_IS_BETTER else '↑'} better"
+        ax.set(ylabel=label if ax in grid.axes[:, 0] else "", xlabel="")
     grid.figure.align_ylabels()
     handles = style.method_entries(methods, marker="s", linestyle="")
-    if table["paper"].notna().any():
-        handles.append(style.entry("the paper's Table 1 (real data)", "white", marker="D", markeredgecolor="black"))
-    return style.legend(grid.figure, handles, style.whiskers_note(table["n"]))
+    note = "; the paper prints no spread" if table["paper"].notna().any() else ""
+    return style.legend(grid.figure, handles, style.whiskers_note(table["n"], "95 % intervals") + note)
 
 
 @style.styled
@@ -101,7 +103,7 @@ def family_curves(history: pd.DataFrame, metric="valid_loss", reference="tmt", c
         ax.set_title(textwrap.fill(style.method_title(method), 24), fontsize=7, color=style.method_colour(method))
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     style.label_axes(grid, "epoch")
-    grid.figure.suptitle(titles[0], fontsize="medium")
+    grid.figure.suptitle(f"{titles[0]}: each method beside {style.method_title(reference)}", fontsize="medium")
     grid.figure.supylabel(style.metric_label(metric), fontsize="medium")
     note = f"{style.bands_note(history)}; coloured: the panel's method"
     return style.legend(grid.figure, style.method_entries([reference]), note)
@@ -112,10 +114,12 @@ def forest(differences: pd.DataFrame) -> Figure:
     """Paired differences and their 95 % intervals: a panel a metric, a line a data set and comparison.
 
     Columns: dataset, source, metric, after, before (methods; the difference is after minus before), difference, low,
-    high, n. Points right of zero are higher, which is better for all metrics but MAE: the axes say which way.
+    high, n and, for a line at the printed gain, margin (half of it). Points right of zero are higher, which is better
+    for all metrics but MAE: the axes say which way.
     """
     after, before = (differences[column].map(style.method_title) for column in ("after", "before"))
-    frame = style.titled(differences).assign(pair=after + " minus " + before)
+    frame = style.titled(differences.assign(pair=after + " minus " + before))
+    frame = frame.assign(margin=frame.get("margin", np.nan))
     palette = dict(zip(frame["pair"], map(style.method_colour, frame["before"]), strict=True))
     datasets = frame["title"].unique()
     grid = style.facets(frame, "metric", height=0.16 * len(palette) * len(datasets), extra=1.1, sharex=False)
@@ -124,8 +128,12 @@ def forest(differences: pd.DataFrame) -> Figure:
         ax.axvline(0, color=style.NEUTRAL, linewidth=0.7, zorder=0)
         ax.locator_params(axis="x", nbins=5)
         better = "← better" if (metric := rows["metric"].iloc[0]) in LOWER_IS_BETTER else "better →"
+        gains = (-2 if metric in LOWER_IS_BETTER else 2) * rows.groupby("title")["margin"].first().reindex(datasets)
+        ax.vlines(gains, np.arange(len(gains)) - 0.4, np.arange(len(gains)) + 0.4, **style.PRINTED)
         ax.set(title="", xlabel=f"difference in {style.metric_label(metric)}\n{better}")
     handles = [style.entry(name, colour, linestyle="-") for name, colour in palette.items()]
+    if frame["margin"].notna().any():
+        handles.append(style.entry("gain that the paper prints", marker=None, **style.PRINTED))
     note = f"lines: 95 % intervals over paired seeds, {style.counted(differences['n'])}"
     return style.legend(grid.figure, handles, note)
 

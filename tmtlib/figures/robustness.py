@@ -15,7 +15,7 @@ LEVEL_LABELS |= {"missing_block": "share of frames in the block", "shift": "dela
 LEVEL_LABELS |= {f"words_{done}": f"rate of {done} words" for done in ("dropped", "substituted")}
 WHEN = {"test": "at test time", "training": "in training too"}
 ADAPTING = {"noise": "noise in {}", "missing_frames": "{} frames missing"}  # titles of `adaptation` by kind
-Y_LABELS = {"weight": "weight on it", "gain": "MAE − uniform's"}
+Y_LABELS = {"weight": "weight on the\ncorrupted modality", "gain": "MAE minus that\nof uniform weights"}
 LEAST_SPAN = 0.01  # an axis of weights is at least so long: a smaller change counts as none
 
 
@@ -93,17 +93,22 @@ def auilc(table: pd.DataFrame, metric: str = "mae") -> Figure:
     table = style.titled(table[(table["metric"] == metric) & (table["modality"] == "all")])
     methods = {title: list(rows["method"].unique()) for title, rows in table.groupby("title", sort=False)}
     lines = [len(names) for names in methods.values()]
-    options = {"gridspec_kws": {"height_ratios": lines}, "sharex": False, "sharey": "row"}
+    options = {
+        "gridspec_kws": {"height_ratios": lines},
+        "sharex": False,
+        "sharey": "row",
+        "titles": corruption.TITLES.get,
+    }
     grid = style.facets(table, "kind", "title", 0.14 * np.mean(lines) + 0.35, 0.9, **options)
-    grid.set(visible=False)  # but for the kinds that a data set has
     for ax, rows in style.panel_rows(grid):
         title, masked = rows["title"].iloc[0], rows["regime"] != "clean"
-        y, colours = rows["method"].map(methods[title].index) + 0.3 * masked, rows["method"].map(style.method_colour)
+        y, colours = rows["method"].map(methods[title].index), rows["method"].map(style.method_colour)
+        y += np.where(masked, 0.18, -0.18)
         ax.hlines(y, rows["low"], rows["high"], colors=colours, linewidth=1)
         ax.scatter(rows["auilc_normalised"], y, s=12, c=colours.mask(masked, "white"), edgecolors=colours, zorder=3)
         ax.scatter(rows["clean"], y, s=25, marker="|", color=style.NEUTRAL, linewidth=1)
         ax.set_title(f"{title}\n{corruption.TITLES[rows['kind'].iloc[0]]}", fontsize=7)
-        ax.set(visible=True, xlabel=f"mean {style.metric_label(metric)}", ylim=(len(methods[title]) - 0.3, -0.6))
+        ax.set(xlabel=f"mean {style.metric_label(metric)}", ylim=(len(methods[title]) - 0.5, -0.5))
         ax.set_yticks(range(len(methods[title])), map(style.method_title, methods[title]))
     handles = [style.entry("trained on clean data", linestyle="-")]
     handles.append(style.entry("trained with frames missing", linestyle="-", markerfacecolor="white"))
@@ -143,8 +148,8 @@ def adaptation(frame: pd.DataFrame, kind: str = "noise") -> Figure:
         ax.set_xlim(-0.3, len(levels) - 0.7)
         if rows["measure"].iloc[0] == "gain":
             ax.axhline(0, **style.DASHED)
-        else:
-            ax.set_ylim(_widened(*ax.get_ylim()))
+    for ax, rows in style.panel_rows(grid):  # when all are drawn: a row has one axis
+        ax.set_ylim(_widened(*ax.get_ylim()) if rows["measure"].iloc[0] == "weight" else None)
     style.label_axes(grid, LEVEL_LABELS[kind])
     note = f"{style.bands_note(frame)}; weights: mean of A over features and utterances; MAE in label units"
     return style.legend(grid.figure, style.method_entries(frame["method"].unique()), note)
@@ -165,7 +170,7 @@ def reliability_weights(table: pd.DataFrame) -> Figure:
     """
     table, methods = style.titled(table), list(table["method"].unique())
     table["row"] = table["title"].str.replace(" (", "\n(")
-    options = {"col_order": MODALITIES, "sharex": False, "titles": "weight on {}".format}
+    options = {"col_order": MODALITIES, "titles": "weight on {}".format}
     grid = style.facets(table, "modality", "row", height=0.5 + 0.19 * len(methods), **options)
     for ax, rows in style.panel_rows(grid):
         y = rows["method"].map(methods.index)
@@ -173,14 +178,16 @@ def reliability_weights(table: pd.DataFrame) -> Figure:
         dots = {"color": style.MODALITY_COLOURS[rows["modality"].iloc[0]], "fmt": "o", "markersize": 4}
         ax.errorbar(rows["unreliable"], y + 0.16, xerr=spread, markerfacecolor="white", linewidth=0.8, **dots)
         ax.errorbar(rows["reliable"], y - 0.16, **dots)
-        ax.set(xlim=_widened(*ax.get_xlim()), ylim=(len(methods) - 0.4, -0.6))
+        ax.set_ylim(len(methods) - 0.4, -0.6)
         ax.grid(True, axis="x")
         ax.grid(False, axis="y")
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_yticks(range(len(methods)), map(style.method_title, methods))
+    grid.set(xlim=_widened(*grid.axes[0, 0].get_xlim()))
     style.label_axes(grid, "mean of A")
     handles = [style.entry("where it is reliable"), style.entry("where it is not", markerfacecolor="white")]
-    return style.legend(grid.figure, handles, style.whiskers_note(table["n"], "95 % t interval of the difference"))
+    note = style.whiskers_note(table["n"], "95 % t interval of the difference (unseen: within the mark)")
+    return style.legend(grid.figure, handles, note)
 
 
 @style.styled

@@ -11,18 +11,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tmtlib import common
 from tmtlib.data.schema import dataset_title
+from tmtlib.paper import facts
 from tmtlib.stats import metrics
 from tmtlib.study.methods import METHODS, method_title
 
 ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9  # inches
 MODALITY_COLOURS = {"text": "#0072B2", "audio": "#E69F00", "vision": "#009E73"}
+GROUP_COLOURS = {"shared": "#5B5B8C", **MODALITY_COLOURS}  # of token groups
 ACCENT, NEUTRAL = METHODS["tmt_amw"].colour, "#777777"
+CHINESE = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC")  # fonts
 DASHES = {"-": "", "--": (4, 1.5), "-.": (3, 1.25, 1.5, 1.25), ":": (1, 1)}  # seaborn's, by matplotlib's name
 LABELS = metrics.LABELS | {"acc5": "Acc-5 (fraction)", "f1_5class": "F1, 5-class (fraction)"}
 LABELS |= {"train_loss": "training loss", "wa_mean": "weighted accuracy, mean over emotions (fraction)"}
@@ -30,13 +35,17 @@ LABELS |= {"f1_mean": "F1, mean over emotions (fraction)"}
 NO_SPREAD = "n = 1 seed: no spread is known"
 DIAGONAL = {"color": "#888888", "linestyle": "-", "linewidth": 0.7, "marker": None}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.7, "marker": None}
+PRINTED = {"color": "black", "linestyle": "dotted", "linewidth": 1.2}
 INTERVAL = {"estimator": "median", "errorbar": ("pi", 100)}  # for seaborn: of the rows of `interval_rows`
 WHISKERS = {"linewidth": 0.8, "color": "black"}
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Decorator: draws in the style of study.mplstyle on matplotlib's defaults, whatever the caller has set, settles
-    the layout there, leaves no figure open in pyplot, and restores the caller's settings."""
+    the layout there, leaves no figure open in pyplot, and restores the caller's settings.
+
+    The figure's label is its alternative text: the first sentence of the function that draws it, and its titles. A
+    notebook keeps it with the picture, where nbconvert's template "classic" finds it."""
 
     @wraps(draw)
     def wrapper(*args, **kwargs) -> Figure:
@@ -44,6 +53,10 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks are made lazily: they must be made in this style
         plt.close(figure)
+        seen = dict.fromkeys(ax.get_title() or ax.get_title("left") for ax in figure.axes)
+        sentence = " ".join(draw.__doc__.split(".\n")[0].strip("`.").split())
+        figure.set_label(" ".join(f"{sentence}. {'; '.join(filter(None, seen))}".split()))
+        figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": figure.get_label()}})
         return figure
 
     return wrapper
@@ -55,6 +68,11 @@ def method_colour(method: str) -> str | tuple[float, float, float]:
         return "#000000"
     colour = METHODS[method].colour if method in METHODS else None
     return colour or colorsys.hls_to_rgb(crc32(method.encode()) % 360 / 360, 0.42, 0.6)
+
+
+def tint(colour: str) -> list[float]:
+    """A light background of that colour."""
+    return [1 - 0.15 * (1 - c) for c in to_rgb(colour)]
 
 
 def method_colours(methods: Iterable[str]) -> dict:
@@ -79,8 +97,23 @@ def number_label(value: float) -> str:
     return "clean" if np.isinf(value) else f"{value:g}".replace("-", "−")
 
 
+def legible(text: str) -> tuple[str, list[str]]:
+    """The text, with characters that no font here has as \\uXXXX, and the fonts to draw it in."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = [name for name in ("DejaVu Sans", *CHINESE) if name in installed]
+    faces = [font_manager.get_font(font_manager.findfont(name)) for name in fonts]
+    known = {c for c in set(text) if c.isspace() or any(face.get_char_index(ord(c)) for face in faces)}
+    return "".join(c if c in known else c.encode("unicode_escape").decode() for c in text), fonts
+
+
+def paper_order(dataset: str) -> int:
+    """The place of a data set in the paper's tables; others come after."""
+    return facts.DATASETS.index(dataset) if dataset in facts.DATASETS else len(facts.DATASETS)
+
+
 def titled(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with a column `title`: of each row's data set and source."""
+    """The frame, by data set in the paper's order, with a column `title`: of each row's data set and source."""
+    frame = frame.sort_values("dataset", key=lambda names: names.map(paper_order), kind="stable")
     return frame.assign(title=[*map(dataset_title, frame["dataset"], frame["source"])])
 
 
@@ -102,6 +135,9 @@ def facets(
     grid.set_titles("")
     for ax, value in zip(grid.axes.flat, grid.col_names, strict=False):
         ax.set_title(titles(value))
+    for ax in (grid.facet_axis(i, j) for (i, j, _), rows in grid.facet_data() if rows.empty):
+        ax.set_axis_off()
+        ax.annotate("not run", (0.5, 0.5), xycoords="axes fraction", ha="center")
     return grid
 
 
@@ -172,6 +208,8 @@ def bands_note(frame: pd.DataFrame) -> str:
         return NO_SPREAD
     ragged = frame.groupby([*keys, "seed"]).size().groupby(keys).nunique().max() > 1
     thin = "; thin: single seeds, as not all went on as long" if ragged else ""
+    lacking = frame.groupby("method")["dataset"].nunique().nunique() > 1
+    thin += "; where a method is not drawn it was not run" if lacking else ""
     return f"lines: mean over seeds, {counted(numbers)}; bands: ± 1 sd{thin}"
 
 
@@ -207,8 +245,8 @@ def legend(figure: Figure, handles: Sequence, note: str) -> Figure:
         return sum(0.45 + 0.052 * max(map(len, column)) for column in np.array_split(labels, columns))
 
     columns = next((n for n in range(len(labels), 0, -1) if width(n) < inches), 1)
-    note = textwrap.fill(note, int(inches / 0.05))
-    lines = ceil(len(labels) / columns) + note.count("\n")
-    figure.set_figheight(figure.get_figheight() + 0.14 * (lines - 1))  # the panels keep their height
+    rows, note = max(1, ceil(len(labels) / columns)), textwrap.fill(note, int(inches / 0.05))
+    columns = max(1, ceil(len(labels) / rows))  # rows of about the same length
+    figure.set_figheight(figure.get_figheight() + 0.14 * (rows + note.count("\n") - 1))  # the panels keep their height
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=note)
     return figure

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -27,7 +27,7 @@ def weight_trajectories(frame: pd.DataFrame) -> Figure:
 
     Columns: dataset, source, method, seed, epoch, modality, weight, low, high (least and greatest over features).
     """
-    grid = style.facets(style.titled(frame), "method", "title", height=1.4, sharey="row", titles=style.method_title)
+    grid = style.facets(style.titled(frame), "method", "title", height=1.4, titles=style.method_title)
     for ax, rows in style.panel_rows(grid):
         for m, of_modality in rows.groupby("modality"):
             span = of_modality.groupby("epoch").agg(low=("low", "min"), high=("high", "max"))
@@ -35,6 +35,7 @@ def weight_trajectories(frame: pd.DataFrame) -> Figure:
         style.draw_curves(ax, rows, "epoch", "weight", "modality", style.MODALITY_COLOURS)
         ax.axhline(EVEN, **style.DASHED)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.tick_params(labelbottom=True)
     style.label_axes(grid, "epoch", "weight, mean of A")
     handles = [*style.modality_entries(marker=None, linestyle="-"), style.entry("1/3", **style.DASHED)]
     return style.legend(grid.figure, handles, f"{style.bands_note(frame)}; light bands: range over features")
@@ -42,43 +43,35 @@ def weight_trajectories(frame: pd.DataFrame) -> Figure:
 
 @style.styled
 def weight_heatmap(weights: np.ndarray | Mapping[str, np.ndarray], sort: bool = False) -> Figure:
-    """A, (M, d), or several by title, as heat maps on one colour scale centred at 1/M.
+    """A, (M, d), or several by title, as heat maps on one colour scale from 0 to 1.
 
     sort: order the features by the first modality's weight, greatest first.
     """
     maps = dict(weights) if isinstance(weights, Mapping) else {"": weights}
     same = len({np.shape(a)[1] for a in maps.values()}) == 1
     figure, axes = style.panels(len(maps), 1, height=0.62 if same else 0.75, extra=0.5, sharex=same)
-    norm = weight_norm(list(maps.values()))
     for ax, (title, a) in zip(axes[:, 0], maps.items(), strict=True):
         a = np.asarray(a)
         a = a[:, np.argsort(-a[0], kind="stable")] if sort else a
-        image = heat_map(ax, a, norm, mean_labels(a))
-        ax.set_title(title, loc="left", fontsize=7)
+        image = heat_map(ax, a, mean_labels(a))
+        ax.set_title(f"{title}: {np.nanmin(a):.3f} to {np.nanmax(a):.3f}".removeprefix(": "), loc="left", fontsize=7)
     ax.set_xlabel("feature" + (f", sorted by the weight of {MODALITIES[0]}" if sort else " (index)"))
     weight_colourbar(figure, image, ax=axes[:, 0], aspect=8 * len(maps))
     return figure
 
 
-def weight_norm(arrays: Sequence[np.ndarray]) -> CenteredNorm:
-    """The colour scale of A: centred at 1/M and as wide as the farthest weight; at least 0.001, as all may be equal."""
-    centre = 1 / len(arrays[0])
-    return CenteredNorm(centre, max(1e-3, *(float(np.nanmax(np.abs(np.asarray(a) - centre))) for a in arrays)))
-
-
 def weight_colourbar(figure: Figure, image: QuadMesh, **place) -> None:
     """A colour bar with both ends as numbers and the centre as 0 (of W) or 1/M (of A); `place` as of `colorbar`."""
-    norm, is_a = image.norm, image.norm.vcenter > 0
-    ends = [max(norm.vmin, 0.0) if is_a else norm.vmin, norm.vmax]
-    low, high = (f"{end:.3f}".replace("-", "−") for end in ends)
-    bar = figure.colorbar(image, **place)
-    bar.set_ticks([ends[0], norm.vcenter, ends[1]], labels=[low, f"1/{len(MODALITIES)}" if is_a else "0", high])
-    bar.set_label("weight A" if is_a else "", labelpad=1)
+    norm, bar = image.norm, figure.colorbar(image, **place)
+    labels = ["0", f"1/{len(MODALITIES)}", "1"] if norm.vcenter else [f"−{norm.vmax:.3f}", "0", f"{norm.vmax:.3f}"]
+    bar.set_ticks([norm.vmin, norm.vcenter, norm.vmax], labels=labels)
     bar.outline.set_visible(False)
 
 
-def heat_map(ax: Axes, values: np.ndarray, norm: CenteredNorm, labels: Sequence[str]) -> QuadMesh:
-    """(M, d) values as a heat map with a label a row; features count from 0."""
+def heat_map(ax: Axes, values: np.ndarray, labels: Sequence[str], norm: Normalize | None = None) -> QuadMesh:
+    """(M, d) values as a heat map with a label a row; features count from 0. The default norm is A's, from 0 over 1/M
+    in white to 1: not stretched, so weights that are nearly equal look so."""
+    norm = norm or TwoSlopeNorm(EVEN, 0, 1)
     every = -(-values.shape[1] // 8)
     sns.heatmap(values, norm=norm, cmap="PuOr_r", cbar=False, xticklabels=every, yticklabels=labels, ax=ax)
     ax.tick_params(length=0, rotation=0)
@@ -140,7 +133,7 @@ def weight_reach(moved: pd.DataFrame) -> Figure:
 
 @style.styled
 def ternary(frame: pd.DataFrame) -> Figure:
-    """Each utterance at its weights, zoomed to where they are: a column a method; coloured by its error above, and by
+    """Each utterance at its weights, zoomed to where all are: a column a method; coloured by its error above, and by
     which modality is unreliable below (synthetic data only).
 
     frame: `weights.by_utterance` of one data set and one seed. Lines of equal weight have the modality's colour; three
@@ -162,10 +155,13 @@ def ternary(frame: pd.DataFrame) -> Figure:
         rows = frame[frame["method"] == method]
         for ax, (hue, colours) in zip(column, options.items(), strict=True):
             sns.scatterplot(rows, x="x", y="y", hue=hue, s=5, linewidth=0, legend=False, ax=ax, **colours)
-            _draw_triangle(ax, rows)
-        column[0].set_title(f"{style.method_title(method)}\n{rows['title'].iloc[0]}", fontsize=7, pad=10)
+            _draw_triangle(ax, frame)
+        least, most = np.nanquantile(rows[list(MODALITIES)], (0, 1))
+        column[0].set_title(f"{style.method_title(method)}\n{least:.3f} to {most:.3f}", fontsize=7, pad=10)
+    figure.suptitle(rows["title"].iloc[0], fontsize="medium")
     figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes[0].tolist(), label="error (label units)", shrink=0.7)
     note = f"one dot a test utterance, n = {frame['utterance'].nunique()}, one seed; lines: equal weights of a modality"
+    note += "; more weight on text: to the lower left, on audio: to the lower right, on vision: upwards"
     return style.legend(figure, handles, note)
 
 
@@ -183,7 +179,7 @@ def _draw_triangle(ax: Axes, rows: pd.DataFrame) -> None:
     options = {"levels": np.arange(0, 1 + step / 2, step), "linewidths": 0.4, "alpha": 0.7, "zorder": 0}
     for weight, (m, colour) in zip(weights, style.MODALITY_COLOURS.items(), strict=True):
         lines = ax.contour(x, y, weight, colors=colour, **options)
-        font = {"color": colour, "fontsize": 5, "ha": "left" if m == "vision" else "center", "va": "center"}
+        font = {"color": colour, "fontsize": 6, "ha": "left" if m == "vision" else "center", "va": "center"}
         for level, segments in zip(lines.levels, lines.allsegs, strict=True):
             ends = [line[np.argmax(line @ LABELS_AT[m])] for line in segments if len(line)]
             for end in (end for end in ends if m == "vision" or left + step / 9 < end[0] < right):

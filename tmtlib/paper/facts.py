@@ -31,6 +31,8 @@ PAPER_METRICS = {"acc5": "acc5", "f1_5class": "f1", "f1_5class_swapped": "f1", "
 
 # Train, valid, test utterances in the MMSA feature files (thuiar/MMSA README); the paper's text states none.
 SPLIT_SIZES = {"sims": (1368, 456, 457), "mosi": (1284, 229, 686), "mosei": (16326, 1871, 4659)}
+# Facts of the three corpora that a source at hand states (column `source`); what none states is left out
+CORPORA = pd.read_csv(FOLDER / "corpora.csv", dtype=str)
 TEST_SIZES = {name: sizes[2] for name, sizes in SPLIT_SIZES.items()}
 
 

@@ -48,28 +48,28 @@ ROWS = (
     Method("tmt", "TMT", "main", {"weighting": "none"}, colour="#4D4D4D", dash="-"),
     Method("tmt_amw", "TMT+AMW", "main", AMW, colour="#AA3377", dash="-"),  # W learns at the training rate
     # W moves far within a profile's epochs
-    Method("tmt_amw_fast", "TMT+AMW, fast W", "weighting", AMW | FAST, colour="#D55E00", dash="--"),
+    Method("tmt_amw_fast", "TMT+AMW, fast W", "weighting", AMW | FAST, colour="#B83900", dash="--"),
     # the paper's rate, where a profile has another
-    Method("tmt_amw_slow", "TMT+AMW, slow W", "slow", AMW | {"weighting_lr": 1e-4}, colour="#F0A870"),
+    Method("tmt_amw_slow", "TMT+AMW, slow W", "slow", AMW | {"weighting_lr": 1e-4}, colour="#A26E48"),
     # controls: fixed weights
-    Method("tmt_uniform", "TMT, uniform weights", "main", UNIFORM, colour="#56B4E9", dash="-."),
-    Method("tmt_random", "TMT, random weights", "main", {"weighting": "random"}, colour="#8C6D31"),
+    Method("tmt_uniform", "TMT, uniform weights", "main", UNIFORM, colour="#3DADE3", dash="-."),
+    Method("tmt_random", "TMT, random weights", "main", {"weighting": "random"}, colour="#D4B48D"),
     *(Method(f"tmt_mostly_{m}", f"TMT, mostly {m} (.8)", "held", {"weighting": f"mostly_{m}"}) for m in MODALITIES),
     # where A acts: times M (TMT itself at the start), summed as in the paper's text, before disentanglement
     Method("tmt_amw_r1m", "TMT+AMW, times M (R1M)", "placement", AMW | {"placement": "R1M"}),
     Method("tmt_amw_r2", "TMT+AMW, summed (R2)", "placement", AMW | {"placement": "R2"}),
     Method("tmt_amw_r3", "TMT+AMW, before (R3)", "placement", AMW | {"placement": "R3"}),
-    Method("tmt_gated", "TMT, gated by the input", "weighting", GATED, colour="#228833"),
-    Method("tmt_gated_fast", "TMT, gated by the input, fast", "weighting", GATED | FAST, colour="#99BB33"),
-    Method("tmt_scalar", "TMT, a number a modality", "weighting", {"weighting": "scalar"}, colour="#CCBB44"),
-    Method("tmt_token", "TMT, gated token by token", "weighting", TOKEN, colour="#66CC88"),
+    Method("tmt_gated", "TMT, gated by the input", "weighting", GATED, colour="#387616"),
+    Method("tmt_gated_fast", "TMT, gated by the input, fast", "weighting", GATED | FAST, colour="#A6C758"),
+    Method("tmt_scalar", "TMT, a number a modality", "weighting", {"weighting": "scalar"}, colour="#CBB736"),
+    Method("tmt_token", "TMT, gated token by token", "weighting", TOKEN, colour="#59B06A"),
     Method("tmt_lowrank", "TMT, rank-one W", "variant", {"weighting": "lowrank"}),
     Method("tmt_gated_scalar", "TMT, gated, one number", "variant", {"weighting": "gated_scalar"}),
     Method("tmt_attention", "TMT, attention over modalities", "variant", {"weighting": "attention"}),
     Method("tmt_temporal", "TMT, gated frame by frame", "variant", TOKEN | {"placement": "R3"}, colour="#009988"),
     # gates in the attention scores, and the same with gates held open
-    Method("tmt_reliability", "TMT, reliability", "reliability", GATES, colour="#EE3377", dash="-"),
-    Method("tmt_reliability_open", "TMT, reliability, gates open", "reliability", OPEN, colour="#BBBBBB", dash="--"),
+    Method("tmt_reliability", "TMT, reliability", "reliability", GATES, colour="#F33D83", dash="-"),
+    Method("tmt_reliability_open", "TMT, reliability, gates open", "reliability", OPEN, colour="#BFBDBC", dash="--"),
     # controls that are told which modalities are reliable, by where they act
     Method("tmt_oracle", "told, in attention", "oracle", TOLD | {"placement": "attention"}, colour="#1A1A1A"),
     *(Method(f"tmt_oracle_{p.lower()}", f"told, {p}", "oracle", TOLD | {"placement": p}) for p in ("R1", "R2p", "R3")),
@@ -84,7 +84,7 @@ ROWS = (
         for w in (1.0, 3.0)
     ),
     *(Method(f"tmt_amw_lr{r:g}", f"TMT+AMW, W at {r:g}", "swept", AMW | {"weighting_lr": r}) for r in (1e-4, 0.1)),
-    Method("text_only", "TMT, text only", "subset", {"modalities": ("text",)}, colour="#0072B2"),
+    Method("text_only", "TMT, text only", "subset", {"modalities": ("text",)}, colour="#015EAE"),
     *(Method(f"{m}_only", f"TMT, {m} only", "subset", {"modalities": (m,)}) for m in MODALITIES[1:]),
     *(
         Method(f"{m}_{n}", f"TMT, {m} and {n}", "subset", {"modalities": (m, n)})
@@ -100,9 +100,9 @@ ROWS = (
         dash="-.",
     ),
     Method("tmt_reliability_emotions", "TMT, reliability, emotions", "emotions", GATES | EMOTIONS, colour="#B01355"),
-    Method("late_fusion", "late fusion", "baseline", model=LateFusionConfig, colour="#882255"),
-    Method("mult", "MulT", "baseline", model=MulTConfig, colour="#332288"),
-    Method("misa", "MISA", "baseline", model=MISAConfig, colour="#117733"),
+    Method("late_fusion", "late fusion", "baseline", model=LateFusionConfig, colour="#640948"),
+    Method("mult", "MulT", "baseline", model=MulTConfig, colour="#2D2086"),
+    Method("misa", "MISA", "baseline", model=MISAConfig, colour="#219F2D"),
     Method("bert_text", "BERT, text only", "bert", model=BertTextConfig),  # needs `text_bert` in the file
     Method("mult_mmsa", "MulT, as in MMSA", "mmsa", {"compat": "mmsa"}, model=MulTConfig),
     Method("misa_mmsa", "MISA, as in MMSA", "mmsa", {"compat": "mmsa"}, model=MISAConfig),

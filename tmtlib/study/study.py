@@ -152,8 +152,10 @@ class Study:
         print(f"Profile {profile} has no table {name!r} of these data to show here.")
         return pd.DataFrame()
 
-    def show(self, figure: Figure, name: str) -> Figure:
-        """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it."""
+    def show(self, figure: Figure, name: str, alt: str | None = None) -> Figure:
+        """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it. alt: alternative text for pages, in
+        place of the one that the figure's label has."""
+        figure.set_label(alt or figure.get_label())
         for kind, content in _rendered(figure).items():
             self._save(content, self.figures / f"{name}.{kind}")
         return figure

@@ -105,7 +105,7 @@ def test_seeds_data_sets_and_methods_of_a_profile_can_be_others(own_results):
     [
         ({"seeds": -1}, "seeds is -1; wanted at least 1"),
         ({"datasets": "mosi,simsv2"}, "data set is 'simsv2'; wanted one of 'mosi', 'mosei', 'sims'"),
-        ({"methods": "tmt_awm"}, "method is 'tmt_awm'; wanted one of 'tmt', 'tmt_amw'"),
+        ({"methods": "tmt_awm"}, "method is 'tmt_awm', which is none; did you mean 'tmt_amw'"),
     ],
 )
 def test_other_sizes_that_cannot_be_are_refused(size, message):

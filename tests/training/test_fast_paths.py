@@ -1,20 +1,50 @@
 """Fast paths give the slow paths' results: groups of like length, cheap dropout."""
 
+import inspect
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from model_helpers import SMALL, batch_of, make, protocol, synthetic
 
 from tmtlib.models import build_model
+from tmtlib.models.base import Batch, Trace
+from tmtlib.models.late_fusion import LateFusionConfig
 from tmtlib.models.layers import Dropout
+from tmtlib.models.misa import MISAConfig
+from tmtlib.models.mult import MulTConfig
 from tmtlib.training.batches import FRAMES, OnDevice
 from tmtlib.training.fit import fit, predict
 
 CPU = torch.device("cpu")
 AMW = replace(SMALL, weighting="static")
 NO_DROPOUT = replace(AMW, dropout=0.0, embedding_dropout=0.0)
+MULT = MulTConfig(width=8, heads=2, layers=1, memory_layers=1)
+
+
+# --- The same numbers as before --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "train_loss", "valid_loss"),
+    [
+        (SMALL, 1.66547096, 1.27958643),
+        (AMW, 1.66374636, 1.28072548),
+        (replace(SMALL, mixup="correct"), 1.74900591, 1.28029597),
+        (replace(SMALL, masked=False, window=6), 1.73612940, 1.27919567),
+        (MULT, 1.02024686, 1.15374899),
+        (MISAConfig(width=16, lstm_width=4, fusion_hidden=16), 3.82530475, 2.12797713),
+        (LateFusionConfig(), 1.31242430, 1.20771909),
+    ],
+    ids=["tmt", "amw", "mixup", "unmasked", "mult", "misa", "late_fusion"],
+)
+def test_losses_of_the_third_epoch_are_those_of_the_first_release(config, train_loss, valid_loss):
+    data = synthetic("mosi", (48, 24, 8), (9, 30, 25))
+    (done,) = fit(config, protocol(), data.train, data.valid, data.shape, (0,), "cpu")
+    last = done.history[-1]
+    assert (last["train_loss"], last["valid_loss"]) == pytest.approx((train_loss, valid_loss), rel=1e-4)
 
 
 # --- Groups of like length -------------------------------------------------------------------------------------------
@@ -112,6 +142,27 @@ def test_gradient_flows_where_nothing_was_dropped():
     y = Dropout(0.25)(x)
     y.sum().backward()
     torch.testing.assert_close(x.grad, y.detach())
+
+
+# --- Compilation -----------------------------------------------------------------------------------------------------
+
+
+GATED = replace(SMALL, weighting="gated")
+
+
+@pytest.mark.parametrize("config", [SMALL, AMW, GATED, MULT], ids=["tmt", "amw", "gated", "mult"])
+def test_compiled_in_one_graph_a_model_trains_the_same(config, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' checks of types do not compile
+    for made, name in ((Trace, "__init__"), (Batch, "__init__"), (Batch, "split"), (Batch, "valid")):
+        monkeypatch.setattr(made, name, inspect.unwrap(getattr(made, name)))
+    model, batch, target, found = make(config).train(), batch_of(), torch.linspace(-3, 3, 24).double(), []
+    for forward in (model, torch.compile(model, fullgraph=True, backend="eager")):
+        torch.manual_seed(1)
+        model.zero_grad()
+        prediction, trace = forward(batch)
+        model.loss(prediction, target, trace).backward()
+        found.append([prediction.detach(), *(p.grad for p in model.parameters())])
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
 
 
 # --- Precision -------------------------------------------------------------------------------------------------------

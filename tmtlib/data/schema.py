@@ -76,7 +76,7 @@ class DataError(ValueError):
     """A data file or array that cannot be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity
 class Split:
     """N utterances. Raises DataError when shapes, lengths or labels do not fit together."""
 

@@ -22,7 +22,7 @@ from tmtlib.data.schema import DataShape, Split
 from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Model, ModelConfig
 from tmtlib.stats.metrics import scores_of
-from tmtlib.training.batches import OnDevice, passes
+from tmtlib.training.batches import OnDevice, Reading, on_device, passes
 
 SELECT_BY = ("accuracy", "loss")  # rules by which validation selects an epoch
 
@@ -96,7 +96,7 @@ def fit(
     for data without the task's labels, and ValueError for a training loss that is not finite.
     """
     where = pick_device(device)
-    data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
+    data = [on_device(split, where, config, shape.family) for split in (train, held_out)]
     with one_thread(device):
         return [_fit_seed(config, training, *data, shape, seed) for seed in seeds]
 
@@ -116,19 +116,20 @@ class Progress:
         return patience is not None and len(self.history) - best >= patience
 
     def add(self, row: dict, weights: np.ndarray | None, model: Model) -> None:
-        """Adds an epoch's row, and keeps a copy of the model's parameters on the CPU if it is the best by a rule."""
+        """Adds an epoch's row, and keeps the model's parameters, copied on their device, if best by a rule."""
         self.history.append(row)
         self.weights.append(weights)
         accuracy = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
         accuracy = 0.0 if math.isnan(accuracy) else accuracy  # NaN: no validation utterance has any emotion
         ranks = {"accuracy": (accuracy, -row["valid_loss"]), "loss": (-row["valid_loss"],)}
         better = [rule for rule in SELECT_BY if ranks[rule] > self.best[rule][0]]
-        parameters = {k: v.to("cpu", copy=True) for k, v in model.state_dict().items()} if better else {}
+        parameters = {k: v.clone() for k, v in model.state_dict().items()} if better else {}
         self.best |= {rule: (ranks[rule], row["epoch"], parameters) for rule in better}
 
     def result(self, **costs) -> Fit:
         (other,) = set(SELECT_BY) - {self.training.select_by}
         (_, epoch, state), (_, other_epoch, other_state) = self.best[self.training.select_by], self.best[other]
+        state, other_state = ({name: x.cpu() for name, x in best.items()} for best in (state, other_state))
         weights = None if self.weights[0] is None else np.stack(self.weights)
         return Fit(self.seed, state, self.history, epoch, other_state, other_epoch, weights, **costs)
 
@@ -174,7 +175,7 @@ def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shu
     """One epoch; returns the mean loss. Mix-up: x = lam x + (1 - lam) x[order], lam ~ U(0, 1), by `shuffle`."""
     model.train()
     total, used = torch.zeros((), device=data.device), 0
-    for index in torch.randperm(len(data), generator=shuffle).to(data.device).split(training.batch_size):
+    for index in torch.randperm(len(data), generator=shuffle).split(training.batch_size):
         size = len(index)
         if size < 2 and len(data) > 1:
             continue  # auxiliary losses need two utterances
@@ -182,7 +183,7 @@ def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shu
             mix, index = (), data.by_length(index)
         else:  # partners are positions in the batch
             mix = torch.rand((), generator=shuffle), torch.randperm(size, generator=shuffle)
-            mix = tuple(x.to(data.device) for x in mix)
+            mix = tuple(map(data.at, mix))
         loss = loss_on(model, data.batch(index), data.target(index), *mix, training=training)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -249,7 +250,7 @@ def evaluate(
     Each batch is made once for all models."""
     for model in models:
         model.eval()
-    order = data.by_length(torch.arange(len(data), device=data.device))
+    order = data.by_length(torch.arange(len(data)))
     parts: list[list[dict]] = [[] for _ in models]
     for index in order.split(4 * training.batch_size):
         batch, target = data.batch(index), data.target(index)
@@ -259,7 +260,7 @@ def evaluate(
     for own in parts:
         outputs = torch.cat([part["values"] for part in own]).float().cpu()
         restored = torch.empty_like(outputs)
-        restored[order.cpu()] = outputs
+        restored[order] = outputs
         means = {name: sum(part[name] for part in own) / len(data) for name in own[0] if name != "values"}
         values.append(restored.numpy())
         losses.append(means["loss"].item())
@@ -289,12 +290,11 @@ def predict_together(
     """As `predict` of each model. Models that read the same features share the work of making batches."""
     where, groups, values = pick_device(device), {}, {}
     for i, model in enumerate(models):
-        c = model.config
-        groups.setdefault((c.modalities, c.window, c.masked, c.task, c.reads_token_ids), []).append(i)
+        groups.setdefault(Reading.of(model.config), []).append(i)
     with one_thread(device):
         for members in groups.values():
             alike = [models[i].to(where) for i in members]
-            data = OnDevice(split, where, alike[0].config, alike[0].family)
+            data = on_device(split, where, alike[0].config, alike[0].family)
             values |= dict(zip(members, evaluate(alike, data, training)[0], strict=True))
     return [values[i] for i in range(len(models))]
 
@@ -311,7 +311,7 @@ def utterance_weights(
         for index, batch in passes(model, split, 4 * training.batch_size, device):
             with autocast(training, pick_device(device)):
                 a = model(batch)[1].weights
-            weights[index.cpu().numpy()] = a.float().mean(-1).expand(len(index), -1).cpu().numpy()
+            weights[index.numpy()] = a.float().mean(-1).expand(len(index), -1).cpu().numpy()
     return weights
 
 

@@ -1,6 +1,9 @@
 """Fast paths give the slow paths' results: groups of like length, cheap dropout."""
 
 import inspect
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jaxtyping
@@ -11,7 +14,7 @@ from model_helpers import SMALL, batch_of, grouped, make, protocol, synthetic
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tmtlib.common import MODALITIES
+from tmtlib.common import MODALITIES, ROOT
 from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Trace
 from tmtlib.models.late_fusion import LateFusionConfig
@@ -188,6 +191,24 @@ def test_compiled_in_one_graph_a_model_trains_the_same(config, monkeypatch):
         model.loss(prediction, target, trace).backward()
         found.append([prediction.detach(), *(p.grad for p in model.parameters())])
     assert all(a.equal(b) for a, b in zip(*found, strict=True))
+
+
+def test_a_compiled_training_is_the_same():
+    """In a process of its own: the tests' checks of types do not compile."""
+    code = """
+from model_helpers import SMALL, protocol, synthetic
+from tmtlib.training.fit import fit
+from torch._dynamo.utils import counters
+data = synthetic("mosi", (32, 24, 8), (4, 4, 4))
+ways = "off", "aot_eager"
+a, b = (fit(SMALL, protocol(compiler=c), data.train, data.valid, data.shape, (0,), "cpu")[0] for c in ways)
+assert a.history == b.history and all(x.equal(b.state[k]) for k, x in a.state.items())
+print(counters["stats"]["unique_graphs"] > 0, dict(counters["graph_break"]))
+"""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    asked = [sys.executable, "-c", code]
+    done = subprocess.run(asked, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    assert done.stdout.split() == ["True", "{}"], done.stderr
 
 
 # --- Precision -------------------------------------------------------------------------------------------------------

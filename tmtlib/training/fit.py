@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tmtlib.common import MODALITIES, check_choice, one_thread, pick_device
 
@@ -41,6 +41,8 @@ class Training:
     patience: int | None = 8  # epochs without improvement on validation before stopping; None: never stop early
     select_by: str = "accuracy"  # the best epoch on validation: "accuracy" (Acc-5; for emotions mean F1) or "loss"
     precision: str = "auto"  # "float32", "bfloat16" autocast, or "auto": bfloat16 on CUDA, float32 elsewhere
+    # Of the training loss: "off", or a backend of torch.compile, as "cudagraphs"; it compiles for up to 8 shapes
+    compiler: str = field(default="off", metadata={"identity": "if set"})
 
     def __post_init__(self):
         check_choice("select_by", self.select_by, SELECT_BY)
@@ -144,6 +146,8 @@ def _fit_seed(
         torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.manual_seed(seed)
+        if training.compiler != "off":
+            torch.compiler.reset()  # forgets the models before: few are kept for one function
         model = build_model(config, shape).to(device)
         optimiser = adam(model, training.learning_rate)
         epochs = training.epochs_for(len(train))
@@ -174,6 +178,8 @@ def adam(model: Model, learning_rate: float) -> torch.optim.Adam:
 def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shuffle: torch.Generator) -> float:
     """One epoch; returns the mean loss. Mix-up: x = lam x + (1 - lam) x[order], lam ~ U(0, 1), by `shuffle`."""
     model.train()
+    off = training.compiler == "off"
+    loss_of = loss_on if off else torch.compile(loss_on, backend=training.compiler, dynamic=False)
     total, used = torch.zeros((), device=data.device), 0
     for index in torch.randperm(len(data), generator=shuffle).split(training.batch_size):
         size = len(index)
@@ -184,7 +190,7 @@ def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shu
         else:  # partners are positions in the batch
             mix = torch.rand((), generator=shuffle), torch.randperm(size, generator=shuffle)
             mix = tuple(map(data.at, mix))
-        loss = loss_on(model, data.batch(index), data.target(index), *mix, training=training)
+        loss = loss_of(model, data.batch(index), data.target(index), *mix, training=training)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -66,7 +66,7 @@ def kept_for_backward(model: torch.nn.Module, data: OnDevice, training: Training
         storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    index = data.by_length(torch.arange(len(data), device=data.device))
+    index = data.by_length(torch.arange(len(data)))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss_on(model.train(), data.batch(index), data.target(index), training=training)
     return sum(storages.values())

@@ -127,7 +127,7 @@ def latency(case: Case, data: Dataset, size: int, device: str, rounds: int, repe
     collated = torch.utils.data.default_collate([Utterances(split)[i] for i in range(size)])
     collated = {k: x.to(where) for k, x in collated.items()}
     on_device = OnDevice(split, where, case.config, data.family)
-    order = on_device.by_length(torch.arange(size, device=where))
+    order = on_device.by_length(torch.arange(size))
 
     @torch.inference_mode()
     def seconds(predict: Callable[[], torch.Tensor]) -> float:

@@ -43,6 +43,16 @@ def batch_of(split: Split | None = None) -> Batch:
     return Batch(features, {m: torch.from_numpy(split.lengths[m]) for m in MODALITIES})
 
 
+def grouped(batch: Batch, groups: int) -> tuple[Batch, torch.Tensor]:
+    """The batch from short to long in at most so many groups, and the order of its utterances."""
+    order = sum(batch.lengths.values()).argsort(stable=True)
+    lengths = {m: n[order] for m, n in batch.lengths.items()}
+    size = math.ceil(len(order) / groups)
+    longest = {m: [max(1, int(part.max())) for part in n.split(size)] for m, n in lengths.items()}
+    sizes = tuple(dict(zip(longest, part, strict=True)) for part in zip(*longest.values(), strict=True))
+    return Batch({m: x[order] for m, x in batch.features.items()}, lengths, groups=sizes), order
+
+
 def change(batch: Batch, modality: str, features=None, lengths=None) -> Batch:
     """The batch with one modality's features or lengths changed."""
     return replace(

@@ -37,7 +37,7 @@ def test_the_yardstick_is_the_same_model():
     on_device = OnDevice(data.train, CPU, STEADY, "mosi")
     order = on_device.by_length(torch.arange(40))
     batch = on_device.batch(order)
-    assert batch.groups > 1
+    assert len(batch.groups) > 1
     collated = torch.utils.data.default_collate([Utterances(data.train)[i] for i in order])
     torch.testing.assert_close(eager(collated)[0], ours(batch)[0], rtol=1e-4, atol=1e-5)
     training = Training(precision="float32")

@@ -131,7 +131,7 @@ def test_trimmed_batches_sorted_by_length_give_the_same(config):
     on_device.trim = True
     order = on_device.by_length(torch.arange(64))
     batch = on_device.batch(order)
-    assert batch.groups > 1
+    assert len(batch.groups) > 1
     torch.testing.assert_close(model(batch)[0], expected[order], rtol=1e-5, atol=1e-6)
     short = on_device.batch(order[:8])
     assert short.features["audio"].shape[1] < 24

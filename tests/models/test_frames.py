@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from model_helpers import SMALL, batch_of, change, make
+from model_helpers import SMALL, batch_of, change, grouped, make
 
 from tmtlib.common import MODALITIES
 from tmtlib.models.amw import Weighting
@@ -162,9 +162,8 @@ def test_what_stands_in_padding_changes_nothing():
 @pytest.mark.parametrize("groups", [2, 5, 24])
 def test_groups_by_length_give_what_one_batch_gives(groups):
     model, batch = stirred(mask_absent=True), batch_of()
-    order = sum(batch.lengths.values()).argsort()
-    features, lengths = ({m: x[order] for m, x in part.items()} for part in (batch.features, batch.lengths))
-    (prediction, trace), (found, by_group) = model(batch), model(Batch(features, lengths, groups=groups))
+    parts, order = grouped(batch, groups)
+    (prediction, trace), (found, by_group) = model(batch), model(parts)
     torch.testing.assert_close(found, prediction[order], **CLOSE)
     torch.testing.assert_close(by_group.weights, trace.weights[order], **CLOSE)
 

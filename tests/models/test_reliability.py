@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_helpers import SMALL, batch_of, change, make, protocol, synthetic
+from model_helpers import SMALL, batch_of, change, grouped, make, protocol, synthetic
 
 from tmtlib.common import MODALITIES
 from tmtlib.data.schema import SyntheticSize
@@ -93,11 +93,10 @@ def test_open_gates_are_plain_TMT_in_evaluation():
 
 def test_groups_of_a_batch_give_what_the_whole_gives():
     model, batch = stirred(GATES), batch_of()
-    order = sum(batch.lengths.values()).argsort(stable=True)
-    features, lengths = ({m: x[order] for m, x in part.items()} for part in (batch.features, batch.lengths))
-    whole, parts = model(Batch(features, lengths)), model(Batch(features, lengths, groups=4))
-    torch.testing.assert_close(parts[0], whole[0], **CLOSE)
-    torch.testing.assert_close(parts[1].weights, whole[1].weights, **CLOSE)
+    by_length, order = grouped(batch, 4)
+    whole, parts = model(batch), model(by_length)
+    torch.testing.assert_close(parts[0], whole[0][order], **CLOSE)
+    torch.testing.assert_close(parts[1].weights, whole[1].weights[order], **CLOSE)
 
 
 @pytest.mark.parametrize("weighting", ["reliability", "reliability_open"])

@@ -396,8 +396,8 @@ def test_models_predicted_together_say_what_each_says_alone(monkeypatch):
     configs = SMALL, replace(SMALL, weighting="static"), replace(SMALL, modalities=("text",)), SMALL
     models = [build_model(config, synthetic()).eval() for config in configs]
     alone = [predict(model, split, protocol(), "cpu") for model in models]
-    on_device = fit_module.OnDevice
-    monkeypatch.setattr(fit_module, "OnDevice", lambda *a: made.append(1) or on_device(*a))
+    on_device = fit_module.on_device
+    monkeypatch.setattr(fit_module, "on_device", lambda *a: made.append(1) or on_device(*a))
     together = fit_module.predict_together(models, split, protocol(), "cpu")
     assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
     assert len(made) == 2, "one set of batches for all modalities, one for text alone"

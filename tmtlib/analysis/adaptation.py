@@ -60,8 +60,7 @@ def seen(
             prediction, trace = model(batch)
         if trace.weights is None:
             raise ValueError("the model has no weights; wanted one with a weighting, such as TMT+AMW")
-        at = index.cpu()
-        values[at], weights[at] = model.values(prediction.float()).cpu(), trace.weights.float().mean(-1).cpu()
+        values[index], weights[index] = model.values(prediction.float()).cpu(), trace.weights.float().mean(-1).cpu()
     return values, weights
 
 

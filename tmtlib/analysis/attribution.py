@@ -51,7 +51,7 @@ def by_frame(model: Model, split: Split, measure: str, device: str = "auto", ste
     frames = {m: np.zeros((len(split), t), np.float32) for m, t in times.items()}
     for index, batch in passes(model, split, BATCH, device):
         for m, x in explain(batch).items():
-            frames[m][index.cpu(), : x.shape[1]] = x.float().cpu()
+            frames[m][index, : x.shape[1]] = x.float().cpu()
     return frames
 
 

@@ -90,12 +90,11 @@ def changes(
     count = (torch.tensor(FRACTIONS)[:, None] * sum(lengths.values())).round().long()[..., None]  # (F, N, 1) come first
     by_order = {order: np.zeros(count.shape[:2], np.float32) for order in ORDERS}
     for index, batch in passes(model, split, attribution.BATCH, device):
-        rows = index.cpu()
-        first = {m: rank[m][rows, : x.shape[1]] < count[:, rows] for m, x in batch.features.items()}  # (F, B, T)
-        first = {m: x.to(index.device) for m, x in first.items()}
+        first = {m: rank[m][index, : x.shape[1]] < count[:, index] for m, x in batch.features.items()}  # (F, B, T)
+        first = {m: x.to(batch.features[m].device) for m, x in first.items()}
         deleted = _predicted(model, batch, {m: ~x for m, x in first.items()})
         for order, values in zip(ORDERS, (deleted, _predicted(model, batch, first)), strict=True):
-            by_order[order][:, rows] = (values - deleted[0]).abs().cpu()
+            by_order[order][:, index] = (values - deleted[0]).abs().cpu()
     return by_order
 
 

@@ -101,7 +101,7 @@ def weight_values(model: Model, split: Split, device: str = "auto") -> dict[str,
         _, trace = model(batch)
         a = trace.weights.expand(len(index), -1, -1)
         sizes = [(a[:, i, None] * trace.tokens[m]).norm(dim=-1).mean(1) for i, m in enumerate(MODALITIES)]
-        measures[:, :, index.cpu()] = torch.stack([a.mean(-1).T, torch.stack(sizes)]).cpu()
+        measures[:, :, index] = torch.stack([a.mean(-1).T, torch.stack(sizes)]).cpu()
     measures[:, [not split.lengths[m].any() for m in MODALITIES]] = np.nan
     named = dict(zip(("weight", "weighted_size"), measures, strict=True))
     return named if model.config.placement != "attention" else {"weight": named["weight"]}  # nothing is multiplied

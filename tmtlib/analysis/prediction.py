@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from tmtlib import common
 from tmtlib.analysis import importance
-from tmtlib.common import MODALITIES, one_thread, write_atomic
+from tmtlib.common import MODALITIES, one_thread, pick_device, write_atomic
 from tmtlib.data import mmsa
 from tmtlib.data.check import videos_named
 from tmtlib.data.schema import Split, frame_moments
@@ -147,11 +147,11 @@ def _outputs(
     model, training, parts = saved.model, saved.training, []
     with one_thread(device):
         for index, batch in passes(model, split, 4 * training.batch_size, device):
-            with autocast(training, index.device):
+            with autocast(training, pick_device(device)):
                 outputs, trace = model(batch)
             outputs, a = outputs.float(), trace.weights
             a = None if a is None else a.float().mean(-1).expand(len(index), -1).cpu()
-            parts.append((index.cpu(), model.values(outputs).cpu(), outputs.cpu(), a))
+            parts.append((index, model.values(outputs).cpu(), outputs.cpu(), a))
     order = torch.cat([part[0] for part in parts]).argsort()
     values, outputs = (torch.cat([part[i] for part in parts])[order].numpy() for i in (1, 2))
     weights = None if parts[0][3] is None else torch.cat([part[3] for part in parts])[order].numpy()

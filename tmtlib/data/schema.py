@@ -80,7 +80,7 @@ class Unlabelled(DataError):
     """Utterances without the three splits or without labels: a saved model's predictions can be made, no training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity
 class Split:
     """N utterances. Raises DataError when shapes, lengths or labels do not fit together."""
 

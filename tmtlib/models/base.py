@@ -84,7 +84,7 @@ class Batch:
     lengths: Mapping[str, Int64[Tensor, " B"]]
     text_bert: Int64[Tensor, "B 3 W"] | None = None  # W word pieces, padding included
     reliable: Bool[Tensor, "B M"] | None = None  # ground truth, which oracles alone may read
-    groups: int = 1  # number of parts made by `split`; above 1, utterances are sorted by length
+    groups: tuple[Mapping[str, int], ...] = ()  # T by modality of each part made by `split`, short to long
 
     @property
     def present(self) -> Bool[Tensor, "B M"]:
@@ -97,15 +97,15 @@ class Batch:
         return torch.arange(self.features[modality].shape[1], device=length.device) < length[:, None]
 
     def split(self) -> list["Batch"]:
-        """Features and lengths in `groups` parts, each cut to its longest utterance to save work on padding."""
-        if self.groups == 1:
+        """Features and lengths in parts of about equal numbers, each cut to the T in `groups`, to save work on padding.
+        Without groups, the batch itself."""
+        if not self.groups:
             return [self]
         count, parts = len(self.lengths["text"]), []
-        size = math.ceil(count / self.groups)
-        for start in range(0, count, size):
+        size = math.ceil(count / len(self.groups))
+        for start, frames in zip(range(0, count, size), self.groups, strict=True):
             lengths = {m: n[start : start + size] for m, n in self.lengths.items()}
-            longest = {m: max(1, int(n.max())) for m, n in lengths.items()}
-            features = {m: x[start : start + size, : longest[m]] for m, x in self.features.items()}
+            features = {m: x[start : start + size, : frames[m]] for m, x in self.features.items()}
             reliable = None if self.reliable is None else self.reliable[start : start + size]
             parts.append(Batch(features, lengths, reliable=reliable))
         return parts

@@ -35,8 +35,8 @@ class Dropout(nn.Module):
 
 def random_bits(count: int, device: torch.device) -> Int16[Tensor, " n"]:
     """`count` random 16-bit numbers, four at a time."""
-    words = torch.empty(-(-count // 4), dtype=torch.int64, device=device)
-    return words.random_(-(2**63), None).view(torch.int16)[:count]
+    words = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), device=device)  # `random_` would not compile
+    return words.bitwise_xor_(-(2**63)).view(torch.int16)[:count]  # 64 bits as they were drawn
 
 
 class Attention(nn.Module):

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tmtlib.common import MODALITIES, check_choice, one_thread, pick_device
@@ -23,7 +23,7 @@ from tmtlib.data.schema import DataShape, Split
 from tmtlib.models import build_model
 from tmtlib.models.base import Batch, Model, ModelConfig
 from tmtlib.stats.metrics import scores_of
-from tmtlib.training.batches import OnDevice, passes
+from tmtlib.training.batches import OnDevice, Reading, on_device, passes
 from tmtlib.training.checkpoint import Checkpoint
 
 SELECT_BY = ("accuracy", "loss")  # rules by which validation selects an epoch
@@ -43,6 +43,8 @@ class Training:
     patience: int | None = 8  # epochs without improvement on validation before stopping; None: never stop early
     select_by: str = "accuracy"  # the best epoch on validation: "accuracy" (Acc-5; for emotions mean F1) or "loss"
     precision: str = "auto"  # "float32", "bfloat16" autocast, or "auto": bfloat16 on CUDA, float32 elsewhere
+    # Of the training loss: "off", or a backend of torch.compile, as "cudagraphs"; it compiles for up to 8 shapes
+    compiler: str = field(default="off", metadata={"identity": "if set"})
 
     def __post_init__(self):
         check_choice("select_by", self.select_by, SELECT_BY)
@@ -107,7 +109,7 @@ def fit(
     if checkpoint is not None and len(seeds) > 1:
         raise ValueError(f"{len(seeds)} seeds and one checkpoint, {checkpoint}; wanted one seed, or no checkpoint")
     where = pick_device(device)
-    data = [OnDevice(split, where, config, shape.family) for split in (train, held_out)]
+    data = [on_device(split, where, config, shape.family) for split in (train, held_out)]
     with one_thread(device), Checkpoint(checkpoint) as kept:
         return [_fit_seed(config, training, *data, shape, seed, kept) for seed in seeds]
 
@@ -131,14 +133,14 @@ class Progress:
         return patience is not None and len(self.history) - best >= patience
 
     def add(self, row: dict, weights: np.ndarray | None, model: Model) -> None:
-        """Adds an epoch's row, and keeps a copy of the model's parameters on the CPU if it is the best by a rule."""
+        """Adds an epoch's row, and keeps the model's parameters, copied on their device, if best by a rule."""
         self.history.append(row)
         self.weights.append(weights)
         accuracy = row["valid_f1_mean" if "valid_f1_mean" in row else "valid_acc5"]
         accuracy = 0.0 if math.isnan(accuracy) else accuracy  # NaN: no validation utterance has any emotion
         ranks = {"accuracy": (accuracy, -row["valid_loss"]), "loss": (-row["valid_loss"],)}
         better = [rule for rule in SELECT_BY if ranks[rule] > self.best[rule][0]]
-        parameters = {k: v.to("cpu", copy=True) for k, v in model.state_dict().items()} if better else {}
+        parameters = {k: v.clone() for k, v in model.state_dict().items()} if better else {}
         self.best |= {rule: (ranks[rule], row["epoch"], parameters) for rule in better}
 
     def state_dict(self) -> dict:
@@ -153,6 +155,7 @@ class Progress:
     def result(self, **costs) -> Fit:
         (other,) = set(SELECT_BY) - {self.training.select_by}
         (_, epoch, state), (_, other_epoch, other_state) = self.best[self.training.select_by], self.best[other]
+        state, other_state = ({name: x.cpu() for name, x in best.items()} for best in (state, other_state))
         weights = None if self.weights[0] is None else np.stack(self.weights)
         return Fit(self.seed, state, self.history, epoch, other_state, other_epoch, weights, **costs)
 
@@ -173,6 +176,8 @@ def _fit_seed(
         torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.manual_seed(seed)
+        if training.compiler != "off":
+            torch.compiler.reset()  # forgets the models before: few are kept for one function
         model = build_model(config, shape).to(device)
         optimiser = adam(model, training.learning_rate)
         epochs = training.epochs_for(len(train))
@@ -210,8 +215,10 @@ def adam(model: Model, learning_rate: float) -> torch.optim.Adam:
 def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shuffle: torch.Generator) -> float:
     """One epoch; returns the mean loss. Mix-up: x = lam x + (1 - lam) x[order], lam ~ U(0, 1), by `shuffle`."""
     model.train()
+    off = training.compiler == "off"
+    loss_of = loss_on if off else torch.compile(loss_on, backend=training.compiler, dynamic=False)
     total, used = torch.zeros((), device=data.device), 0
-    for index in torch.randperm(len(data), generator=shuffle).to(data.device).split(training.batch_size):
+    for index in torch.randperm(len(data), generator=shuffle).split(training.batch_size):
         size = len(index)
         if size < 2 and len(data) > 1:
             continue  # auxiliary losses need two utterances
@@ -219,8 +226,8 @@ def train_epoch(model: Model, data: OnDevice, optimiser, training: Training, shu
             mix, index = (), data.by_length(index)
         else:  # partners are positions in the batch
             mix = torch.rand((), generator=shuffle), torch.randperm(size, generator=shuffle)
-            mix = tuple(x.to(data.device) for x in mix)
-        loss = loss_on(model, data.batch(index), data.target(index), *mix, training=training)
+            mix = tuple(map(data.at, mix))
+        loss = loss_of(model, data.batch(index), data.target(index), *mix, training=training)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -286,7 +293,7 @@ def evaluate(
     Each batch is made once for all models."""
     for model in models:
         model.eval()
-    order = data.by_length(torch.arange(len(data), device=data.device))
+    order = data.by_length(torch.arange(len(data)))
     parts: list[list[dict]] = [[] for _ in models]
     for index in order.split(4 * training.batch_size):
         batch, target = data.batch(index), data.target(index)
@@ -296,7 +303,7 @@ def evaluate(
     for own in parts:
         outputs = torch.cat([part["values"] for part in own]).float().cpu()
         restored = torch.empty_like(outputs)
-        restored[order.cpu()] = outputs
+        restored[order] = outputs
         means = {name: sum(part[name] for part in own) / len(data) for name in own[0] if name != "values"}
         values.append(restored.numpy())
         losses.append(means["loss"].item())
@@ -326,12 +333,11 @@ def predict_together(
     """As `predict` of each model. Models that read the same features share the work of making batches."""
     where, groups, values = pick_device(device), {}, {}
     for i, model in enumerate(models):
-        c = model.config
-        groups.setdefault((c.modalities, c.window, c.masked, c.task, c.reads_token_ids), []).append(i)
+        groups.setdefault(Reading.of(model.config), []).append(i)
     with one_thread(device):
         for members in groups.values():
             alike = [models[i].to(where) for i in members]
-            data = OnDevice(split, where, alike[0].config, alike[0].family)
+            data = on_device(split, where, alike[0].config, alike[0].family)
             values |= dict(zip(members, evaluate(alike, data, training)[0], strict=True))
     return [values[i] for i in range(len(models))]
 
@@ -348,7 +354,7 @@ def utterance_weights(
         for index, batch in passes(model, split, 4 * training.batch_size, device):
             with autocast(training, pick_device(device)):
                 a = model(batch)[1].weights
-            weights[index.cpu().numpy()] = a.float().mean(-1).expand(len(index), -1).cpu().numpy()
+            weights[index.numpy()] = a.float().mean(-1).expand(len(index), -1).cpu().numpy()
     return weights
 
 

@@ -73,7 +73,11 @@ def split_name(name: str) -> tuple[str, int | None]:
 
 
 class DataError(ValueError):
-    """A data file or array that cannot be used."""
+    """A data file or array that cannot be used. What is said is one line; of a long one, its start and its end."""
+
+    def __init__(self, message: str):
+        short = message if len(message) <= 2000 else f"{message[:1400]} ... {message[-500:]}"
+        super().__init__("".join(c if c.isprintable() else " " for c in short))
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,12 @@ def _shown(value: object) -> str:
 
 
 def _plain(value: object, room: Room, depth: int = 0) -> object:
-    """Replaces every stand-in by numpy's type; What is shared counts each time it is met: readers copy it."""
+    """Replaces every stand-in by numpy's type. What is shared counts each time it is met: readers copy it."""
+    if isinstance(value, (str, bytes, bytearray)):
+        room.take(len(value))
+        return value
+    if isinstance(value, int) and value.bit_length() > LONGEST:
+        raise RefusedPickle(f"a number of {value.bit_length()} bits")
     if depth > DEEPEST:
         raise DataError(f"its containers are nested deeper than {DEEPEST}, or one holds itself")
     if isinstance(value, _Stored):
@@ -306,14 +311,10 @@ def _plain(value: object, room: Room, depth: int = 0) -> object:
             content, value = value, np.empty(value.shape, object)
             for at, v in np.ndenumerate(content):
                 value[at] = within(v)
-    elif isinstance(value, (list, tuple)):
-        room.take(64 + 16 * len(value))
-        value = type(value)(map(within, value))
-    elif isinstance(value, dict):
-        room.take(64 + 128 * len(value))
-        value.update({key: within(v) for key, v in value.items()})
-    elif isinstance(value, (str, bytes, bytearray)):
-        room.take(len(value))
-    elif isinstance(value, int) and value.bit_length() > LONGEST:
-        raise RefusedPickle(f"a number of {value.bit_length()} bits")
+    if isinstance(value, (list, tuple)):
+        room.take(256 + 16 * len(value))
+        return type(value)(map(within, value))
+    if isinstance(value, dict):
+        room.take(256 + 128 * len(value))
+        return {key: within(v) for key, v in value.items()}
     return value

@@ -149,7 +149,16 @@ class Split:
 
     @classmethod
     def concat(cls, parts: Sequence["Split"]) -> "Split":
-        """Splits one after another, padded to the longest T; optional fields that a part lacks are dropped."""
+        """Splits one after another, padded to the longest T; optional fields that a part lacks are dropped.
+
+        Raises DataError where the padding would be a hundred times the data."""
+        size, n = sum(x.nbytes for p in parts for x in p.features.values()), sum(map(len, parts))
+        for m in MODALITIES:
+            frames, width = np.max([p.shapes[m] for p in parts], axis=0)
+            if 4 * n * int(frames) * int(width) > 100 * size + (1 << 26):
+                raise DataError(
+                    f"{m} of {n} utterances would be padded to {frames} frames; cut or leave out the longest"
+                )
         return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:

@@ -8,7 +8,7 @@ get a frame a word (aligned); else each keeps its own clock (unaligned).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tmtlib.data.schema import FAMILY_RANGE, SPLITS, DataError
 from tmtlib.data.text import open_encoder
 from tmtlib.media import audio, vision, words
 from tmtlib.media.alignment import interval_average
+from tmtlib.media.rows import read_rows
 
 COLUMNS = {"id", "path", "split", "transcript", "label", "label_T", "label_A", "label_V", "emotion", "words"}
 TEXT_FRAMES = 50  # tokens of a transcript at most, as in MMSA's files of CMU-MOSI and CMU-MOSEI
@@ -75,10 +76,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         wanted = "a CSV file with the columns id, path, transcript and, for training, split and label"
         raise FileNotFoundError(f"no table {path}; wanted {wanted}")
     kinds = {"id": str, "path": str, "split": str, "transcript": str, "emotion": str, "words": str}
-    try:
-        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path} is no table ({error}); wanted CSV with commas, in UTF-8") from None
+    table = read_rows(path, kinds, keep_default_na=False, na_values=[""])
     if missing := {"id", "path"} - set(table):
         mend = "; it has semicolons: save it with commas" if ";" in "".join(map(str, table)) else ""
         found = ", ".join(map(str, table))
@@ -90,7 +88,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise DataError(f"{path} has no column {lacking.pop()}; for training it needs both split and label")
     if table.empty:
         raise DataError(f"{path} has no rows; wanted one a clip")
-    for column, (good, wanted) in _checked(table).items():
+    for column, (good, wanted) in _checked(table, path.parent).items():
         if not good.all():
             i, bad = int(np.flatnonzero(~good)[0]), int((~good).sum())
             found = f"{column} is {table[column].tolist()[i]!r} in line {i + 2}"
@@ -100,10 +98,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return table.assign(transcript=table["transcript"].fillna("") if "transcript" in table else "")
 
 
-def _checked(table: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
+def _checked(table: pd.DataFrame, folder: Path) -> dict[str, tuple[pd.Series, str]]:
     """By column which values can be used, and what is wanted."""
     checks = {"id": (table["id"].notna() & ~table["id"].duplicated(), "an id, each once")}
-    checks |= {column: (table[column].notna(), "a path") for column in ("path", "words") if column in table}
+    checks |= {
+        column: (table[column].map(partial(_may_be_file, folder)), "a path of a file")
+        for column in ("path", "words")
+        if column in table
+    }
     if "emotion" in table:
         checks["emotion"] = table["emotion"].notna(), "the name of an emotion"
     if "split" in table:
@@ -113,6 +115,15 @@ def _checked(table: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
         usable = numbers.abs() <= 3 if column == "label" else (numbers.abs() <= 3) | table[column].isna()
         checks[column] = usable, "a number in -3..3, or -1..1"
     return checks
+
+
+def _may_be_file(folder: Path, path: object) -> bool:
+    """Whether a cell names a file or nothing that is there: to open a pipe or device may never end."""
+    try:
+        there = (folder / path).resolve()
+        return there.is_file() or not there.exists()
+    except (TypeError, ValueError, OSError, RuntimeError):  # no text, NUL, too long, links in a circle
+        return False
 
 
 def describe(clip: Mapping[str, object], how: Extractors) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from tmtlib.common import pick_device
 from tmtlib.data.schema import DataError
 from tmtlib.data.text import WordVectors, load_bert, load_tokenizer, open_encoder
 from tmtlib.data.transcripts import words as split_words
+from tmtlib.media.rows import read_rows
 
 
 def read_words(path: str | Path) -> tuple[list[str], Float64[np.ndarray, "W 2"]]:
@@ -19,10 +20,10 @@ def read_words(path: str | Path) -> tuple[list[str], Float64[np.ndarray, "W 2"]]
 
     Raises FileNotFoundError; DataError for other columns or times that do not go forward.
     """
-    table = pd.read_csv(path, dtype={"word": str}, keep_default_na=False, encoding="utf-8-sig")
+    table = read_rows(path, {"word": str}, keep_default_na=False)
     if missing := {"word", "start", "end"} - set(table):
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; wanted the columns word, start and end (s)")
-    spans = table[["start", "end"]].to_numpy(np.float64)
+    spans = table[["start", "end"]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     if not len(table) or not np.isfinite(spans).all() or (spans[:, 1] <= spans[:, 0]).any():
         raise DataError(f"{path}: a word's end is not after its start, or there is no word; wanted seconds")
     return table["word"].tolist(), spans

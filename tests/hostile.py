@@ -167,12 +167,16 @@ PICKLES: dict[str, Callable[[Rng], bytes | object]] = {
     "memo": lambda rng: b"\x80\x04]r" + struct.pack("<I", 2 ** int(rng.integers(20, 32)) - 1) + b".",
     "memo by text": lambda rng: b"]p" + str(10 ** int(rng.integers(5, 20))).encode() + b"\n.",
     "hashed tuples": lambda rng: b"\x80\x04}" + doubled(b")", b"\x86", int(rng.integers(30, 120))) + b"Ns.",
-    "deep key": lambda rng: b"\x80\x04})" + b"\x85" * int(10 ** rng.uniform(4, 5.5)) + b"Ns.",
-    "deep": lambda rng: b"\x80\x04)" + b"\x85" * int(10 ** rng.uniform(4, 5.5)) + b".",
-    "deep lists": lambda rng: b"\x80\x04" + b"]" * (n := int(10 ** rng.uniform(3, 5.5))) + b"a" * (n - 1) + b".",
+    "deep key": lambda rng: b"\x80\x04})" + b"\x85" * int(10 ** rng.uniform(4, 5.3)) + b"Ns.",
+    "deep": lambda rng: b"\x80\x04)" + b"\x85" * int(10 ** rng.uniform(4, 5.3)) + b".",
+    "deep lists": lambda rng: b"\x80\x04" + b"]" * (n := int(10 ** rng.uniform(3, 5.3))) + b"a" * (n - 1) + b".",
     "deep marks": lambda rng: b"(" * int(10 ** rng.uniform(4, 6)),
-    "lists": lambda rng: b"\x80\x04(" + rng.choice([b"]", b"}", b")", b"N", b"(", b"}K\0"]) * 10**6 + b"t.",
-    "memoized": lambda rng: b"\x80\x04(" + rng.choice([b"N\x94", b"]\x94", b"U\2ab\x94"]) * 10**6 + b"t.",
+    "lists": lambda rng: (
+        b"\x80\x04(" + rng.choice([b"]", b"}", b")", b"N", b"(", b"}K\0"]) * int(10 ** rng.uniform(4, 6.3)) + b"t."
+    ),
+    "memoized": lambda rng: (
+        b"\x80\x04(" + rng.choice([b"N\x94", b"]\x94", b"U\2ab\x94"]) * int(10 ** rng.uniform(4, 6.3)) + b"t."
+    ),
     "shared": lambda rng: b"\x80\x04" + doubled(b"]", b"\x86", int(rng.integers(20, 200))) + b".",
     "shared lists": lambda rng: b"\x80\x04" + b"]" + b"q\0" + b"](h\0h\0eq\0" * int(rng.integers(20, 200)) + b".",
     "shared text": lambda rng: (
@@ -236,7 +240,7 @@ PICKLES: dict[str, Callable[[Rng], bytes | object]] = {
     ),
     "one array often": lambda rng: as_features([np.zeros((10**5, 3), np.float32)] * 10**4),
     "keys": lambda rng: {s: [{f"k{i}": 1} for i in range(10**4)] for s in SPLITS},
-    "many keys": lambda rng: {s: dict.fromkeys(map("tekst{}".format, range(10**5)), 1) for s in SPLITS},
+    "many keys": lambda rng: {s: dict.fromkeys(map("tekst{}".format, range(3 * 10**4)), 1) for s in SPLITS},
     "emotions": lambda rng: {
         s: part | {"emotion": [f"e{i}" for i in range(10**4)], "regression_labels": np.zeros(10**4)}
         for s, part in content(rng).items()

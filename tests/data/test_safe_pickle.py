@@ -267,6 +267,34 @@ def test_a_file_that_is_no_pickle_says_what_it_is(load, content, message):
         load(content)
 
 
+TEXT = b"X\x40\x42\x0f\x00" + b"a" * 10**6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x04}" + b")" + b"2\x86" * 100 + b"Ns.", "a dict with the key a tuple"),  # hashed in 2 ** 100 steps
+        (b"\x80\x04}\x8a\x08" + b"\xff" * 7 + b"\x1fNs.", "a dict with the key a int"),  # 2 ** 61 - 1, hashed as 0
+        (b"\x80\x04]" + b"2\x86" * 100 + b".", "nested deeper|would take more"),
+        (b"\x80\x04(" + TEXT + b"q\x00" + b"h\x00" * 1000 + b"t.", "would take more than .* bytes of memory"),
+        (b"\x80\x04(" + b"]" * 10**6 + b"t.", "would take more than .* bytes of memory"),
+        (b"\x80\x05\x96" + b"\xff" * 4 + bytes(4), "would take more than .* bytes of memory"),
+        (b"I0x" + b"f" * 1000 + b"\n.", "a number of 4000 bits"),
+        (b"c" + b"a" * 10**6 + b"\nb\n.", r"asks for a{200}, which"),
+        (b"\x80\x04]}" + short("append") + b"Nsb.", "a state of a list"),
+        (b"\x80\x04]K\x00Ns.", "an item of a list"),
+    ],
+)
+def test_what_would_never_end_or_fill_the_memory_is_refused_in_a_line(load, content, message):
+    with pytest.raises(DataError, match=message) as refused:
+        load(content)
+    assert len(str(refused.value)) < 2000
+
+
+def test_a_memo_of_any_index_takes_no_memory(load):
+    assert load(b"]r\xff\xff\xff\x0f.") == []
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pkl"):
         safe_pickle.load(tmp_path / "nowhere.pkl")

@@ -31,8 +31,12 @@ def reading(path: str | Path, wanted: str) -> Iterator[None]:
     """Makes a DataError of whatever a damaged file makes a reader raise, except for a file that cannot be opened."""
     try:
         yield
-    except (DataError, *SYSTEM):
+    except SYSTEM:
         raise
+    except DataError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from None
     except Exception as error:
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); wanted {wanted}") from error
 

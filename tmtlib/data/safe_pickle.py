@@ -192,6 +192,12 @@ class _Unpickler(pickle._Unpickler):
         self.stored = type("_StoredHere", (_Stored,), {"outer": self})
         self._file_read, self._file_readline = self._read, self._read_line
 
+    def load(self) -> object:
+        try:
+            return super().load()
+        finally:
+            self.memo.clear()  # this object holds itself, so the content would stay until it is collected
+
     def __getitem__(self, opcode: int) -> Callable:
         self.room.take(COST.get(opcode, 32))
         return READERS[opcode]
@@ -242,7 +248,10 @@ class _Unpickler(pickle._Unpickler):
 
     def load_bytearray8(self) -> None:
         content = bytearray(self.room.take(int.from_bytes(self.read(8), "little")))
-        self.readinto(content)
+        frame = self._unframer.current_frame
+        inside = frame is not None and frame.tell() < frame.getbuffer().nbytes
+        if (frame if inside else self.file).readinto(content) < len(content):
+            raise EOFError(f"it ends within {len(content)} bytes")
         self.append(content)
 
     def load_dict(self) -> None:

@@ -64,7 +64,9 @@ def _array(stored: h5py.Dataset, room: Room) -> np.ndarray:
     if stored.ndim not in (1, 2) or not (texts or stored.dtype.kind in "iuf"):
         found = f"{stored.file.filename}: {stored.name} is {stored.dtype} {stored.shape}"
         raise DataError(f"{found}; wanted (T, D) numbers or texts")
-    Room(room.left // 5).take(math.prod(stored.chunks or ()) * stored.dtype.itemsize)  # a chunk is unpacked as a whole
+    chunk = math.prod(stored.chunks or ()) * stored.dtype.itemsize
+    room.take(chunk)
+    room.left += chunk  # it is unpacked as a whole, then let go
     numbers = np.float64 if stored.name.endswith("intervals") else np.float32
     room.take(max(stored.nbytes, stored.size * np.dtype(numbers).itemsize))
     values = stored.asstr(errors="replace")[()] if texts else stored[()].astype(numbers, copy=False)

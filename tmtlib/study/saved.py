@@ -203,6 +203,7 @@ def open_model(folder: str | Path) -> SavedModel:
         moments = load_file(folder / SCALER)
         scaler = {m: (moments[f"{m}.mean"], moments[f"{m}.sd"]) for m in MODALITIES}
         errors = load_file(folder / ERRORS)["errors"]
+        _check_contents(card, shape, scaler, errors)
         training = Training(**{k: v for k, v in card["training"].items() if k != "type"})
         return SavedModel(card["method"], built.eval(), training, shape, scaler, errors, card)
     except DataError:
@@ -231,6 +232,17 @@ def _check_sizes(model: ModelConfig, shape: DataShape, parameters: Mapping[str, 
         wanted = {} if large else {k: x.shape for k, x in build_model(model, shape).state_dict().items()}
     if wanted != {k: x.shape for k, x in parameters.items()}:
         raise DataError(f"{CARD} describes another model than {PARAMETERS} holds; wanted both of one folder")
+
+
+def _check_contents(card: dict, shape: DataShape, scaler: Scaler, errors: np.ndarray) -> None:
+    """Raises TypeError or ValueError for what would fail only when the model is used."""
+    kinds = {"method": str, "task": str, "profile": str, "untrained": list, "data": dict, "metrics": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(card[key], kind)]:
+        raise TypeError(f"{wrong[0]} is a {type(card[wrong[0]]).__name__}")
+    widths = {m: (width,) for m, (_, width) in shape.shapes.items()}
+    fits = all(x.shape == widths[m] and np.isfinite(x).all() for m, pair in scaler.items() for x in pair)
+    if not fits or errors.ndim != 1 or not np.isfinite(errors).all():
+        raise ValueError(f"{SCALER} or {ERRORS} holds other shapes than its model has, or no finite numbers")
 
 
 def _config(card: dict):

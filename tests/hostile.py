@@ -19,7 +19,6 @@ import signal
 import struct
 import sys
 import tempfile
-import time
 import warnings
 import zipfile
 import zlib
@@ -51,7 +50,7 @@ class Verdict:
     """What became of reading a file."""
 
     outcome: str  # "read", "refused", or a fault: "code was run", "crash", "hang", "memory", or an error by name
-    seconds: float
+    seconds: float  # of the CPU
     memory: int  # bytes more than before, at the peak
 
     @property
@@ -601,7 +600,6 @@ def files(count: int, seed: int) -> Iterator[tuple[str, Path]]:
 
 def judge(path: Path) -> Verdict:
     """Reads the file in a process of its own, forked: what is imported here is not imported again."""
-    started = time.perf_counter()
     inlet, outlet = os.pipe()
     if not (child := os.fork()):
         os._exit(_reported(path, outlet))
@@ -609,12 +607,12 @@ def judge(path: Path) -> Verdict:
     with open(inlet, "rb") as pipe:
         before, said = int.from_bytes(pipe.read(8), "little"), pipe.read().decode("utf-8", "replace")
     _, status, used = os.wait4(child, 0)
-    seconds, memory = time.perf_counter() - started, used.ru_maxrss * 1024 - before
+    seconds, memory = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 - before
     size = sum(p.lstat().st_size for p in (path.iterdir() if path.is_dir() else [path]))
     outcome = said or f"crash (status {status})"
     if (path.parent / MARK).exists() or Path(MARK).exists():
         outcome = "code was run"
-    elif seconds > LONG:
+    elif seconds > LONG or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
         outcome = "hang"
     elif memory > 3 * size + MORE:
         outcome = f"memory ({outcome})"
@@ -627,7 +625,7 @@ def _reported(path: Path, outlet: int) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (2 * LONG, 2 * LONG))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
-    signal.alarm(2 * LONG)  # a wait, as for a pipe, takes no time of the CPU
+    signal.alarm(6 * LONG)  # a wait, as for a pipe, takes no time of the CPU
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 2)
     try:

@@ -67,7 +67,7 @@ def broken(value):
         (lambda n: np.zeros((n, 7)), r"\(4, 7\); wanted .*; leave out the first column, the sentiment"),
         (lambda n: np.zeros((n + 1, 6)), r"emotion_labels is \(5, 6\); wanted \(4, 6\)"),
         (lambda n: np.zeros(6 * n), r"emotion_labels is \(24,\)"),
-        (lambda n: [["much"] * 6] * n, "emotion_labels holds <U4; wanted numbers"),
+        (lambda n: [["much"] * 6] * n, "emotion_labels holds text; wanted numbers"),
         (broken(np.nan), r"emotion_labels of 1 of 4 rows are not within 0\.\.3 \(the first in row 1"),
         (broken(-1.0), r"not within 0\.\.3"),
         (broken(3.5), r"not within 0\.\.3"),

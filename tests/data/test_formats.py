@@ -425,9 +425,9 @@ FOREIGN = {
     "line ends": (pickle.dumps(content(), 0).replace(b"\n", b"\r\n"), "line ends .* were changed.*fetched as binary"),
     "line ends, protocol 4": (pickle.dumps(content(), 4).replace(b"\n", b"\r\n"), "line ends .* were changed"),
     "cut gzip": (gzip.compress(pickle.dumps(content(), 4))[:900], "is compressed and broken"),
-    "bomb": (gzip.compress(bytes(10_000_000)), "is compressed, and more than .* bytes when decompressed"),
-    "zlib bomb": (zlib.compress(bytes(10_000_000)), "is compressed, and more than .* bytes when decompressed"),
-    "npz bomb": (npz({"train": np.zeros(10_000_000, np.int8)}), r"is an \.npz of more than .* bytes when decompressed"),
+    "bomb": (gzip.compress(bytes(40_000_000)), "is compressed, and more than .* bytes when decompressed"),
+    "zlib bomb": (zlib.compress(bytes(40_000_000)), "is compressed, and more than .* bytes when decompressed"),
+    "npz bomb": (npz({"train": np.zeros(40_000_000, np.int8)}), r"is an \.npz of more than .* bytes when decompressed"),
 }
 
 
@@ -472,7 +472,7 @@ def test_the_class_of_joblib_s_arrays_is_no_content(file):
 @pytest.mark.parametrize("shape", [(3,), (10**12,), (-2, -3)])
 def test_an_array_of_joblib_with_another_shape_is_broken(file, shape):
     wrapper = joblib.numpy_pickle.NumpyArrayWrapper(np.ndarray, shape, "C", np.dtype("f8"))
-    with pytest.raises(DataError, match="not a whole pickle"):
+    with pytest.raises(DataError, match="not a whole pickle|has the shape|would take more"):
         formats.load(file(pickle.dumps({"x": wrapper}, 4)))
 
 

@@ -134,7 +134,7 @@ def objects(entry: h5py.Group, path: Path) -> None:
         (soft, "features is of type SoftLink"),
         (raw, "features is stored in another file"),
         (virtual, "features is stored in another file"),
-        (huge, "wanted .* at most 1073741824 bytes"),
+        (huge, "would take more than .* bytes of memory"),
         (objects, "wanted .* numbers or texts"),
         (lambda entry, path: None, "features is missing; wanted a Dataset"),
         (lambda entry, path: entry.create_dataset("features", (2, 1), "f4"), "wanted start and end of 2 rows"),

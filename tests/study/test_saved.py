@@ -117,6 +117,12 @@ def _unknown_weighting(folder):
     (folder / saved.CARD).write_text(json.dumps(card))
 
 
+def _wide(folder):
+    card = json.loads((folder / saved.CARD).read_text())
+    card["shape"]["shapes"]["text"][1] = 10**10
+    (folder / saved.CARD).write_text(json.dumps(card))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -126,7 +132,9 @@ def _unknown_weighting(folder):
             "loudness is not part of this version of tmtlib; give the file that defines it: --own FILE",
         ),
         (lambda f: (f / saved.PARAMETERS).write_bytes(b"cut"), "is no whole model folder"),
-        (lambda f: (f / saved.SCALER).unlink(), "is no whole model folder"),
+        (lambda f: (f / saved.SCALER).unlink(), "scaler.safetensors is missing or no ordinary file"),
+        (lambda f: [(f / saved.SCALER).unlink(), (f / saved.SCALER).symlink_to("/dev/zero")], "no ordinary file"),
+        (_wide, "describes another model"),
         (lambda f: (f / saved.CARD).write_text("{"), "is no whole model folder"),
         (lambda f: (f / saved.CARD).unlink(), "wanted a folder that `tmt train` wrote"),
     ],

@@ -5,6 +5,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -14,9 +15,10 @@ from typing import BinaryIO
 import numpy as np
 
 from tmtlib.data import feature_table, safe_pickle
+from tmtlib.data.guard import Room, check_shape, reading
 from tmtlib.data.schema import DataError
 
-LARGEST, RATIO = 8 << 30, 100  # decompressed: at most so many bytes, and so many times the file's
+SMALL, RATIO = 32 << 20, 20  # decompressed: at most so many bytes, or so many times the file's; real ones have 2 to 7
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
 COMPRESSED |= {b"x" + level: None for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")}  # zlib
 SAVE = "save its arrays in MMSA's layout: pickle.dump({'train': {...}, 'valid': {...}, 'test': {...}}, file, 4)"
@@ -35,17 +37,20 @@ REFUSED = {  # by the first bytes: what it is, what to do
 
 def load(path: Path) -> object:
     """The content of a pickle, joblib's or compressed too, or of an `.npz`; a DataFrame of a CSV or TSV file. Raises
-    DataError for other formats and for what decompresses to more than `LARGEST` bytes or `RATIO` times the file, and as
+    DataError for other formats and for what decompresses to more than `SMALL` bytes and `RATIO` times the file, and as
     `safe_pickle.load`."""
-    with open(path, "rb") as file:
+    with reading(path, "a whole feature file; fetch it again and compare its SHA-256"), open(path, "rb") as file:
         if (kind := _which(COMPRESSED, file)) is not None:
             file = _decompressed(path, file, COMPRESSED[kind])
         if (kind := _which(REFUSED, file)) is not None:
             raise _refused(path, *REFUSED[kind])
         if _which((b"PK\x03\x04",), file) is not None:
             return _from_zip(path, file)
-        table = feature_table.read(path, file)
-        return safe_pickle.load(path, file) if table is None else table
+        if (table := feature_table.read(path, file)) is not None:
+            return table
+        room = Room(file.seek(0, os.SEEK_END))
+        file.seek(0)
+        return safe_pickle.load(path, file, room)
 
 
 def _which(starts: Iterable[bytes], file: BinaryIO) -> bytes | None:
@@ -59,7 +64,7 @@ def _refused(path: Path, what: str, mend: str) -> DataError:
 
 
 def _most(path: Path) -> int:
-    return min(LARGEST, RATIO * path.stat().st_size)
+    return max(SMALL, RATIO * path.stat().st_size)
 
 
 def _decompressed(path: Path, file: BinaryIO, opener: Callable | None) -> io.BytesIO:
@@ -84,23 +89,25 @@ def _decompressed(path: Path, file: BinaryIO, opener: Callable | None) -> io.Byt
 
 def _from_zip(path: Path, file: BinaryIO) -> dict[str, object]:
     """Arrays of an `.npz` by name; objects in them are read as pickles are."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if any(member.filename.endswith("data.pkl") for member in members):
-                raise _refused(path, "a PyTorch file", f"torch.load it, make tensors arrays by .numpy() and {SAVE}")
-            if not all(member.filename.endswith(".npy") for member in members):
-                raise _refused(path, "a zip archive", UNPACK)
-            if sum(member.file_size for member in members) > _most(path):
-                raise _refused(path, f"an .npz of more than {_most(path)} bytes when decompressed", UNPACK)
-            return {m.filename.removesuffix(".npy"): _array_in(path, archive.open(m)) for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
-        raise DataError(f"{path} is a broken zip or .npz ({error}); fetch it again and compare its SHA-256") from error
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if any(member.filename.endswith("data.pkl") for member in members):
+            raise _refused(path, "a PyTorch file", f"torch.load it, make tensors arrays by .numpy() and {SAVE}")
+        if not all(member.filename.endswith(".npy") for member in members):
+            raise _refused(path, "a zip archive", UNPACK)
+        if (size := sum(member.file_size for member in members)) > _most(path):
+            raise _refused(path, f"an .npz of more than {_most(path)} bytes when decompressed", UNPACK)
+        room = Room(size)
+        return {m.filename.removesuffix(".npy"): _array_in(path, archive.open(m), room) for m in members}
 
 
-def _array_in(path: Path, file: BinaryIO) -> object:
+def _array_in(path: Path, file: BinaryIO, room: Room) -> object:
     try:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        check_shape(array.shape, array.itemsize)
+        room.take(array.nbytes)
+    except DataError:
+        raise
     except ValueError:  # objects: numpy has read the header, and a pickle follows
-        array = safe_pickle.load(path, file)
+        array = safe_pickle.load(path, file, room)
     return array.item() if isinstance(array, np.ndarray) and array.ndim == 0 else array

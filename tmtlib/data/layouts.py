@@ -4,6 +4,7 @@
 utterance, arrays of several lengths, transcripts as `text`, token ids alone, CMU-MOSEI's labels with emotions.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from tmtlib.common import EMOTIONS, MODALITIES
+from tmtlib.data.guard import Room
 from tmtlib.data.mmsa_split import UNIMODAL, Note
 from tmtlib.data.schema import SPLITS, DataError
 
@@ -32,6 +34,7 @@ KNOWN = (
 )  # the last are not read
 HINTS = {"transcript": "raw_text", "sentence": "raw_text", "sentiment": "regression_labels", "y": "regression_labels"}
 HINTS |= {"covarep": "audio", "speech": "audio", "facet": "vision", "face": "vision", "glove": "text", "bert": "text"}
+MOST_KEYS = 1000  # of a split
 MISSING = ("None", "nan", "NaN", "<NA>")  # an empty cell of a table, as text
 
 
@@ -52,6 +55,7 @@ def as_mmsa(content: object, note_in: Note, whole: str | None = None) -> object:
     for s in [s for s in SPLITS if s in content]:
         content[s] = part = _as_dict(content[s], partial(note_in, s))
         if isinstance(part, Mapping):
+            _few(part, s)
             content[s] = part = _renamed(part, READ, ALIASES, taken)
             _settle(part, partial(note_in, s))
             unread.update((key, _meant(str(key).lower(), part)) for key in part if key not in KNOWN)
@@ -61,6 +65,11 @@ def as_mmsa(content: object, note_in: Note, whole: str | None = None) -> object:
     for (key, meant), count in unread.items():
         note(f"key {key!r}", count, "not read" + (f": did you mean {meant!r}?" if meant else ""), meant is not None)
     return content
+
+
+def _few(keys: Collection, where: str) -> None:
+    if len(keys) > MOST_KEYS:
+        raise DataError(f"{where} has {len(keys)} different keys; wanted MMSA's, at most {MOST_KEYS}")
 
 
 def _renamed(part: Mapping, wanted: Collection[str], aliases: Mapping[str, str], taken: Counter) -> dict:
@@ -114,7 +123,9 @@ def _as_dict(rows: object, note: Note) -> object:
         return rows
     if all(isinstance(row, Mapping) for row in rows):
         note("a dict for each utterance", len(rows), "read as columns")
-        columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+        keys = dict.fromkeys(key for row in rows for key in row)
+        _few(keys, "the utterances' dict")
+        columns = {key: [row.get(key) for row in rows] for key in keys}
         stacked = (key for key, x in columns.items() if isinstance(x[0], np.ndarray) and len({*map(np.shape, x)}) == 1)
         return columns | {key: np.stack(columns[key]) for key in stacked}
     if not all(isinstance(row, tuple) and len(row) == 3 and isinstance(row[0], tuple) for row in rows):
@@ -205,7 +216,9 @@ def _padded(values: object) -> tuple[Float32[np.ndarray, "N T D"], Int64[np.ndar
     lengths = np.array([len(x) if x.size and x.ndim else 0 for x in rows], np.int64)
     if len(set(lengths)) < 2 or [*map(len, widths)] != [1]:
         return None
-    padded = np.zeros((len(rows), lengths.max(), *widths.pop()), np.float32)
+    shape = len(rows), int(lengths.max()), *widths.pop()
+    Room(sum(x.nbytes for x in rows)).take(4 * math.prod(shape))
+    padded = np.zeros(shape, np.float32)
     for x, row, length in zip(padded, rows, lengths, strict=True):
         if length:
             x[:length] = row

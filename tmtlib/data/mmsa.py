@@ -24,12 +24,14 @@ import pandas as pd
 
 from tmtlib.common import EMOTIONS, MODALITIES, check_choice, write_atomic
 from tmtlib.data import catalog, feature_table, formats, schema
+from tmtlib.data.guard import reading
 from tmtlib.data.layouts import as_mmsa
 from tmtlib.data.mmsa_split import UNIMODAL, Note, read_split
 from tmtlib.data.schema import FAMILY_RANGE, SPLITS, Card, DataError, Dataset, Oddity, Split, Unlabelled, said_at_once
 
 FOLDERS = {"MOSI": "mosi", "MOSEI": "mosei", "SIMS": "sims", "SIMSV2": "simsv2"}
 FAR = 1e6  # standard deviations of a feature
+MOST_EMOTIONS = 100
 OUR_KEY = "tmtlib"  # key in `config` for family, alignment and source, which the MMSA layout lacks
 
 
@@ -40,6 +42,11 @@ def read(path: str | Path, *, name: str | None = None, family: str | None = None
     another file, RefusedPickle for a pickle with code, FileNotFoundError.
     """
     path = catalog.feature_file(path)
+    with reading(path, "a feature file in MMSA's layout"):
+        return _read(path, name, family, clip_labels)
+
+
+def _read(path: Path, name: str | None, family: str | None, clip_labels: bool) -> Dataset:
     oddities, splits = [], {}
     note_in = partial(_noted, oddities)
     note = partial(note_in, "all")
@@ -145,7 +152,13 @@ def read_utterances(
 ) -> tuple[Split, bool, tuple[Oddity, ...]]:
     """All utterances of a file, with or without splits and labels: as one split, labels 0 where there are none; whether
     all have labels; and oddities. `ends`: labels beyond them become these. Raises as `read`."""
-    path, oddities, splits, labelled = catalog.feature_file(path), [], [], True
+    path = catalog.feature_file(path)
+    with reading(path, "utterances in MMSA's layout"):
+        return _read_utterances(path, ends)
+
+
+def _read_utterances(path: Path, ends: tuple[float, float] | None) -> tuple[Split, bool, tuple[Oddity, ...]]:
+    oddities, splits, labelled = [], [], True
     note_in = partial(_noted, oddities)
     content = _under_names(path, note_in, whole="test")
     parts = {s: content[s] for s in SPLITS if isinstance(content.get(s), Mapping)} if isinstance(content, dict) else {}
@@ -191,10 +204,13 @@ def _emotions(path: Path, content: dict, written: object, note: Note) -> tuple[s
         rows = names if isinstance(names, (list, tuple)) or getattr(names, "ndim", 0) == 1 else [names]
         if bad := [name for name in rows if not isinstance(name, str) or not name.strip()]:
             raise DataError(f"{path}, split {s}: emotion holds {bad[0]!r:.60}; wanted the name of each utterance's")
-    taught = set(given.get("train", ()))
-    for name in sorted({name for names in given.values() for name in names} - taught):
+    taught, every = set(given.get("train", ())), {name for names in given.values() for name in names}
+    if len(every) > MOST_EMOTIONS or len(max(every, key=len, default="")) > 100:
+        found = f"emotion holds {len(every)} different names, the longest of {len(max(every, key=len))} characters"
+        raise DataError(f"{path}: {found}; wanted at most {MOST_EMOTIONS} of at most 100")
+    for name in sorted(every - taught):
         note(f"emotion {name!r} in no training utterance", 1, "kept as a column that nothing teaches")
-    return tuple(sorted({str(name) for names in given.values() for name in names}))
+    return tuple(sorted(map(str, every)))
 
 
 def name_of(path: Path, sha256: str) -> str:

@@ -16,6 +16,7 @@ Note = Callable[..., None]  # what is odd, number of utterances (or values), han
 Raw = Mapping[str, object]  # one split as the file has it
 Features = Float32[np.ndarray, "N T D"]
 Lengths = Int64[np.ndarray, " N"]
+LONGEST_ID = 1000  # characters
 Tokens = Int64[np.ndarray, "N 3 T"]
 UNIMODAL = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
@@ -27,6 +28,8 @@ def read_split(raw: Raw, name: str, note: Note, emotions: tuple[str, ...] = EMOT
     fit together.
     """
     ids = _row_by_row(raw.get("id"), "id", _id)
+    if ids and len(long := max(ids, key=len)) > LONGEST_ID:
+        raise DataError(f"an id has {len(long)} characters ({long[:40]}...); wanted at most {LONGEST_ID}")
     labels = _labels(raw, ids, note)
     n = len(labels)
     if ids is None:
@@ -34,7 +37,7 @@ def read_split(raw: Raw, name: str, note: Note, emotions: tuple[str, ...] = EMOT
         note("ids not in the file", n, f"numbered {name}[0], {name}[1], ...")
     note("id repeated within the split", n - len(set(ids)), "kept")
     if not any(m in raw for m in MODALITIES):
-        raise DataError(f"no features among the keys {', '.join(raw)}; wanted 'text', 'audio', 'vision'")
+        raise DataError(f"no features among the keys {', '.join(map(str, raw))}; wanted 'text', 'audio', 'vision'")
     features = {m: _features(raw.get(m), m, n, note) for m in MODALITIES}
     text_bert = _text_bert(raw.get("text_bert"), features["text"], note)
     features, lengths = _lengths(raw, features, text_bert, note)
@@ -71,22 +74,34 @@ def _array(values: object, key: str, dtype: type | None = np.float32) -> np.ndar
     """Numbers; dtype None: as they are. Raises DataError for text, complex numbers and rows of several sizes."""
     wanted = "wanted numbers in rows of one size, padded with 0"
     try:
+        if _holds_text(values):  # of which numpy would make an array as wide as the longest
+            raise DataError(f"{key} holds text; {wanted}")
         array = np.asarray(values)
         if array.dtype.kind == "O":  # an array of lists or arrays, or numbers kept as objects
             array = np.asarray(array.tolist())
         array = array.astype(np.float64) if array.dtype.kind == "O" else array
+    except DataError:
+        raise
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{key} is no array of numbers ({error}); {wanted}") from error
-    if array.dtype.kind in "USc":  # astype(float32) would parse text and drop imaginary parts
+    if array.dtype.kind not in "biuf":  # astype(float32) would drop imaginary parts
         raise DataError(f"{key} holds {array.dtype}; {wanted}")
     with np.errstate(over="ignore"):  # values beyond float32 become infinite and are reported
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
+def _holds_text(values: object) -> bool:
+    if isinstance(values, np.ndarray) and not values.dtype.hasobject:
+        return values.dtype.kind in "US"
+    rows = values.flat if isinstance(values, np.ndarray) else values if isinstance(values, (list, tuple)) else ()
+    return isinstance(values, (str, bytes)) or any(map(_holds_text, rows))
+
+
 def _labels(raw: Raw, ids: tuple[str, ...] | None, note: Note) -> Float32[np.ndarray, " N"]:
     key = "regression_labels" if "regression_labels" in raw else "labels"
     if key not in raw:
-        raise Unlabelled(f"no labels among the keys {', '.join(raw)}; wanted 'regression_labels' (or MulT's 'labels')")
+        found = ", ".join(map(str, raw))
+        raise Unlabelled(f"no labels among the keys {found}; wanted 'regression_labels' (or MulT's 'labels')")
     labels = _array(raw[key], key)
     n = len(labels) if labels.ndim else 0
     if isinstance(raw[key], list):

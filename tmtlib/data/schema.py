@@ -73,7 +73,11 @@ def split_name(name: str) -> tuple[str, int | None]:
 
 
 class DataError(ValueError):
-    """A data file or array that cannot be used."""
+    """A data file or array that cannot be used. What is said is one line; of a long one, its start and its end."""
+
+    def __init__(self, message: str):
+        short = message if len(message) <= 2000 else f"{message[:1400]} ... {message[-500:]}"
+        super().__init__("".join(c if c.isprintable() else " " for c in short))
 
 
 class Unlabelled(DataError):
@@ -149,7 +153,16 @@ class Split:
 
     @classmethod
     def concat(cls, parts: Sequence["Split"]) -> "Split":
-        """Splits one after another, padded to the longest T; optional fields that a part lacks are dropped."""
+        """Splits one after another, padded to the longest T; optional fields that a part lacks are dropped.
+
+        Raises DataError where the padding would be a hundred times the data."""
+        size, n = sum(x.nbytes for p in parts for x in p.features.values()), sum(map(len, parts))
+        for m in MODALITIES:
+            frames, width = np.max([p.shapes[m] for p in parts], axis=0)
+            if 4 * n * int(frames) * int(width) > 100 * size + (1 << 26):
+                raise DataError(
+                    f"{m} of {n} utterances would be padded to {frames} frames; cut or leave out the longest"
+                )
         return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     def labels_for(self, task: str) -> Float32[np.ndarray, "N ..."]:

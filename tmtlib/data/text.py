@@ -15,7 +15,9 @@ from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 from tmtlib.common import digest, pick_device
+from tmtlib.data import formats
 from tmtlib.data.catalog import file_sha256
+from tmtlib.data.schema import DataError
 from tmtlib.data.transcripts import words
 
 if TYPE_CHECKING:
@@ -176,14 +178,14 @@ def open_encoder(path: str | Path, device: str = "cpu") -> WordVectors | FrozenB
         files = sorted(file for file in path.iterdir() if file.is_file())
         return FrozenBert(path, digest([file_sha256(file) for file in files]), str(pick_device(device)))
     try:
-        with np.load(path) as file:
-            vocabulary, vectors = file["words"], file["vectors"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:  # np.load on other files
-        raise ValueError(f"{path} cannot be read as word vectors ({error}); {ENCODERS}") from None
+        content = formats.load(path)
+        vocabulary, vectors = (np.asarray(content[key]) for key in ("words", "vectors"))
+    except (DataError, LookupError, TypeError) as error:  # of another file, or another content
+        raise DataError(f"{path} cannot be read as word vectors ({error}); {ENCODERS}") from None
     fit = vocabulary.dtype.kind == "U" and vocabulary.ndim == 1 and vectors.ndim == 2
     fit = fit and len(vectors) == len(vocabulary) > 0 and np.issubdtype(vectors.dtype, np.floating)
     if not fit or not np.isfinite(vectors).all():
         arrays = f"words {vocabulary.dtype} {vocabulary.shape} and vectors {vectors.dtype} {vectors.shape}"
-        raise ValueError(f"{path} has {arrays}; {ENCODERS}: words of text, vectors finite and as many")
+        raise DataError(f"{path} has {arrays}; {ENCODERS}: words of text, vectors finite and as many")
     places = {str(word).lower(): i for i, word in reversed(list(enumerate(vocabulary)))}  # of two spellings, the first
     return WordVectors(path, file_sha256(path), places, vectors.astype(np.float32))

@@ -8,6 +8,7 @@ Layout (HDF5, https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK), of which 
 An entry is a video or one segment of it, `video[segment]`. As in the SDK, row i of a video's labels is its segment i.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import h5py
 import numpy as np
 from jaxtyping import Float64, Shaped
 
+from tmtlib.data.guard import Room, reading
 from tmtlib.data.schema import DataError
 
-LARGEST = 2**30  # bytes of an array as its file declares it; one hour of 74 features at 100 Hz has a fifth
 Timed = tuple[Float64[np.ndarray, "T 2"], Shaped[np.ndarray, "T D"]]  # intervals in s; features, float32 or texts
 
 
@@ -28,16 +29,17 @@ def read_csd(path: str | Path) -> dict[str, Timed]:
 
 def entries(path: str | Path) -> Iterator[tuple[str, Timed]]:
     """The content of `read_csd`, one entry in memory at a time. Raises FileNotFoundError, and DataError for another
-    layout, an array of more than `LARGEST` bytes, or data that are not in the file itself."""
+    layout, arrays that take far more memory than the file, or data that are not in the file itself."""
     if Path(path).is_file() and not h5py.is_hdf5(path):
         raise DataError(f"{path} is no HDF5 file; wanted a computational sequence (.csd) of the CMU-MultimodalSDK")
-    with h5py.File(path, "r") as file:
+    room = Room(Path(path).stat().st_size)
+    with reading(path, "a whole computational sequence (.csd)"), h5py.File(path, "r") as file:
         if len(file) != 1:
             raise DataError(f"{path} holds {len(file)} groups; wanted one, named as the sequence")
         data = _member(_member(file, next(iter(file)), h5py.Group), "data", h5py.Group)
         for name in data:
             entry = _member(data, name, h5py.Group)
-            intervals, features = (_array(_member(entry, k, h5py.Dataset)) for k in ("intervals", "features"))
+            intervals, features = (_array(_member(entry, k, h5py.Dataset), room) for k in ("intervals", "features"))
             if intervals.dtype.kind == "U" or intervals.shape != (len(features), 2):
                 found = f"intervals are {intervals.dtype} {intervals.shape}"
                 raise DataError(f"{path}, {name}: {found}; wanted start and end of {len(features)} rows, in seconds")
@@ -56,12 +58,19 @@ def _member(group: h5py.Group, name: str, kind: type) -> h5py.Group | h5py.Datas
     return member
 
 
-def _array(stored: h5py.Dataset) -> np.ndarray:
-    """Texts or numbers (T, D), their size checked before they are read."""
+def _array(stored: h5py.Dataset, room: Room) -> np.ndarray:
+    """Texts or numbers (T, D); the memory that they take is checked before they are read."""
     texts = h5py.check_string_dtype(stored.dtype) is not None
-    if stored.ndim not in (1, 2) or not (texts or stored.dtype.kind in "iuf") or stored.nbytes > LARGEST:
+    if stored.ndim not in (1, 2) or not (texts or stored.dtype.kind in "iuf"):
         found = f"{stored.file.filename}: {stored.name} is {stored.dtype} {stored.shape}"
-        raise DataError(f"{found}; wanted (T, D) numbers or texts of at most {LARGEST} bytes")
+        raise DataError(f"{found}; wanted (T, D) numbers or texts")
+    chunk = math.prod(stored.chunks or ()) * stored.dtype.itemsize
+    room.take(chunk)
+    room.left += chunk  # it is unpacked as a whole, then let go
     numbers = np.float64 if stored.name.endswith("intervals") else np.float32
-    values = np.array(stored.asstr(errors="replace")[()], str) if texts else stored[()].astype(numbers)
+    room.take(max(stored.nbytes, stored.size * np.dtype(numbers).itemsize))
+    values = stored.asstr(errors="replace")[()] if texts else stored[()].astype(numbers, copy=False)
+    if texts:
+        room.take(4 * values.size * max(map(len, values.flat), default=0))
+        values = values.astype(str)
     return values[:, None] if values.ndim == 1 else values

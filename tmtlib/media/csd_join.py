@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float32, Float64
 
 from tmtlib.common import EMOTIONS, MODALITIES, digest
@@ -15,6 +14,7 @@ from tmtlib.data.schema import SPLITS, Card, DataError, Dataset, Oddity, Split
 from tmtlib.data.text import open_encoder
 from tmtlib.media.alignment import interval_average, overlaps
 from tmtlib.media.csd import entries, read_csd
+from tmtlib.media.files import read_csv
 
 PAUSE = "sp"  # stands among the words where nobody speaks
 WIDTHS = (1, 1 + len(EMOTIONS))  # of labels: CMU-MOSI's sentiment, CMU-MOSEI's sentiment and emotions
@@ -101,7 +101,7 @@ def _by_word(path: Path, segments: dict[str, Segment], notes: list[Oddity]) -> d
 
 def _splits(path: Path, segments: Collection[str]) -> dict[str, str]:
     """The split of each segment that a csv names, or whose video it names."""
-    table = pd.read_csv(path, dtype=str)
+    table = read_csv(path, str)
     if not {"id", "split"} <= {*table} or not table["split"].isin(SPLITS).all():
         raise DataError(f"{path} has the columns {', '.join(table)}; wanted id and split, each train, valid or test")
     if table["id"].duplicated().any():

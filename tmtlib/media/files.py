@@ -1,5 +1,6 @@
 """Reading files of a user: tables, and what is said of what cannot be read."""
 
+import csv
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -7,7 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from tmtlib.data.guard import reading
 from tmtlib.data.schema import DataError
+
+MOST_COLUMNS = 100
+WANTED = "CSV with commas, in UTF-8, and a text that has commas in quotes"
 
 
 def check_file(path: str | Path, wanted: str = "a clip, such as .mp4") -> None:
@@ -21,9 +26,12 @@ def check_file(path: str | Path, wanted: str = "a clip, such as .mp4") -> None:
         raise DataError(f"{path} is empty (0 bytes); wanted {wanted}: copy or download it again")
 
 
-def read_csv(path: str | Path, kinds: Mapping[str, type]) -> pd.DataFrame:
-    """A table with commas, UTF-8; an empty field is NaN. Raises DataError for anything else, and for a row with more
-    fields than the first line, whose values would stand in other columns."""
+def read_csv(path: str | Path, kinds: Mapping[str, type] | type) -> pd.DataFrame:
+    """A table with commas, UTF-8; an empty field is NaN. Raises FileNotFoundError, DataError for anything else, more
+    than `MOST_COLUMNS`, and a row with more fields than the first line, whose values would stand in other columns."""
+    with reading(path, WANTED), open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        if (columns := len(next(csv.reader(file), []))) > MOST_COLUMNS:
+            raise DataError(f"{path} has {columns} columns; wanted at most {MOST_COLUMNS}")
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             how = {"keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig", "index_col": False}
@@ -32,8 +40,7 @@ def read_csv(path: str | Path, kinds: Mapping[str, type]) -> pd.DataFrame:
         found = f"byte {error.object[error.start]:#04x}"
         raise DataError(f"{path} is not in UTF-8 (found {found}); save it as CSV, UTF-8") from None
     except (ValueError, pd.errors.ParserWarning) as error:
-        wanted = "CSV with commas, in UTF-8, and a text that has commas in quotes"
-        raise DataError(f"{path} is no table ({' '.join(str(error).split())}); wanted {wanted}") from None
+        raise DataError(f"{path} is no table ({' '.join(str(error).split()):.200}); wanted {WANTED}") from None
 
 
 def undecodable(path: str | Path, reason: object) -> DataError:

@@ -6,6 +6,8 @@ judged) and `emotion` (a name). With `words`, the path of a CSV file with `word,
 get a frame a word (aligned); else each keeps its own clock (unaligned).
 """
 
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,20 +38,24 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise DataError(f"{path} has no column {lacking.pop()}; for training it needs both split and label")
     if table.empty:
         raise DataError(f"{path} has no rows; wanted one a clip")
-    for column, (good, wanted) in _checked(table).items():
+    for column, (good, wanted) in _checked(table, path.parent).items():
         if not good.all():
             i, bad = int(np.flatnonzero(~good)[0]), int((~good).sum())
             found = f"{column} is {table[column].tolist()[i]!r} in line {i + 2}"
             raise DataError(f"{path}: {found}; wanted {wanted} ({bad} of {len(table)} rows cannot be used)")
     for column in {"path", "words"} & set(table):
-        table[column] = [str((path.parent / p).resolve()) for p in table[column]]
+        table[column] = [os.path.abspath(os.path.join(path.parent, p)) for p in table[column]]
     return table.assign(transcript=table["transcript"].fillna("") if "transcript" in table else "")
 
 
-def _checked(table: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
+def _checked(table: pd.DataFrame, folder: Path) -> dict[str, tuple[pd.Series, str]]:
     """By column which values can be used, and what is wanted."""
     checks = {"id": (table["id"].notna() & ~table["id"].duplicated(), "an id, each once")}
-    checks |= {column: (table[column].notna(), "a path") for column in ("path", "words") if column in table}
+    checks |= {
+        column: (table[column].map(partial(_may_be_file, folder)), "a path of a file")
+        for column in ("path", "words")
+        if column in table
+    }
     if "emotion" in table:
         checks["emotion"] = table["emotion"].notna(), "the name of an emotion"
     if "split" in table:
@@ -59,6 +65,14 @@ def _checked(table: pd.DataFrame) -> dict[str, tuple[pd.Series, str]]:
         usable = numbers.abs() <= 3 if column == "label" else (numbers.abs() <= 3) | table[column].isna()
         checks[column] = usable, "a number in -3..3, or -1..1"
     return checks
+
+
+def _may_be_file(folder: Path, path: object) -> bool:
+    """Whether a cell names a file, a folder or nothing that is there: to open a pipe or device may never end."""
+    if not isinstance(path, str) or "\0" in path:
+        return False
+    there = os.path.join(folder, path)
+    return os.path.isfile(there) or os.path.isdir(there) or not os.path.exists(there)
 
 
 def label_family(rows: pd.DataFrame, family: str | None) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
@@ -27,7 +28,7 @@ from tmtlib.data.loading import load_dataset
 from tmtlib.data.schema import DataError, Dataset, DataShape, Split
 from tmtlib.models import build_model
 from tmtlib.models.amw import WEIGHTINGS
-from tmtlib.models.base import Model
+from tmtlib.models.base import Model, ModelConfig
 from tmtlib.stats.metrics import LABELS, for_three_values, scores_of, three_valued
 from tmtlib.stats.statistics import bootstrap_scores, conformal_half_width
 from tmtlib.study.methods import METHODS, method_config
@@ -38,6 +39,7 @@ from tmtlib.training.fit import Training, fit, precision_on, predict
 FORMAT = 1  # of the folder; another number is another layout
 PARAMETERS, SCALER, ERRORS, CARD = "model.safetensors", "scaler.safetensors", "errors.safetensors", "card.json"
 LEVELS = (0.8, 0.9, 0.95)  # of prediction intervals whose coverage is measured on test
+LARGEST_CARD = 1 << 20  # bytes
 FEW = 30  # validation utterances below which intervals are said to be wide
 Scaler = Mapping[str, tuple[np.ndarray, np.ndarray]]  # mean and standard deviation (D,) by modality
 
@@ -201,6 +203,7 @@ def open_model(folder: str | Path) -> SavedModel:
     if not (folder / CARD).is_file():
         raise FileNotFoundError(f"no model in {folder}; wanted a folder that `tmt train` wrote ({CARD}, {PARAMETERS})")
     try:
+        _check_files(folder)
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         if card["format"] != FORMAT:
             wrote = f"tmtlib {card.get('tmtlib', 'unknown')}"
@@ -209,11 +212,14 @@ def open_model(folder: str | Path) -> SavedModel:
             )
         model, shape = _config(card), card["shape"]
         shape = DataShape({m: tuple(s) for m, s in shape["shapes"].items()}, shape["family"], tuple(shape["emotions"]))
+        parameters = load_tensors(folder / PARAMETERS)
+        _check_sizes(model, shape, parameters)
         built = build_model(model, shape)
-        built.load_state_dict(load_tensors(folder / PARAMETERS))
+        built.load_state_dict(parameters)
         moments = load_file(folder / SCALER)
         scaler = {m: (moments[f"{m}.mean"], moments[f"{m}.sd"]) for m in MODALITIES}
         errors = load_file(folder / ERRORS)["errors"]
+        _check_contents(card, shape, scaler, errors)
         training = Training(**{k: v for k, v in card["training"].items() if k != "type"})
         return SavedModel(card["method"], built.eval(), training, shape, scaler, errors, card)
     except DataError:
@@ -223,6 +229,36 @@ def open_model(folder: str | Path) -> SavedModel:
         raise DataError(
             f"{folder} is no whole model folder ({damage:.200}); train it again, or copy it again"
         ) from None
+
+
+def _check_files(folder: Path) -> None:
+    """Raises DataError for a link, which could show any file, for a pipe, whose reading never ends, and a huge card."""
+    for path in (folder / name for name in (CARD, PARAMETERS, SCALER, ERRORS)):
+        if path.is_symlink() or not path.is_file():
+            raise DataError(f"{path} is missing or no ordinary file; wanted the folder as `tmt train` wrote it")
+    if (size := (folder / CARD).stat().st_size) > LARGEST_CARD:
+        raise DataError(f"{folder / CARD} has {size} bytes; wanted at most {LARGEST_CARD}, as `tmt train` wrote it")
+
+
+def _check_sizes(model: ModelConfig, shape: DataShape, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Raises DataError unless a card's sizes are those of its parameters, before memory is taken for them."""
+    largest = max([1024, *(n for x in parameters.values() for n in x.shape)])
+    large = {k: v for k, v in asdict(model).items() if isinstance(v, int) and v > largest}
+    with torch.device("meta"):
+        wanted = {} if large else {k: x.shape for k, x in build_model(model, shape).state_dict().items()}
+    if wanted != {k: x.shape for k, x in parameters.items()}:
+        raise DataError(f"{CARD} describes another model than {PARAMETERS} holds; wanted both of one folder")
+
+
+def _check_contents(card: dict, shape: DataShape, scaler: Scaler, errors: np.ndarray) -> None:
+    """Raises TypeError or ValueError for what would fail only when the model is used."""
+    kinds = {"method": str, "task": str, "profile": str, "untrained": list, "data": dict, "metrics": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(card[key], kind)]:
+        raise TypeError(f"{wrong[0]} is a {type(card[wrong[0]]).__name__}")
+    widths = {m: (width,) for m, (_, width) in shape.shapes.items()}
+    fits = all(x.shape == widths[m] and np.isfinite(x).all() for m, pair in scaler.items() for x in pair)
+    if not fits or errors.ndim != 1 or not np.isfinite(errors).all():
+        raise ValueError(f"{SCALER} or {ERRORS} holds other shapes than its model has, or no finite numbers")
 
 
 def _config(card: dict):

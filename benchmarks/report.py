@@ -56,6 +56,8 @@ def measure(quick: bool, device: str) -> dict:
     measured["train_speedup_vs_eager"] = training[0]["speedup"]
     measured["share_of_peak"] = training[0]["share_of_peak"]
     measured["layouts"] = [] if device == "cuda" else _announced("processes and threads", _layouts, size)
+    if device == "cpu":
+        measured["core_for_core"] = _announced("core for core", _core_for_core, size)
     measured["latency"] = _announced("latency", _latencies, size, device)
     measured["throughput"] = _announced("throughput", scaling.throughput, size["throughput"], device).to_dict("records")
     scaled = {
@@ -110,6 +112,15 @@ def _case(case: speed.Case, size: dict, device: str) -> dict:
         "share_of_peak": float(np.median(rates[:, 1] * work / rates[:, 3])),
         "share_of_peak_bfloat16": float(np.median(rates[:, 2] * work / rates[:, 4])),
     }
+
+
+def _core_for_core(size: dict) -> dict:
+    case = speed.HEADLINE
+    data = speed.utterances(case, size["utterances"])
+    rates = speed.core_for_core(case, data, Training(precision="float32"), size["rounds"])
+    ratio = rates[:, 1] / rates[:, 0]
+    ends = {"speedup": np.median(ratio), "speedup_low": ratio.min(), "speedup_high": ratio.max()}
+    return {"case": case.name, "rounds": size["rounds"]} | {name: float(value) for name, value in ends.items()}
 
 
 def _layouts(size: dict) -> list[dict]:

@@ -33,6 +33,7 @@ def speed_table(measured: dict) -> str:
 def speed_sentences(measured: dict) -> str:
     """What the table leaves out, a list item each."""
     machine, power, paper = measured["machine"], measured["scaling_exponents"], measured["paper_profile"]
+    core = measured["core_for_core"]
     first, (one, many), start = measured["training"][0], measured["latency"], measured["startup"]
     frames = [row["T"] for row in measured["scaling"]["T"]]
     added = max(0.0, start["import torch, tmtlib"] - start["import torch"])
@@ -40,6 +41,9 @@ def speed_sentences(measured: dict) -> str:
         f"Measured on: {machine['name']}, {machine['cores']} cores, {machine['vector_instructions']}, torch "
         f"{machine['torch']}. Medians over {first['rounds']} rounds (and their range). Its matrix products reach "
         f"{first['peak_gflops']:.0f} GFLOP/s in float32 and {first['peak_gflops_bfloat16']:.0f} in bfloat16.",
+        "The table is machine against machine: a process a core against all the threads PyTorch takes. Core against "
+        f"core (a thread each, CPU time, {core['rounds']} rounds) {core['case']} trains {core['speedup']:.1f} times as "
+        f"fast ({core['speedup_low']:.1f} to {core['speedup_high']:.1f}).",
         f"Predicting takes {one['our_ms']:.1f} ms for one utterance ({one['speedup']:.1f} times as fast as plain) and "
         f"{many['our_ms']:.0f} ms for {many['batch']} ({many['speedup']:.1f} times).",
         f"Time grows as N^{power['seconds_N']:.2f} with utterances and as T^{power['seconds_T']:.2f} with frames "

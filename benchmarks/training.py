@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,8 +63,16 @@ def utterances(case: Case, count: int) -> Dataset:
     return replace(data, train=replace(data.train, features=noise, lengths=lengths))
 
 
-def our_rate(config: TMTConfig, split: Split, shape: DataShape, training: Training, device: str, threads: int) -> float:
-    """Utterances trained a second in this process."""
+def our_rate(
+    config: TMTConfig,
+    split: Split,
+    shape: DataShape,
+    training: Training,
+    device: str,
+    threads: int,
+    clock=time.perf_counter,
+) -> float:
+    """Utterances trained a second of `clock` in this process."""
     where = torch.device(device)
     with one_thread(device):
         torch.set_num_threads(threads)
@@ -72,9 +81,9 @@ def our_rate(config: TMTConfig, split: Split, shape: DataShape, training: Traini
         warm_up = OnDevice(split.take(np.arange(min(training.batch_size, len(split)))), where, config, shape.family)
         train_epoch(model, warm_up, optimiser, training, shuffle)
         data = OnDevice(split, where, config, shape.family)
-        started = time.perf_counter()
+        started = clock()
         train_epoch(model, data, optimiser, training, shuffle)  # its result waited for the device
-        return len(split) / (time.perf_counter() - started)
+        return len(split) / (clock() - started)
 
 
 def machine_rate(
@@ -95,11 +104,19 @@ class Eager:
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-4)
         self.batches = loader(data.train, batch_size)
 
-    def rate(self) -> float:
-        """Utterances trained a second."""
-        started = time.perf_counter()
+    def rate(self, clock=time.perf_counter) -> float:
+        """Utterances trained a second of `clock`."""
+        started = clock()
         train_eager(self.model, self.batches, self.optimiser, self.device)
-        return self.count / (time.perf_counter() - started)
+        return self.count / (clock() - started)
+
+
+def core_for_core(case: Case, data: Dataset, training: Training, rounds: int) -> np.ndarray:
+    """(rounds, 2): utterances trained a second of CPU time by the yardstick and ours, in turn, one thread each."""
+    eager, clock = Eager(case, data, "cpu"), time.process_time
+    ours = partial(our_rate, case.config, data.train, data.shape, training, "cpu", 1, clock)
+    with one_thread("cpu"):
+        return in_turn(partial(eager.rate, clock), ours, rounds=rounds)
 
 
 def flops(case: Case, data: Dataset, training: Training) -> float:

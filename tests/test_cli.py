@@ -58,10 +58,14 @@ def make(tmp_path):
     stub.write_text('#!/bin/sh\nfor a in "$@"; do printf "%s\\n" "$a"; done\n')
     stub.chmod(0o755)
 
+    alone = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+
     def run(target: str, *variables: str) -> list[str]:
         asked = ["make", "-f", str(common.ROOT / "Makefile"), target, *variables]
         asked.append(f"PYTHON={stub}")
-        return subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+        return subprocess.run(
+            asked, cwd=tmp_path, env=alone, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
 
     return run
 

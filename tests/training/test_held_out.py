@@ -42,7 +42,7 @@ def test_only_the_protocol_s_selection_holds_test_out():
         for function, split in trainings(tree):
             held_out.setdefault((name, function), set()).add(split)
     assert held_out.pop(SELECTION) == {"data.test", "data.valid"}
-    assert held_out.keys() >= {("study/runs.py", "train"), ("analysis/protocol.py", "_test_scores")}
+    assert held_out.keys() >= {("study/runs.py", "_fit"), ("analysis/protocol.py", "_test_scores")}
     assert all(splits == {"data.valid"} for splits in held_out.values()), held_out
 
 

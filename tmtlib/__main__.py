@@ -227,7 +227,8 @@ def _features(o: argparse.Namespace) -> int:
     for clip, reason in done.failed.items():
         print(f"tmt: left out {clip}: {reason}", file=sys.stderr)
     shapes = ", ".join(f"{m} {shape}" for m, shape in done.shapes.items())
-    print(f"{done.clips} clips in {o.out}: {shapes}; {len(done.failed)} left out")
+    left_out = f"; {len(done.failed)} left out, see {o.out}.failed.csv" if done.failed else ""
+    print(f"{done.clips} clips in {o.out}: {shapes}{left_out}")
     return 0
 
 
@@ -239,7 +240,8 @@ def _train(o: argparse.Namespace) -> int:
         _say_own(o.own)
         methods_from(o.own)
     print(saved.train_model(o.file, o.method, o.out, o.profile, o.seed, o.device).summary())
-    print(f"\nThe model is in {o.out}; apply it: tmt predict {o.out} FILE --out predictions.csv")
+    own = f" --own {o.own}" * bool(o.own)
+    print(f"\nThe model is in {o.out}; apply it: tmt predict {o.out} FILE --out predictions.csv{own}")
     return 0
 
 

@@ -121,7 +121,7 @@ def test_names_without_a_file_are_refused(tmp_path):
         FileNotFoundError, match=r"no standard file is known for 'iemocap' \(known: mosi, mosei, sims\)"
     ):
         load_dataset("iemocap", data=tmp_path)
-    with pytest.raises(ValueError, match="no synthetic data set 'iemocap'"):
+    with pytest.raises(ValueError, match="no data set 'iemocap'"):
         load_dataset("iemocap")
     with pytest.raises(FileNotFoundError, match="no folder to look for 'mosi' in"):
         load_dataset("mosi", data=write(tmp_path / "mine.pkl"))

@@ -68,7 +68,7 @@ def test_no_world_is_the_recipe_as_it_is():
     assert all(recipe_of(name, None) is recipe for name, recipe in RECIPES.items())
     with pytest.raises(ValueError, match="world is -1; wanted 0, 1, 2"):
         recipe_of("mosi", -1)
-    with pytest.raises(ValueError, match="no synthetic data set 'iemocap'"):
+    with pytest.raises(ValueError, match="no data set 'iemocap'"):
         recipe_of("iemocap", 3)
 
 

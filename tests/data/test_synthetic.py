@@ -356,7 +356,7 @@ def test_unimodal_labels_are_nearer_to_what_their_modality_shows(one_frame):
 
 
 def test_unknown_names_and_empty_splits_are_refused():
-    with pytest.raises(ValueError, match="no synthetic data set 'iemocap'; there are mosi, mosei, sims"):
+    with pytest.raises(ValueError, match="no data set 'iemocap'; synthetic are mosi, mosei, sims"):
         synthetic.generate("iemocap")
     with pytest.raises(DataError, match="split valid of mosi is empty"):
         synthetic.generate("mosi", SyntheticSize((5, 0, 5), (2, 2, 2)))

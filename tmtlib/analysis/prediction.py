@@ -48,7 +48,10 @@ class Predictions:
             mae, within = self.scores["mae"], self.scores["coverage"]
             said = f"MAE {mae.mean:.3f} [{mae.low:.3f}, {mae.high:.3f}]"
             said += f", {within.mean:.1%} [{within.low:.1%}, {within.high:.1%}] within the {level:.0%} intervals"
-            lines.append(f"- labels: {said} (n = {mae.n}; brackets: 95 % intervals over {self.intervals_over})")
+            lines.append(
+                f"- labels: {said} (n = {mae.n}, every utterance of the file; brackets: 95 % intervals over "
+                f"{self.intervals_over})"
+            )
         return "\n".join(lines)
 
 

@@ -89,6 +89,6 @@ def missing_message(name: str, looked: Sequence[Path]) -> str:
         f"no feature file of {name!r} found. Looked at:": looked,
         "Wanted one of:" if len(wanted) > 1 else "Wanted:": wanted,
         "Get it from one of these and keep its folders:": SOURCES,
-        "or run without a data folder: synthetic data need no files.": (),
+        "or give one feature file itself, or no data folder: synthetic data need no files.": (),
     }
     return "\n".join(line for title, rows in parts.items() for line in (title, *(f"  {row}" for row in rows)))

@@ -60,7 +60,7 @@ STREAM = 20_240  # separates the worlds' random numbers from the data's
 def recipe_of(name: str, world: int | None = None) -> Recipe:
     """A data set's recipe, or a world of it (equal draws for all). Raises ValueError for other names and world < 0."""
     if name not in RECIPES:
-        raise ValueError(f"no synthetic data set {name!r}; there are {', '.join(RECIPES)}")
+        raise ValueError(f"no data set {name!r}; synthetic are {', '.join(RECIPES)}; a file is given with its ending")
     if world is None:
         return RECIPES[name]
     if world < 0:

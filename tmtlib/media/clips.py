@@ -123,10 +123,13 @@ def extract(
     call goes on where it was. A clip that fails is left out and named in `<out>.failed.csv`. Memory does not grow with
     the number of clips: arrays of features are mapped from files, deleted at the end, in `<out>.clips/`.
 
-    Raises as `read_table` and `open_encoder`; DataError for a split without clips, labels beyond the family's range, or
-    no clip that could be read.
+    Raises as `read_table` and `open_encoder`; DataError for another ending than a pickle's, a split without clips,
+    labels beyond the family's range, or no clip that could be read.
     """
-    out, rows, cards = Path(out).expanduser(), read_table(table), how.cards()
+    out = Path(out).expanduser()
+    if out.suffix in (".csv", ".tsv", ".npz", ".json"):
+        raise DataError(f"{out}: what is written is a pickle in MMSA's layout; name it {out.with_suffix('.pkl').name}")
+    rows, cards = read_table(table), how.cards()
     label_family(rows, family)
     folder = out.with_name(f"{out.name}.clips")
     calls = (delayed(_kept)(clip, how, cards, folder) for clip in rows.to_dict("records"))

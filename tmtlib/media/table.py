@@ -23,6 +23,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """The rows of a clip table, paths made absolute. Raises FileNotFoundError; DataError for a file, columns or values
     that cannot be used, naming the first line."""
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; wanted a CSV file, a row a clip")
     if not path.is_file():
         wanted = "a CSV file with the columns id, path, transcript and, for training, split and label"
         raise FileNotFoundError(f"no table {path}; wanted {wanted}")

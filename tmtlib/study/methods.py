@@ -127,8 +127,10 @@ def family(*families: str) -> tuple[str, ...]:
 def method_named(name: str) -> Method:
     """A method by its name. Raises ValueError for an unknown one, with the nearest."""
     if name not in METHODS:
-        meant = "".join(f"did you mean {near!r}? " for near in get_close_matches(name, METHODS, 1))
-        raise ValueError(f"method is {name!r}, which is none; {meant}`tmt methods` lists all {len(METHODS)}")
+        near = get_close_matches(name, METHODS, 1, 0.7) or [n for n in METHODS if n == f"tmt_{name.lower()}"]
+        meant = "".join(f"did you mean {n!r}? " for n in near)
+        own = "; one of your own needs its file, --own"
+        raise ValueError(f"method is {name!r}, which is none; {meant}`tmt methods` lists all {len(METHODS)}{own}")
     return METHODS[name]
 
 

@@ -21,7 +21,7 @@ JUDGED_FROM = {"reading": "reading", "synthetic": "synthetic data", "real": "rea
 DATA = {
     "synthetic": "SYNTHETIC data: generated with known ground truth in the shapes of the named data sets. They test "
     "the models and the logic of the claims; they are no measurement of the real data sets.",
-    "real": "Real data.",
+    "real": "Data from files, taken as real.",
 }
 LEARNED = ["dataset", "source", "method"]
 COMPARED = {"beats": "beats", "does not beat": "**loses to**", "ranks nothing": "cannot be told from"}
@@ -87,13 +87,15 @@ def _lost_or_won(row: dict) -> str:
 
 
 def read(profile: str, brief: bool = False) -> str:
-    """The report of a profile; brief: Table 1 and the verdicts. Raises FileNotFoundError where there is none."""
-    path = common.results_folder(profile) / NAME
-    if not path.is_file():
-        advice = f"run the study first: tmt run --profile {profile.split('_')[0]}; or give --results its folder"
-        others = ", ".join(sorted(p.parent.name for p in common.results_folder().glob(f"*/{NAME}")))
-        more = f"; of other data (--data) or sizes there are {others}" if others else ""
-        raise FileNotFoundError(f"no report at {path}; {advice}{more}")
+    """The report of a profile, or that of the results folder if it is one study's own, or has one study alone; brief:
+    Table 1 and the verdicts. Raises FileNotFoundError where there is none, and where there are others."""
+    folder, others = common.results_folder(), sorted(common.results_folder().glob(f"*/{NAME}"))
+    found = [path for path in (common.results_folder(profile) / NAME, folder / NAME) if path.is_file()]
+    path = (found or others if len(others) == 1 else found or [None])[0]
+    if path is None:
+        there = ", ".join(f"tmt report --results {p.parent}" for p in others)
+        advice = f"there are: {there}" if others else f"run the study first: tmt run --profile {profile.split('_')[0]}"
+        raise FileNotFoundError(f"no report at {common.results_folder(profile) / NAME}; {advice}")
     text = path.read_text(encoding="utf-8")
     return text.partition("## All trained")[0].partition(EVIDENCE)[0] if brief else text
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as as_bytes
 from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save_file as save_tensors
+from safetensors.torch import save as tensors_as_bytes
 from tabulate import tabulate
 
 from tmtlib.common import MODALITIES, as_json, as_tuples, check_choice, pick_device
@@ -183,12 +184,13 @@ def _write(saved: SavedModel, folder: Path) -> None:
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
-        save_tensors({k: v.contiguous() for k, v in saved.model.state_dict().items()}, part / PARAMETERS)
+        parameters = {k: v.contiguous() for k, v in saved.model.state_dict().items()}
+        (part / PARAMETERS).write_bytes(tensors_as_bytes(parameters))
         moments = {
             f"{m}.{what}": x for m in MODALITIES for what, x in zip(("mean", "sd"), saved.scaler[m], strict=True)
         }
-        save_file(moments, part / SCALER)
-        save_file({"errors": saved.errors}, part / ERRORS)
+        (part / SCALER).write_bytes(as_bytes(moments))
+        (part / ERRORS).write_bytes(as_bytes({"errors": saved.errors}))
         text = json.dumps(saved.card, indent=2, ensure_ascii=False) + "\n"
         (part / CARD).write_text(text, encoding="utf-8")
         os.replace(part, folder)

@@ -2,7 +2,7 @@
 #
 #   make study PROFILE=paper DATA=path/to/features DEVICE=cuda
 #   make test PYTHON=/path/to/python        # no set-up: this Python, as it is
-#   make test EXTRAS=features               # with the packages that turn clips into features
+#   make test EXTRAS=features,cluster       # with the packages that turn clips into features, or train on a cluster
 
 # Given on the command line only: a variable of the same name in the shell may mean something else.
 PROFILE  = quick

@@ -41,6 +41,7 @@ def smoke(tmp_path_factory):
         patch.setenv("TMT_RESULTS", str(tmp_path_factory.mktemp("results")))
         patch.delenv("TMT_DATA", raising=False)
         patch.delenv("TMT_OWN", raising=False)
+        patch.delenv("TMT_CLUSTER", raising=False)
         study = open_study("smoke", device="cpu")
         study.ensure("tmt", "tmt_amw")
         yield study
@@ -64,4 +65,5 @@ def own_results(tmp_path, monkeypatch):
     monkeypatch.setenv("TMT_RESULTS", str(tmp_path / "results"))
     monkeypatch.delenv("TMT_DATA", raising=False)
     monkeypatch.delenv("TMT_OWN", raising=False)
+    monkeypatch.delenv("TMT_CLUSTER", raising=False)
     return tmp_path / "results"

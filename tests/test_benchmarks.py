@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_helpers import SMALL, synthetic
 
-from benchmarks import coverage, paper_size, real_files, replicate, scaling
+from benchmarks import cluster, coverage, paper_size, real_files, replicate, scaling
 from benchmarks import report as bench
 from benchmarks.eager_tmt import EagerTMT, Utterances, copy_parameters, loader, train_epoch
 from tmtlib import common
@@ -236,3 +236,17 @@ def test_clips_are_timed_by_modality_and_processes(tmp_path):
     made = json.loads((tmp_path / "clips.json").read_text())
     assert set(made["by_modality"]) == {"text", "audio", "vision"} and set(made["by_jobs"]) == {"1", "2"}
     assert min([*made["by_modality"].values(), *made["by_jobs"].values(), *made["peak_mb"].values()]) > 0
+
+
+@pytest.mark.parametrize(
+    ("runs", "workers", "wall"), [(10, 1, 10 + 1 + 50), (10, 4, 10 + 4 + 15), (10, 99, 10 + 99 + 10)]
+)
+def test_wall_time_is_start_data_and_rounds_or_handling(runs, workers, wall):
+    assert cluster.Costs(start=10, run=5, handling=1, bandwidth=2, data=2).wall(runs, workers) == wall
+
+
+def test_runs_on_a_cluster_are_timed_and_planned():
+    pytest.importorskip("distributed", reason="needs the packages of [cluster]")
+    (row,) = cluster.compared(2, (1,))
+    assert row["measured"] > 0 and min(row["costs"].values()) > 0
+    assert (cluster.plan(cluster.Costs(**row["costs"]))["hours"] > 0).all()

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROFILES = ("smoke", "quick", "full", "paper")  # those of `study.profiles`, whose import would load torch for --help
 Commands = argparse._SubParsersAction
+# What needs a package that is not always installed, and the extra that has it
+NEEDED = dict.fromkeys(("av", "cv2", "h5py", "librosa"), ("what reads clips and .csd", "features"))
+NEEDED |= {"distributed": ("--cluster", "cluster")}
 # Options of several commands
 DEVICE = {"choices": ("auto", "cpu", "cuda"), "default": "auto"}
 CLIP = {"action": "store_true", "help": "clip labels of files to the range of their metric family"}
@@ -59,8 +62,8 @@ def _told(error: Exception, options: argparse.Namespace) -> str:
         return _no_room(error, options)
     if isinstance(error, (ValueError, OSError)):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("av", "cv2", "h5py", "librosa"):
-        return f'no package {error.name}; what reads clips and .csd needs: pip install -e ".[features]"'
+    if isinstance(error, ModuleNotFoundError) and (extra := NEEDED.get((error.name or "").split(".")[0])):
+        return f'no package {error.name}; {extra[0]} needs: pip install -e ".[{extra[1]}]"'
     return f"{kind}: {text} (this is not foreseen: --debug shows where)"
 
 
@@ -114,6 +117,9 @@ def _add_study(commands: Commands) -> None:
     run.add_argument("--only", **ONLY)
     run.add_argument("--device", **DEVICE)
     run.add_argument("--own", **OWN)
+    run.add_argument(
+        "--cluster", metavar="TCP://HOST:PORT", help="train on this dask scheduler's workers (default: TMT_CLUSTER)"
+    )
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
@@ -209,10 +215,13 @@ def _say_own(path: str) -> None:
 
 
 def _run(o: argparse.Namespace) -> int:
-    from tmtlib.study import notebooks
+    from tmtlib.study import cluster, notebooks
 
     if o.own:  # kernels inherit it
         os.environ["TMT_OWN"] = os.path.abspath(os.path.expanduser(o.own))
+    if address := o.cluster or os.environ.get("TMT_CLUSTER"):
+        os.environ["TMT_CLUSTER"] = address
+        cluster.connected(address).close()  # a wrong one is said at once, not by the first training
     if own := os.environ.get("TMT_OWN"):
         _say_own(own)
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)

@@ -2,8 +2,9 @@
 those of `records`."""
 
 import math
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, Dataset, DataShape
 from tmtlib.models import build_model
 from tmtlib.models.base import Model, count_parameters
+from tmtlib.study.cluster import train_on
 from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.study.records import JUDGED, Record, Run, read_record, record_path, set_aside, whole_record, write_record
 from tmtlib.study.workers import in_parallel
@@ -31,20 +33,27 @@ OF_FIT = ("history", "best_epoch", "other_epoch", "seconds", "peak_memory_mb", "
 
 def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, progress: bool = True) -> pd.DataFrame:
     """Trains the runs that have no whole record; returns one row a run, in the order given, with test metrics. `jobs`
-    processes (default: one a core, or one on a GPU) take a run each. A training whose loss is not finite is recorded
-    as failed: its metrics are NaN. Raises KilledError for a run whose process is killed again and again."""
+    processes (default: one a core, or one on a GPU) take a run each; where TMT_CLUSTER has the address of a dask
+    scheduler, its workers do. A training whose loss is not finite is recorded as failed: its metrics are NaN. Raises
+    KilledError for a run whose process is killed again and again, ClusterError as `cluster.train_on`."""
     runs = list(runs)
     remove_leftovers(common.results_folder() / "runs")
     records = {run: whole_record(run) for run in dict.fromkeys(runs)}
     missing = [run for run, record in records.items() if record is None]
-    jobs = min(jobs or (cpu_count() if pick_device(device).type == "cpu" else 1), max(1, len(missing)))
     title = f"training, into {common.results_folder() / 'runs'}"
     with tqdm(total=len(missing), desc=title, unit="run", disable=not progress or not missing) as bar:
-        for _ in in_parallel(train, ((run, device, load(run.data)) for run in missing), jobs):
+        for _ in _trained(missing, device, jobs) if missing else ():
             bar.update()
     records |= {run: read_record(run) for run in missing}
     _warn_of_others([records[run] for run in runs])
     return pd.DataFrame([row(run, records[run]) for run in runs])
+
+
+def _trained(missing: list[Run], device: str, jobs: int | None) -> Iterator[None]:
+    if address := os.environ.get("TMT_CLUSTER"):
+        return train_on(address, train, missing, device)
+    jobs = min(jobs or (cpu_count() if pick_device(device).type == "cpu" else 1), len(missing))
+    return in_parallel(train, ((run, device, load(run.data)) for run in missing), jobs)
 
 
 def train(run: Run, device: str, data: Dataset) -> None:

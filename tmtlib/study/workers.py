@@ -36,8 +36,7 @@ def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> It
     if jobs == 1:
         yield from (function(*a) for a in arguments)
         return
-    registered = {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
-    setting = os.getpid(), str(common.results_folder()), registered
+    setting = os.getpid(), str(common.results_folder()), registered()
     rest, begun = iter(arguments), deque()  # begun: [times killed, arguments] of what has not returned, oldest first
 
     def beginning() -> Iterator[list]:
@@ -62,6 +61,11 @@ def in_parallel(function: Callable, arguments: Iterable[tuple], jobs: int) -> It
         else:
             if not alone:
                 return
+
+
+def registered() -> dict[str, type]:
+    """Weightings that other processes have to be sent: those that are not built in."""
+    return {name: made for name, made in WEIGHTINGS.items() if name not in BUILT_IN}
 
 
 def _named(what: object) -> str:

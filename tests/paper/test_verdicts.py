@@ -212,7 +212,8 @@ def test_a_family_is_judged_with_pooled_variances():
 
 def test_noise_claims_follow_the_areas_and_the_controls(helps):
     areas = helps.rename(columns={"mae": "area"}).assign(modality="all")
-    found = verdicts.noise_verdicts(areas)
+    alone = areas.assign(modality="text", area=9.0)
+    found = verdicts.noise_verdicts(pd.concat([areas, alone]))
     assert found["noise_robust"][0] == found["imbalance_noise"][0] == "supported"
     two = verdicts.noise_verdicts(areas[areas["method"].isin(["tmt", "tmt_amw"])])
     assert two["noise_robust"][0] == "supported" and two["imbalance_noise"][0] == "cannot tell"

@@ -15,7 +15,7 @@ from tmtlib.analysis import paired, weights
 from tmtlib.common import DamagedError, remove_leftovers
 from tmtlib.data.loading import load
 from tmtlib.study import cache, runs, tables
-from tmtlib.study.records import read_record, record_path, succeeded
+from tmtlib.study.records import Record, read_record, record_path, succeeded
 
 
 def flipped(content: bytes, bit: int) -> bytes:
@@ -117,6 +117,13 @@ def test_a_record_holds_the_logits_of_its_model(own_results):
     assert np.array_equal(record.logits, model.weighting.W.detach().numpy()) and read_record(a_run()).logits is None
     final = record.weights[record.meta["best_epoch"]]
     np.testing.assert_allclose(final, model.weighting.W.softmax(0).detach(), atol=1e-6)
+
+
+def test_labels_of_all_splits_say_whether_they_have_three_values():
+    label = {"valid": np.array([-3.0, -2, 0, 3], np.float32), "test": np.array([-1.0, 0, 1], np.float32)}
+    meta = {"run": {"model": {"task": "regression"}}, "card": {"family": "mosi"}}
+    scores = Record(meta, label, label, None).scores()
+    assert scores["acc5"] == 1 and "f1_macro" not in scores
 
 
 def test_damaged_rows_are_computed_again(own_results):

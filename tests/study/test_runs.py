@@ -95,7 +95,8 @@ def test_record_says_how_it_was_made(own_results):
 def test_stored_model_gives_the_stored_predictions(own_results):
     run = a_run()
     runs.ensure([run], "cpu", progress=False)
-    again = runs.predict(runs.load_model(run), load(run.data).test, run.training, "cpu")
+    assert not (model := runs.load_model(run)).training
+    again = runs.predict(model, load(run.data).test, run.training, "cpu")
     np.testing.assert_allclose(again, runs.read_record(run).predictions["test"], atol=1e-5)
 
 
@@ -129,6 +130,13 @@ def test_half_written_record_does_not_count(own_results):
     (folder / f"{run.id}.pt").write_bytes(b"parameters are written first")
     assert len(runs.ensure([run], "cpu", progress=False)) == 1
     assert runs.load_model(run) is not None
+
+
+def test_parameters_are_written_before_their_record(own_results, monkeypatch):
+    run, there, write = a_run(), [], runs.write_record
+    monkeypatch.setattr(runs, "write_record", lambda *a: (there.append(runs.parameters_path(run).exists()), write(*a)))
+    runs.ensure([run], "cpu", progress=False)
+    assert there == [True]
 
 
 def test_failed_write_leaves_nothing(tmp_path):

@@ -4,15 +4,18 @@ python tests/mutants.py          every fault, for about half an hour, into the t
 python tests/mutants.py corrupt  those in files with this in their name
 """
 
+import multiprocessing
 import os
-import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stdout
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "tests" / "README.md"
@@ -32,6 +35,9 @@ PARAMETERS = "    write_atomic(parameters_path(run), lambda file: file.write(par
 COSTS = "    costs = {name: getattr(done, name) for name in OF_FIT} | "
 COSTS += '{"parameters_sha256": sha256(parameters).hexdigest()}\n'
 RECORD = "    _write(run, data, device, costs, arrays)\n"
+
+FRESH = multiprocessing.get_context("forkserver")  # each run is a fork of a process that has imported what is slow
+FRESH.set_forkserver_preload(["pytest", "torch", "pandas", "scipy.stats", "sklearn.metrics", "hypothesis"])
 
 
 class Mutant(NamedTuple):
@@ -184,12 +190,12 @@ FAULTS = {
     ("study/provenance.py", "tests/study/test_provenance.py"): [
         ('"data", "models", "training")', '"data", "training")'),
     ],
-    ("analysis/importance.py", "tests/analysis/test_importance.py -k 'not table'"): [
+    ("analysis/importance.py", "tests/analysis/test_importance.py -k 'permuted'"): [
         ("swap_utterances(split, modalities, seed)", "swap_utterances(split, modalities)"),
         ("taken_away(split, r, removal, train, seed)", "taken_away(split, r, removal, train)"),
         ("run.training, device, run.seed)", "run.training, device)"),
     ],
-    ("analysis/faithfulness.py", "tests/analysis/test_faithfulness.py -k 'not every_model'"): [
+    ("analysis/faithfulness.py", "tests/analysis/test_faithfulness.py -k 'equal_scores or study'"): [
         ("np.random.default_rng(seed)", "np.random.default_rng(0)"),
         ("n.numpy() for m, n in lengths.items()}, seed)", "n.numpy() for m, n in lengths.items()})"),
         ("score, device, run.seed)", "score, device)"),
@@ -205,20 +211,39 @@ def mutated(mutant: Mutant, text: str) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
+class FirstFailure:
+    """A plugin of pytest that keeps the name of the first test that fails."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and not self.name:
+            self.name = report.nodeid.split("[")[0].rpartition("/")[2]
+
+    pytest_collectreport = pytest_runtest_logreport
+
+
+def _run(tests: str, root: Path, answer: Connection) -> None:
+    os.chdir(root)
+    os.environ |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        code = pytest.main([*options, *shlex.split(tests)], plugins=[first := FirstFailure()])
+    if code not in (0, 1, 2):
+        raise RuntimeError(f"pytest {tests} ran no test: exit code {code}")
+    answer.send(first.name)
+
+
 def failing(tests: str, root: Path) -> str:
     """The first test that fails in a copy of the repository, "" if all pass."""
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-    command = [sys.executable, "-m", "pytest", *options, *shlex.split(tests)]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    answer, asked = FRESH.Pipe(duplex=False)
+    process = FRESH.Process(target=_run, args=(tests, root, asked))
+    process.start()
+    asked.close()
     try:
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=LONGEST)
-    except subprocess.TimeoutExpired:
-        return "(hangs)"
-    if done.returncode == 0:
-        return ""
-    if name := re.search(r"^(?:FAILED|ERROR) (?:\S*/)?(\w+\.py(?:::\w+)?)", done.stdout, re.MULTILINE):
-        return name[1]
-    raise RuntimeError(f"pytest {tests} ran no test: {done.stdout[-500:]}{done.stderr[-500:]}")
+        return answer.recv() if answer.poll(LONGEST) else "(hangs)"
+    finally:
+        process.kill()  # by itself it would wait for its idle workers
 
 
 def outcome(mutant: Mutant, root: Path) -> str:
@@ -230,6 +255,8 @@ def outcome(mutant: Mutant, root: Path) -> str:
         return failing(mutant.tests, root)
     finally:
         path.write_text(whole, encoding="utf-8")
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):  # Python compares whole seconds and sizes
+            compiled.unlink()
 
 
 def row(mutant: Mutant) -> str:

@@ -112,7 +112,7 @@ def test_where_other_numbers_come_out_the_old_record_is_set_aside(own_results, m
 
 def test_a_record_holds_the_logits_of_its_model(own_results):
     run = a_run("tmt_amw", weighting="static")
-    runs.ensure([run, a_run()], "cpu", progress=False)
+    runs.ensure([run, a_run()], "cpu", jobs=1, progress=False)
     record, model = read_record(run), runs.load_model(run)
     assert np.array_equal(record.logits, model.weighting.W.detach().numpy()) and read_record(a_run()).logits is None
     final = record.weights[record.meta["best_epoch"]]

@@ -1,7 +1,7 @@
 """Would a test fail if the library were wrong? Faults are put, one at a time, into a copy of it.
 
 python tests/mutants.py          every fault, for about half an hour, into the table of tests/README.md
-python tests/mutants.py corrupt  those with this in the name of their file or tests
+python tests/mutants.py corrupt  those with this in the name of a file, a test or the fault
 """
 
 import multiprocessing
@@ -286,7 +286,7 @@ def write_table(found: dict[Mutant, str]) -> None:
 
 
 def main(word: str = "") -> None:
-    mutants = [mutant for mutant in MUTANTS if word in f"{mutant.file} {mutant.tests}"]
+    mutants = [mutant for mutant in MUTANTS if word in " ".join(mutant)]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("tmtlib", "tests"):

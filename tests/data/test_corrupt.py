@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tmtlib.common import MODALITIES
@@ -155,6 +155,8 @@ def test_blocks_reach_both_ends():
 
 @settings(max_examples=15, deadline=None)
 @given(frames=st.integers(-40, 40), modality=st.sampled_from(MODALITIES))
+@example(frames=2, modality="audio")
+@example(frames=-2, modality="audio")
 def test_a_shift_moves_valid_frames_and_nothing_else(frames, modality):
     moved = shift(DATA.test, frames, modality)
     x, length = DATA.test.features[modality], DATA.test.lengths[modality]

@@ -40,6 +40,12 @@ def a_long_run() -> Run:
     return replace(a_run("tmt_amw", weighting="gated"), training=replace(TRAINING, epochs=40))
 
 
+def a_divided_run(select_by: str = "accuracy") -> Run:
+    """A run of which the two rules select different epochs."""
+    training = replace(TRAINING, epochs=6, learning_rate=1e-2, select_by=select_by)
+    return replace(a_run("tmt_amw", weighting="static"), training=training)
+
+
 def files(folder) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
 
@@ -65,8 +71,9 @@ def test_processes_give_what_one_process_gives(own_results, tmp_path, monkeypatc
 
 def test_selections_are_what_each_rule_would_have_given(own_results):
     """Records of two runs that differ in the rule alone hold each other's test scores."""
-    by_rule = [replace(a_run(), training=replace(TRAINING, epochs=4, select_by=rule)) for rule in SELECT_BY]
+    by_rule = [a_divided_run(rule) for rule in SELECT_BY]
     scores = runs.ensure(by_rule, "cpu", jobs=1, progress=False)
+    assert scores["best_epoch"].nunique() == scores["mae"].nunique() == 2, "else nothing is told apart"
     table = runs.selections(by_rule)
     assert table["select_by"].tolist() == ["accuracy", "loss", "loss", "accuracy"]
     assert table["in_protocol"].tolist() == [True, False] * 2

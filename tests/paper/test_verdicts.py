@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control
 
 from tmtlib.paper import facts, verdicts
 
@@ -181,6 +182,8 @@ def test_the_power_of_a_t_interval_is_that_of_its_differences(helps):
 
 def test_adjusted_p_belongs_to_the_whole_family_whatever_a_rule_names(helps):
     whole = verdicts.gains(helps).set_index(["dataset", "metric"])
+    assert whole["p_adjusted"].tolist() == pytest.approx(false_discovery_control(whole["p"]))
+    assert (whole["p_below"] == 1).all(), "no cell is below the margin, however sure it is above"
     one = verdicts.gains(helps, "amw_gain:mosi:acc5").iloc[0]
     assert one["p_adjusted"] == whole.loc[("mosi", "acc5"), "p_adjusted"]
     assert verdicts.gains(helps, "amw_gain:mosi:acc5", before="tmt_fixed").empty, "no such runs"

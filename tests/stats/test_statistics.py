@@ -149,6 +149,12 @@ def test_hierarchical_bootstrap_covers_the_truth(seeds, sd, least, most):
     assert least - binomial_error(least, draws, 2) <= covered <= most + binomial_error(most, draws, 2)
 
 
+def test_hierarchical_bootstrap_of_one_seed_is_as_wide_as_a_normal_interval():
+    x = np.random.default_rng(3).normal(0, 1, (1, 400))
+    found = hierarchical_bootstrap(x, 0 * x)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * x.std() / 20, rel=0.08)
+
+
 def test_hierarchical_bootstrap_pairs_what_both_methods_share():
     rng = np.random.default_rng(4)
     hard = rng.normal(0, 5, (8, 50))

@@ -85,6 +85,8 @@ def test_equal_scores_are_in_a_random_order_that_the_seed_repeats():
     one, again, other = (faithfulness.ranks(level(), lengths, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
+    curves = [faithfulness.changes(OnlyAudio(), ones(), level(), "cpu", seed)["deletion"] for seed in (0, 0, 1)]
+    assert np.array_equal(curves[0], curves[1]) and not np.array_equal(curves[0], curves[2])
     places = np.corrcoef(one.ravel(), np.tile(np.arange(one.shape[1]), len(one)))[0, 1]
     assert places < 0.9  # not simply from first to last
 
@@ -133,7 +135,9 @@ def test_areas_are_those_under_the_curves_and_their_difference_from_chance():
     assert found.loc[("random", "insertion"), "difference"] == 0
 
 
-def test_table_of_a_study(own_results):
+def test_table_of_a_study(own_results, monkeypatch):
+    seeds, changes = set(), faithfulness.changes
+    monkeypatch.setattr(faithfulness, "changes", lambda *a: seeds.add(a[4]) or changes(*a))
     profile = PROFILES["smoke"]
     ref = resolve("mosi", synthetic_size=SyntheticSize((60, 24, 24), (6, 6, 6)))
     todo = [
@@ -143,7 +147,7 @@ def test_table_of_a_study(own_results):
     table = faithfulness.faithfulness_curves(todo, "cpu", jobs=1)
     assert list(table.columns) == "dataset source method seed measure order fraction change".split()
     assert len(table) == 2 * (5 + 3) * 2 * 11 and not table["change"].isna().any()
-    assert set(table["source"]) == {"synthetic"}
+    assert set(table["source"]) == {"synthetic"} and seeds == {0, 1}, "equal scores are in an order by the run's seed"
     pd.testing.assert_frame_equal(faithfulness.faithfulness_curves(todo, "cpu", jobs=1), table)  # read back
     assert len(faithfulness.faithfulness_areas(table)) == (5 + 3) * 2
 

@@ -1,6 +1,7 @@
 """Importance by taking modalities away: exact for games and models whose answer is known."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from torch import nn
 
 from tmtlib.analysis import importance
 from tmtlib.common import MODALITIES
+from tmtlib.data.corrupt import swap_utterances
 from tmtlib.data.loading import resolve
 from tmtlib.data.schema import SyntheticSize, valid_frames
 from tmtlib.data.synthetic import SplitTruth
@@ -21,7 +23,7 @@ from tmtlib.study import runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.runs import Run
-from tmtlib.training.fit import Training
+from tmtlib.training.fit import Training, predict
 
 SPLIT, TRAIN = synthetic().valid, synthetic().train
 EXACT = Training(precision="float32")
@@ -110,6 +112,14 @@ def test_each_removal_is_what_it_says():
         assert all(np.array_equal(kept.features[m], SPLIT.features[m]) for m in MODALITIES)
     with pytest.raises(ValueError, match="removal is 'zero'; wanted one of 'absent', 'mean', 'permuted'"):
         importance.taken_away(SPLIT, ("audio",), "zero", TRAIN)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_utterances_are_permuted_by_the_seed_of_the_run(seed):
+    data, run = synthetic(), SimpleNamespace(training=EXACT, seed=seed)
+    found = importance.removal_values(run, Additive(), data, "cpu", ("permuted",))["permuted"]
+    other = swap_utterances(data.test, ("text", "vision"), seed)
+    np.testing.assert_allclose(found[("audio",)], predict(Additive(), other, EXACT, "cpu"), rtol=1e-5)
 
 
 def test_shares_sum_to_one_and_nothing_is_shared_equally():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tmtlib.common import MODALITIES
@@ -18,7 +18,7 @@ from tmtlib.data.corrupt import (
     shift,
     swap_utterances,
 )
-from tmtlib.data.corruption import IN_TRANSCRIPTS, PROTOCOLS, Corruption
+from tmtlib.data.corruption import IN_TRANSCRIPTS, PROTOCOLS, Corruption, in_time, missing_modalities, noise
 from tmtlib.data.schema import SyntheticSize, valid_frames
 from tmtlib.data.synthetic import generate
 
@@ -155,6 +155,8 @@ def test_blocks_reach_both_ends():
 
 @settings(max_examples=15, deadline=None)
 @given(frames=st.integers(-40, 40), modality=st.sampled_from(MODALITIES))
+@example(frames=2, modality="audio")
+@example(frames=-2, modality="audio")
 def test_a_shift_moves_valid_frames_and_nothing_else(frames, modality):
     moved = shift(DATA.test, frames, modality)
     x, length = DATA.test.features[modality], DATA.test.lengths[modality]
@@ -267,9 +269,22 @@ def test_severity_zero_by_name_is_the_split_itself(kind):
 
 
 def test_each_utterance_has_a_rate_of_its_own_where_none_is_given():
-    gone = missing(corrupt(DATA.test, Corruption("missing_frames"), SCALE, 3), "audio").sum(1)
-    share = gone / DATA.test.lengths["audio"]
+    splits = [corrupt(DATA.test, Corruption("missing_frames"), SCALE, seed) for seed in (3, 4)]
+    share, other = (missing(split, "audio").sum(1) / DATA.test.lengths["audio"] for split in splits)
+    assert abs(np.corrcoef(share, other)[0, 1]) < 0.3, "other rates with another seed"
     assert 0.4 < share.mean() < 0.6 and 0.2 < share.std() < 0.45, "uniform: mean 1/2, sd about .29"
+
+
+def test_what_takes_no_or_every_frame_is_not_random():
+    for kind in ("missing_frames", "missing_block"):
+        assert [Corruption(kind, level=level).is_random for level in (0.0, 0.5, 1.0)] == [False, True, False]
+
+
+def test_grids_begin_with_clean_data_and_name_every_subset():
+    assert [how.level for how in noise((5.0,))] == [np.inf, 5.0] * 4
+    late = [how for how in in_time((0.5,), (3,)) if how.kind == "shift"]
+    assert [(how.modalities, how.level) for how in late] == [((m,), n) for m in MODALITIES for n in (0.0, 3.0)]
+    assert len({how.modalities for how in missing_modalities()}) == 7
 
 
 def test_named_corruptions_compose():

@@ -11,6 +11,7 @@ import pytest
 import tmtlib
 from tmtlib.common import MODALITIES, digest
 from tmtlib.data import catalog, loading, mmsa, schema, synthetic
+from tmtlib.data.corruption import REGIMES
 from tmtlib.data.loading import load, load_dataset, resolve, resolve_all, stated
 from tmtlib.data.schema import SPLITS, DataError, DataRef, SyntheticSize
 
@@ -309,3 +310,14 @@ def test_loading_leaves_the_raw_data_as_they_are():
     before = raw.train.features["text"].copy()
     load_dataset("mosi", synthetic_size=SMALL)
     np.testing.assert_array_equal(raw.train.features["text"], before)
+
+
+def test_masks_of_train_and_valid_are_their_own_and_none_of_test(monkeypatch):
+    """Test masks have seeds from 0 upwards; the scale of noise is of clean train."""
+    ref = replace(resolve("mosi", synthetic_size=SMALL), training_corruption=REGIMES["masked"])
+    seeds, scales = [], []
+    monkeypatch.setattr(loading, "corrupt", lambda *a: (seeds.append(a[3]), scales.append(a[2]), a[0])[2])
+    load(ref)
+    assert len({*range(1000), *seeds}) == 1002
+    wanted = loading.noise_scale(load(ref.clean).train)
+    assert all(np.array_equal(scale[m], wanted[m]) for scale in scales for m in MODALITIES)

@@ -1,6 +1,7 @@
 """Reading pickles without running them: what is read, what is refused by name, and that nothing was run."""
 
 import builtins
+import codecs
 import collections
 import datetime
 import decimal
@@ -109,6 +110,17 @@ def test_pickle_of_python_2_and_numpy_1(load):
     )
     found = load(b"(S'key'\n" + array + b"d.")
     assert_same(found, {"key": np.array([1, 2, 3], np.float32)})
+
+
+def test_scalar_of_python_2(load):
+    found = load(b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'f4'\nI0\nI1\ntRS'\\x00\\x00\\x80?'\ntR.")
+    assert_same(found, np.float32(1))
+
+
+@pytest.mark.parametrize("codec", ["rot13", "zip", "utf-7", "no_such"])
+def test_no_other_codec_is_run(load, codec):
+    with pytest.raises(RefusedPickle, match=f"asks for the codec '{codec}'"):
+        load(Calls(codecs.encode, "text", codec))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

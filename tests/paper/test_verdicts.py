@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control
 
 from tmtlib.paper import facts, verdicts
 
@@ -181,6 +182,8 @@ def test_the_power_of_a_t_interval_is_that_of_its_differences(helps):
 
 def test_adjusted_p_belongs_to_the_whole_family_whatever_a_rule_names(helps):
     whole = verdicts.gains(helps).set_index(["dataset", "metric"])
+    assert whole["p_adjusted"].tolist() == pytest.approx(false_discovery_control(whole["p"]))
+    assert (whole["p_below"] == 1).all(), "no cell is below the margin, however sure it is above"
     one = verdicts.gains(helps, "amw_gain:mosi:acc5").iloc[0]
     assert one["p_adjusted"] == whole.loc[("mosi", "acc5"), "p_adjusted"]
     assert verdicts.gains(helps, "amw_gain:mosi:acc5", before="tmt_fixed").empty, "no such runs"
@@ -212,7 +215,8 @@ def test_a_family_is_judged_with_pooled_variances():
 
 def test_noise_claims_follow_the_areas_and_the_controls(helps):
     areas = helps.rename(columns={"mae": "area"}).assign(modality="all")
-    found = verdicts.noise_verdicts(areas)
+    alone = areas.assign(modality="text", area=9.0)
+    found = verdicts.noise_verdicts(pd.concat([areas, alone]))
     assert found["noise_robust"][0] == found["imbalance_noise"][0] == "supported"
     two = verdicts.noise_verdicts(areas[areas["method"].isin(["tmt", "tmt_amw"])])
     assert two["noise_robust"][0] == "supported" and two["imbalance_noise"][0] == "cannot tell"

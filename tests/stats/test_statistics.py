@@ -102,6 +102,13 @@ def test_over_seeds_compares_with_a_column_and_with_a_method():
     assert over_seeds(other_seeds, ["dataset", "method"], "mae", {"method": "tmt"})["pairs"].tolist() == [1, 1, 0]
 
 
+def test_over_seeds_compares_the_seeds_alone_that_both_have():
+    frame = seeds_frame()
+    frame.loc[(frame["method"] == "tmt_amw") & (frame["seed"] == 2), "mae"] = math.nan
+    amw = over_seeds(frame, ["dataset", "method"], "mae", against={"method": "tmt"}).iloc[1]
+    assert (amw["pairs"], amw["mean"], amw["against"], amw["difference"]) == (2, 3, 1.5, 1.5)
+
+
 def test_over_seeds_where_nothing_is_defined():
     frame = seeds_frame().assign(mae=math.nan)
     table = over_seeds(frame, ["dataset"], "mae", against="clean")
@@ -142,6 +149,12 @@ def test_hierarchical_bootstrap_covers_the_truth(seeds, sd, least, most):
     assert least - binomial_error(least, draws, 2) <= covered <= most + binomial_error(most, draws, 2)
 
 
+def test_hierarchical_bootstrap_of_one_seed_is_as_wide_as_a_normal_interval():
+    x = np.random.default_rng(3).normal(0, 1, (1, 400))
+    found = hierarchical_bootstrap(x, 0 * x)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * x.std() / 20, rel=0.08)
+
+
 def test_hierarchical_bootstrap_pairs_what_both_methods_share():
     rng = np.random.default_rng(4)
     hard = rng.normal(0, 5, (8, 50))
@@ -157,6 +170,8 @@ def test_hierarchical_bootstrap_pairs_what_both_methods_share():
         ((np.zeros((2, 3)), np.zeros((2, 4))), r"\(2, 3\) after and \(2, 4\) before"),
         ((np.zeros(3), np.zeros(3)), "wanted the same"),
         ((np.full((2, 3), np.nan), np.zeros((2, 3))), "6 values after and 0 before are NaN"),
+        (([[0, math.nan], [0, 0]], np.zeros((2, 2))), "1 values after and 0 before are NaN"),
+        ((np.zeros((2, 2)), [[0, math.nan], [0, 0]]), "0 values after and 1 before are NaN"),
     ],
 )
 def test_hierarchical_bootstrap_refuses_other_shapes(arguments, message):
@@ -368,3 +383,14 @@ def test_scores_resampled_by_groups():
     assert whole.high - whole.low == pytest.approx(2 * 1.96 * values[::8].std() / np.sqrt(40), rel=0.1)
     assert whole.high - whole.low > 2 * (alone.high - alone.low)
     assert statistics.bootstrap_scores(mean, 320, groups=[*map(str, range(320))])["mean"] == alone
+
+
+def test_shapley_values_of_a_game_by_hand():
+    """Worth 6 with text and another modality, 3 more with all three."""
+    found = statistics.shapley(lambda s: 6.0 * ("text" in s and len(s) > 1) + 3.0 * (len(s) == 3))
+    assert found == pytest.approx({"text": 5, "audio": 2, "vision": 2})
+
+
+def test_half_a_conformal_interval_is_a_rank_of_the_errors():
+    found = [statistics.conformal_half_width(range(9, 0, -1), level) for level in (0.05, 0.5, 0.9, 0.95)]
+    assert found == [1, 5, 9, math.inf]

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_runs import a_run, files
+from test_runs import a_divided_run, a_run, files
 
 from tmtlib.analysis import paired, weights
 from tmtlib.common import DamagedError, remove_leftovers
 from tmtlib.data.loading import load
 from tmtlib.study import cache, runs, tables
-from tmtlib.study.records import read_record, record_path, succeeded
+from tmtlib.study.records import Record, read_record, record_path, succeeded
 
 
 def flipped(content: bytes, bit: int) -> bytes:
@@ -111,12 +111,20 @@ def test_where_other_numbers_come_out_the_old_record_is_set_aside(own_results, m
 
 
 def test_a_record_holds_the_logits_of_its_model(own_results):
-    run = a_run("tmt_amw", weighting="static")
-    runs.ensure([run, a_run()], "cpu", progress=False)
+    run = a_divided_run()
+    runs.ensure([run, a_run()], "cpu", jobs=1, progress=False)
     record, model = read_record(run), runs.load_model(run)
+    assert record.meta["best_epoch"] != record.meta["other_epoch"], "else those of the last epoch would pass too"
     assert np.array_equal(record.logits, model.weighting.W.detach().numpy()) and read_record(a_run()).logits is None
     final = record.weights[record.meta["best_epoch"]]
     np.testing.assert_allclose(final, model.weighting.W.softmax(0).detach(), atol=1e-6)
+
+
+def test_labels_of_all_splits_say_whether_they_have_three_values():
+    label = {"valid": np.array([-3.0, -2, 0, 3], np.float32), "test": np.array([-1.0, 0, 1], np.float32)}
+    meta = {"run": {"model": {"task": "regression"}}, "card": {"family": "mosi"}}
+    scores = Record(meta, label, label, None).scores()
+    assert scores["acc5"] == 1 and "f1_macro" not in scores
 
 
 def test_damaged_rows_are_computed_again(own_results):

@@ -40,6 +40,12 @@ def a_long_run() -> Run:
     return replace(a_run("tmt_amw", weighting="gated"), training=replace(TRAINING, epochs=40))
 
 
+def a_divided_run(select_by: str = "accuracy") -> Run:
+    """A run of which the two rules select different epochs."""
+    training = replace(TRAINING, epochs=6, learning_rate=1e-2, select_by=select_by)
+    return replace(a_run("tmt_amw", weighting="static"), training=training)
+
+
 def files(folder) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
 
@@ -65,8 +71,9 @@ def test_processes_give_what_one_process_gives(own_results, tmp_path, monkeypatc
 
 def test_selections_are_what_each_rule_would_have_given(own_results):
     """Records of two runs that differ in the rule alone hold each other's test scores."""
-    by_rule = [replace(a_run(), training=replace(TRAINING, epochs=4, select_by=rule)) for rule in SELECT_BY]
-    scores = runs.ensure(by_rule, "cpu", progress=False)
+    by_rule = [a_divided_run(rule) for rule in SELECT_BY]
+    scores = runs.ensure(by_rule, "cpu", jobs=1, progress=False)
+    assert scores["best_epoch"].nunique() == scores["mae"].nunique() == 2, "else nothing is told apart"
     table = runs.selections(by_rule)
     assert table["select_by"].tolist() == ["accuracy", "loss", "loss", "accuracy"]
     assert table["in_protocol"].tolist() == [True, False] * 2
@@ -95,7 +102,8 @@ def test_record_says_how_it_was_made(own_results):
 def test_stored_model_gives_the_stored_predictions(own_results):
     run = a_run()
     runs.ensure([run], "cpu", progress=False)
-    again = runs.predict(runs.load_model(run), load(run.data).test, run.training, "cpu")
+    assert not (model := runs.load_model(run)).training
+    again = runs.predict(model, load(run.data).test, run.training, "cpu")
     np.testing.assert_allclose(again, runs.read_record(run).predictions["test"], atol=1e-5)
 
 
@@ -129,6 +137,13 @@ def test_half_written_record_does_not_count(own_results):
     (folder / f"{run.id}.pt").write_bytes(b"parameters are written first")
     assert len(runs.ensure([run], "cpu", progress=False)) == 1
     assert runs.load_model(run) is not None
+
+
+def test_parameters_are_written_before_their_record(own_results, monkeypatch):
+    run, there, write = a_run(), [], runs.write_record
+    monkeypatch.setattr(runs, "write_record", lambda *a: (there.append(runs.parameters_path(run).exists()), write(*a)))
+    runs.ensure([run], "cpu", progress=False)
+    assert there == [True]
 
 
 def test_failed_write_leaves_nothing(tmp_path):

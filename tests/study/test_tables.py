@@ -239,6 +239,14 @@ def test_failed_trainings_leave_no_verdict():
     assert (cells["verdict"] == "cannot tell").any() and (cells["verdict"] != "not supported").all()
 
 
+def test_one_failed_seed_leaves_its_metric_open():
+    rows = world(0.03, 0.001).reset_index(drop=True)
+    rows.loc[(rows["method"] == "tmt_amw") & (rows["seed"] == 0), "mae"] = np.nan
+    cells = verdicts.gains(rows).set_index("metric")
+    assert cells.loc["mae", ["difference", "low", "p", "sd"]].isna().all()
+    assert cells.loc["mae", "verdict"] == "cannot tell" != cells.loc["acc5", "verdict"]
+
+
 def test_methods_are_paired_on_the_seeds_of_both():
     """The compared methods may have more seeds than others; a metric that labels do not define has no cell."""
     rows = world(0.03, 0.005).reset_index(drop=True)

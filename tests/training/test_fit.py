@@ -303,12 +303,13 @@ def test_mixup_acts_in_training_only():
     assert np.array_equal(values[0], values[1]) and np.array_equal(values[0], values[2])
 
 
-def test_lone_last_utterance_is_left_out_and_the_mean_loss_is_exact():
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lone_last_utterance_is_left_out_and_the_mean_loss_is_exact(seed):
     data = synthetic("mosi", (33, 8, 8), (6, 6, 6))
-    (done,) = train(NO_DROPOUT, data, epochs=1, learning_rate=0.0)  # at rate 0 every batch meets the same model
-    torch.manual_seed(0)
+    (done,) = train(NO_DROPOUT, data, (seed,), epochs=1, learning_rate=0.0)  # at rate 0 all batches meet one model
+    torch.manual_seed(seed)
     model, whole = build_model(NO_DROPOUT, data), OnDevice(data.train, CPU, NO_DROPOUT, "mosi")
-    order = torch.randperm(33, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(33, generator=torch.Generator().manual_seed(seed))
     losses = []
     for index in (order[:16], order[16:32]):
         prediction, trace = model(whole.batch(index))
@@ -389,6 +390,15 @@ def test_predictions_follow_the_order_of_the_utterances_whatever_the_batches(con
     np.testing.assert_allclose(predict(model, split, protocol(batch_size=2), "cpu"), values, atol=1e-6)
     order = np.random.default_rng(0).permutation(32)
     np.testing.assert_allclose(predict(model, split.take(order), protocol(), "cpu"), values[order], atol=1e-6)
+
+
+def test_weights_follow_the_order_of_the_utterances():
+    split, model = synthetic().train, build_model(replace(SMALL, weighting="gated"), synthetic())
+    torch.nn.init.normal_(model.weighting.scorer[2].weight)
+    weights = fit_module.utterance_weights(model, split, protocol(), "cpu")
+    assert np.ptp(weights, axis=0).min() > 1e-4
+    one = [fit_module.utterance_weights(model, split.take([i]), protocol(), "cpu")[0] for i in range(len(split))]
+    np.testing.assert_allclose(weights, one, atol=1e-5)
 
 
 def test_models_predicted_together_say_what_each_says_alone(monkeypatch):

@@ -38,7 +38,7 @@ ready = python=$(if $(PYTHON),"$$PYTHON",$$(TMT_EXTRAS="$$EXTRAS" \
 export PYTHONPATH := $(value CURDIR)$(if $(value PYTHONPATH),:$(value PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help study test bench lab clean-notebooks setup
+.PHONY: help study test bench stress lab clean-notebooks setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ test: ## style, tests, and every notebook's saved outputs
 bench: ## measure speed against a plain implementation, into results/benchmarks
 	@$(ready); "$$python" -m tmtlib bench $${DEVICE:+--device="$$DEVICE"} \
 	    --json="results/benchmarks/$${DEVICE:-cpu}.json"
+
+stress: ## kill processes at random and at every point of writing, and read hostile files, into results/benchmarks/stress.json
+	@$(ready); OMP_NUM_THREADS=1 "$$python" -m benchmarks.stress --json=results/benchmarks/stress.json $$ARGS
 
 lab: ## open the notebooks in JupyterLab: RESULTS=folder of a study (this folder), ARGS="--port 9999 --no-browser"
 	@$(ready); $(if $(RESULTS),TMT_RESULTS=$$(cd -- "$$RESULTS" && pwd) || exit 1; export TMT_RESULTS;) "$$python" -m jupyterlab \

@@ -126,6 +126,15 @@ def _add_study(commands: Commands) -> None:
     report.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
     report.set_defaults(command=_report)
 
+    text = (
+        "Checks hashes of records and parameters, scores predictions anew, makes tables and pages again and compares. "
+    )
+    text += "Trains nothing; a folder without records is checked as far as its tables go. Exit code 1 for a difference."
+    check = commands.add_parser(
+        "check", parents=[size], help="check a results folder against its records", description=text
+    )
+    check.set_defaults(command=_check_results)
+
 
 def _add_features(commands: Commands) -> None:
     text = "Sound, faces and words of a table of clips (columns id, path, transcript; split and label for training) as "
@@ -316,6 +325,21 @@ def _report(o: argparse.Namespace) -> int:
         refs, _ = resolve_all(size.datasets, data=o.data, **sizes)
         print(report.read(beside(size.name, refs)))
     return 0
+
+
+def _check_results(o: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from tmtlib.analysis import recheck
+    from tmtlib.study.study import open_study
+
+    study = open_study(o.profile, o.data, "cpu", o.seeds, o.datasets, o.methods)
+    differences, unchecked = recheck.check(study)
+    print(*(f"not checked: {line}" for line in unchecked), sep="\n")
+    if differences:
+        print("\n" + pd.DataFrame(differences).map(lambda cell: f"{cell:.60}").to_markdown(index=False) + "\n")
+    print(f"{study.results}: {len(differences) or 'no'} differences")
+    return 1 if differences else 0
 
 
 def _compare(options: argparse.Namespace) -> int:

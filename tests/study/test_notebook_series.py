@@ -58,6 +58,7 @@ def test_whole_series_on_synthetic_data_twice(own_results, capsys):
     assert kept() == runs
     assert capsys.readouterr().out.count("  ok  ") == 2
     assert "agree" not in printed, "nothing is committed for profile smoke"
+    assert main(["check", "--profile", "smoke"]) == 0, "what notebooks write, `analysis.recheck` makes again"
 
 
 def test_whole_series_on_a_file_of_one_s_own(own_results, tmp_path, monkeypatch, capsys):

@@ -2,9 +2,10 @@
 
 import io
 import json
+import re
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ KEYS = (  # columns that identify a row; all others are compared
 LEFT_OUT = (
     *("seconds", "peak_memory_mb", "device", "torch", "commit", "run_id", "time", "trained", "extra_time", "evidence"),
 )
+RATIOS = re.compile(r"p|p_.*|d_z|share.*|seeds_needed")
 
 
 class Difference(NamedTuple):
@@ -73,26 +75,35 @@ def data_hashes(provenance: str) -> set[str]:
         return set()
 
 
-def compare(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[list[Difference], int]:
-    """Differences of two sets of tables (CSV text by file name), and the number of equal rows."""
+def compare(
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    left_out: Collection[str] = LEFT_OUT,
+    tolerance: float = TOLERANCE,
+    of_ratios: float = TOLERANCE,
+) -> tuple[list[Difference], int]:
+    """Differences of two sets of tables (CSV text by file name), and the number of equal rows. Columns `left_out` are
+    not compared; `of_ratios` is the tolerance of `RATIOS`, which rounding of what they are made from moves most."""
     differences, equal = [], 0
     for file in sorted(before.keys() | after.keys()):
         if file not in before or file not in after:
             sides = ["there" if file in files else "missing" for files in (before, after)]
             differences.append(Difference(file, "", "file", *sides))
             continue
-        old, new = _rows(before[file]), _rows(after[file])
+        old, new = _rows(before[file], left_out), _rows(after[file], left_out)
         for key in dict.fromkeys([*old, *new]):
-            cells = _cells(old.get(key), new.get(key))
+            cells = _cells(old.get(key), new.get(key), tolerance, of_ratios)
             differences += [Difference(file, " ".join(filter(None, key)), *cell) for cell in cells]
             equal += not cells
     return differences, equal
 
 
-def _rows(text: str) -> dict[tuple, dict[str, str]]:
+def _rows(text: str, left_out: Collection[str]) -> dict[tuple, dict[str, str]]:
     """Compared cells by column, for each row key; repeated keys are numbered."""
+    if not text.strip():
+        return {}
     table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    left_out = [*LEFT_OUT, *(("low", "high") if "extra_time" in table else ())]
+    left_out = [*left_out, *(("low", "high") if "extra_time" in table else ())]
     table = table.drop(columns=[name for name in left_out if name in table])
     keys = [name for name in KEYS if name in table] or list(table.columns[:1])
     repeats = table.groupby(keys, sort=False).cumcount().map(lambda n: f"({n + 1})" if n else "")
@@ -100,17 +111,18 @@ def _rows(text: str) -> dict[tuple, dict[str, str]]:
     return dict(zip(index, table.drop(columns=keys).to_dict("records"), strict=True))
 
 
-def _cells(old: dict[str, str] | None, new: dict[str, str] | None) -> list[tuple[str, str, str]]:
+def _cells(old: dict[str, str] | None, new: dict[str, str] | None, *tolerances: float) -> list[tuple[str, str, str]]:
     """Column, old and new value of each cell that differs between two rows; None for a missing row."""
     if old is None or new is None:
         return [("row", "missing" if old is None else "there", "missing" if new is None else "there")]
     pairs = [(name, old.get(name, "no column"), new.get(name, "no column")) for name in dict.fromkeys([*old, *new])]
-    return [(name, a, b) for name, a, b in pairs if not _same(a, b)]
+    return [(name, a, b) for name, a, b in pairs if not same(a, b, tolerances[bool(RATIOS.fullmatch(name))])]
 
 
-def _same(a: str, b: str) -> bool:
+def same(a: str, b: str, tolerance: float = TOLERANCE) -> bool:
+    """Whether two cells are the same text, or numbers that differ by no more than `tolerance`."""
     try:
-        return a == b or abs(float(a) - float(b)) <= TOLERANCE * max(1.0, abs(float(a)), abs(float(b)))
+        return a == b or abs(float(a) - float(b)) <= tolerance * max(1.0, abs(float(a)), abs(float(b)))
     except ValueError:  # not numbers
         return False
 

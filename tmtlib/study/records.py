@@ -95,16 +95,21 @@ def write_record(run: Run, meta: dict, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_record(run: Run) -> Record:
-    """The record of a finished run. Raises FileNotFoundError for an untrained run, DamagedError for a damaged record
-    or one of another run."""
+    """The record of a finished run. Raises FileNotFoundError for an untrained run, and as `record_at`."""
     path = record_path(run)
     if not path.exists():
         raise FileNotFoundError(f"no record of {run} at {path}; ensure() it")
+    return record_at(path, str(run))
+
+
+def record_at(path: Path, name: str = "") -> Record:
+    """The record in a file, of the run that messages call `name`. Raises DamagedError for a damaged record or one of
+    another run."""
     with np.load(io.BytesIO(read_sealed(path))) as file:
         arrays = dict(file)
     meta = json.loads(str(arrays.pop("meta")))
-    if meta["id"] != run.id:
-        raise DamagedError(f"{path} is the record of {meta['id']}, another run, under the name of {run}")
+    if meta["id"] != path.stem:
+        raise DamagedError(f"{path} is the record of {meta['id']}, another run, under the name of {name or path.stem}")
     predictions, labels = ({s: arrays.pop(f"{kind}_{s}") for s in JUDGED} for kind in ("prediction", "label"))
     return Record(meta, predictions, labels, arrays.pop("weights", None), **arrays)
 

@@ -183,13 +183,17 @@ def _held(held: pd.DataFrame) -> str:
     return _markdown(pd.DataFrame(shown | {"Shapley share of text": text["shapley"].map("{:.2f}".format), "n": text.n}))
 
 
-def update_readme() -> None:
-    """Writes the generated parts of README.md and results/README.md, and the report of each committed study."""
+def pages() -> dict[Path, str]:
+    """README.md, results/README.md, and the report of each committed study, made from the tables in results/."""
     results = common.ROOT / "results"
-    pages = {common.ROOT / "README.md": front, results / "README.md": readme}
-    texts = {path: made(path.read_text(encoding="utf-8"), results) for path, made in pages.items()}
-    texts |= {results / name / NAME: write(results / name) for name in ("quick", REPORTED)}
-    for path, text in texts.items():
+    made = {common.ROOT / "README.md": front, results / "README.md": readme}
+    texts = {path: make(path.read_text(encoding="utf-8"), results) for path, make in made.items()}
+    return texts | {results / name / NAME: write(results / name) for name in ("quick", REPORTED)}
+
+
+def update_readme() -> None:
+    """Writes the `pages`."""
+    for path, text in pages().items():
         common.write_atomic(path, lambda file, text=text: file.write(text.encode()))
 
 

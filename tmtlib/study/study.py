@@ -93,7 +93,7 @@ class Study:
 
     def save_table(self, frame: pd.DataFrame, name: str) -> Path:
         """`save_text` of `<name>.csv`, numbers with six digits."""
-        return self.save_text(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"), f"{name}.csv")
+        return self.save_text(as_csv(frame), f"{name}.csv")
 
     def table(self, name: str) -> pd.DataFrame:
         """The table of that name which another notebook of this study saved, with the same code, profile and data.
@@ -112,13 +112,19 @@ class Study:
         """Writes a file atomically, and beside the runs a note by which it is known again. A file in its place that
         neither the note nor the last commit knows, as one changed by hand, is kept under another name, which is
         printed."""
-        if path.is_file() and path.read_bytes() != content and not self._wrote(path) and not as_committed(path):
+        if path.is_file() and path.read_bytes() != content and not self.wrote(path) and not as_committed(path):
             kept = next(p for n in count(1) if not (p := path.with_name(f"{path.name}.kept{n}")).exists())
             path.rename(kept)
             print(f"{path} was changed since this study wrote it, or is not the study's: it is now {kept.name}")
         write_atomic(self._note(path), lambda file: file.write(self._mark(content).encode()))
         write_atomic(path, lambda file: file.write(content))
         return path
+
+    def written(self) -> list[Path]:
+        """Tables, pages and figures that this study has notes of."""
+        start, folder = f"{self.profile.name}.", common.results_folder() / "runs"
+        names = sorted(path.name[len(start) : -len(".txt")] for path in folder.glob(f"{start}*.txt"))
+        return [(self.figures if name.endswith((*METADATA,)) else self.results) / name for name in names]
 
     def _note(self, path: Path) -> Path:
         return common.results_folder() / "runs" / f"{self.profile.name}.{path.name}.txt"
@@ -131,8 +137,10 @@ class Study:
         """SHA-256 of what was written, and of what wrote it."""
         return f"{hashlib.sha256(content).hexdigest()} {digest((self.profile, self.refs, code_sha256()))}"
 
-    def _wrote(self, path: Path) -> bool:
-        return self._noted(path).split()[:1] == self._mark(path.read_bytes()).split()[:1]
+    def wrote(self, path: Path) -> bool:
+        """Whether a file is, byte for byte, what this study last wrote in its place."""
+        content = path.read_bytes() if path.is_file() else b""
+        return self._noted(path).split()[:1] == self._mark(content).split()[:1]
 
     def reported(self, name: str, of_its_data: bool = True, profile: str = "") -> pd.DataFrame:
         """Table `name` of a profile (default `REPORTED`; or "real", `benchmarks.real_files`), here or as committed.
@@ -166,6 +174,10 @@ class Study:
         trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
         study = {"profile": as_json(self.profile), "data": [asdict(dataset.card) for dataset in self.datasets()]}
         return json.dumps({"written": provenance()} | trained | study, indent=2) + "\n"
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _identity(card: dict) -> tuple[str, str]:

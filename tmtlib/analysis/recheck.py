@@ -1,0 +1,151 @@
+"""Whether a results folder holds what its records say: files are whole, predictions are scored anew, tables and pages
+are made again. Nothing is trained, and no model is run."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from itertools import zip_longest
+from pathlib import Path
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from tmtlib import common
+from tmtlib.analysis import misled, paired, trivial_baselines, truth, weights
+from tmtlib.common import DamagedError, read_sealed
+from tmtlib.paper import audit, facts, ledger, verdicts
+from tmtlib.study import compare, findings, report, runs, tables
+from tmtlib.study.choices import choices
+from tmtlib.study.compare import Difference
+from tmtlib.study.profiles import REPORTED
+from tmtlib.study.records import Record, record_at
+from tmtlib.study.study import Study, as_csv
+
+# Tolerances of what is made from saved tables, whose six digits move intervals of few seeds: less than a digit that is
+# printed; and of `compare.RATIOS`
+ROUNDED = 2e-4, 1e-2
+CONTROLS = ("tmt", "tmt_uniform", "tmt_random")
+
+NEEDED = "runs by_utterance against_constant attention_entropy robustness_differences costs claims"  # tables
+
+Tables = dict[str, pd.DataFrame]
+
+
+def check(study: Study) -> tuple[list[Difference], list[str]]:
+    """What differs in a study's results folder, and what could not be checked, a line each. Files of `runs/` have to be
+    whole and what this study last wrote; scores and tables to agree to `compare.TOLERANCE`; pages to be equal.
+
+    Where records are missing, tables are made from tables alone: without the columns `compare.LEFT_OUT`, and to
+    `ROUNDED`. Raises FileNotFoundError for a folder without the tables of a whole series (`NEEDED`).
+    """
+    text = compare.read_tables(study.results)
+    saved = {name.removesuffix(".csv"): _parsed(study.results / name) for name in text}
+    if lacking := {*NEEDED.split()} - saved.keys():
+        raise FileNotFoundError(f"{study.results} has no {', '.join(sorted(lacking))}; run the whole series first")
+    files, how, why = [*_files(study)], ((),), []
+    try:
+        made = from_records(study)
+    except (FileNotFoundError, DamagedError) as error:
+        made, how, why = {}, (compare.LEFT_OUT, *ROUNDED), [f"any table against records: {error}"]
+    made |= from_tables(study, saved | made)
+    again = {f"{name}.csv": as_csv(table) for name, table in made.items() if name in saved}
+    differences, _ = compare.compare({name: text[name] for name in again}, again, *how)
+    rest = ", ".join(sorted(text.keys() - again.keys()))
+    why.append(f"what is in {rest}, but for changes since this study wrote them" if study.written() else rest)
+    return [*files, *differences, *_pages(study)], why
+
+
+def _parsed(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()
+
+
+def from_records(study: Study) -> Tables:
+    """The tables that records and data alone decide, by name. Raises FileNotFoundError for an untrained run."""
+    tmt, pair, keys = study.runs("tmt"), study.runs("tmt", "tmt_amw"), "dataset source method select_by in_protocol"
+    compared = study.runs("tmt_amw", *CONTROLS)
+    by_before = {b: paired.by_utterance(compared, before=b) for b in CONTROLS}
+    made = {
+        "runs": pd.DataFrame([runs.row(run) for run in study.runs(*study.methods)]),
+        "against_constant": trivial_baselines.against_constant(tmt),
+        "against_linear": trivial_baselines.against_linear(tmt),
+        "selections": runs.selections(pair).groupby(keys.split(), sort=False)[["mae", "acc5"]].mean().reset_index(),
+        "explained_share": truth.explained_share(tmt),
+        "weights": weights.chosen(study.runs("tmt_amw", "tmt_amw_fast", few=True)),
+        "by_utterance": pd.concat(by_before, names=["before"]).reset_index("before"),
+    }
+    return made | ({"misled_scores": misled.scores(misled.todo(study))} if study.profile.draws else {})
+
+
+def from_tables(study: Study, t: Tables) -> Tables:
+    """The tables that other tables, data and the paper decide."""
+    trivial = map(trivial_baselines.rows, study.datasets())
+    sampled = {before: paired.sampled(part) for before, part in t["by_utterance"].groupby("before")}
+    gains = [(b, verdicts.gains(t["runs"], before=b, sampled=sampled.get(b))) for b in CONTROLS]
+    gains = pd.concat([cells.assign(before=b, after="tmt_amw") for b, cells in gains], ignore_index=True)
+    made = {
+        "table1": tables.table1(pd.concat([t["runs"], *trivial], ignore_index=True)),
+        "amw_differences": verdicts.withhold(gains, verdicts.unlearned(t["against_constant"])),
+        "claims": _claims(study, t),
+        "audit_verdicts": audit.arithmetic_verdicts(),
+        "choices": choices(),
+    }
+    made |= {"misled": misled.reached(t["misled_scores"])} if "misled_scores" in t else {}
+    return made | ({"readable": truth.readable(t["worlds_agreement"])} if "worlds_agreement" in t else {})
+
+
+def _claims(study: Study, t: Tables) -> pd.DataFrame:
+    """The ledger; of claims on noise, whose curves by seed are in no table, the verdict alone is made again."""
+    cost = t["costs"].set_index("method", drop=False).loc["tmt_amw"]
+    cost = ledger.Cost(*cost["parameters":"share"], tuple(cost["extra_time":"n"]))
+    controlled, entropy = t["runs"].query("method == 'tmt_random'")["dataset"], t["attention_entropy"]
+    entropy = entropy[entropy["dataset"].isin(controlled)]
+    entropy = entropy.sort_values(
+        "method", key=lambda names: names != "tmt_amw", kind="stable"
+    )  # as notebook 06 has it
+    measured = t | {"attention_entropy": entropy}
+    measured["by_utterance"] = paired.sampled(t["by_utterance"])
+    claims = ledger.claims(t["runs"], pd.DataFrame(columns=[*t["runs"], "modality", "area"]), cost, measured)
+    claims = findings.beside(claims, {name: study.reported(name, of_its_data=False) for name in findings.BESIDE})
+    cells = t["robustness_differences"].query("kind == 'noise' and what == 'area'")
+    of_noise = {b: cells[cells["before"] == b] for b in CONTROLS}
+    noise = {c.key: verdicts.judged(of_noise, c.rule) for c in facts.CLAIMS if c.rule in ("noise", "learned_noise")}
+    kept = t["claims"][t["claims"]["claim"].isin(noise)]
+    return pd.concat([claims[~claims["claim"].isin(noise)], kept.assign(verdict=kept["claim"].map(noise))])
+
+
+def _files(study: Study) -> Iterator[Difference]:
+    """Damaged records, parameters and rows of all studies beside this one, and files changed since this study wrote."""
+    folder = common.results_folder() / "runs"
+    for path in sorted([*folder.glob("*.npz"), *folder.glob("*.json")]):
+        try:
+            yield from _scores(path, record_at(path)) if path.suffix == ".npz" else read_sealed(path)[:0]
+        except (ValueError, KeyError, BadZipFile) as error:
+            yield Difference(path.name, "", "file", "whole", " ".join(str(error).split()))
+    for path in study.written():
+        if not study.wrote(path):
+            yield Difference(path.name, "", "file", "as written", "changed" if path.exists() else "missing")
+
+
+def _scores(path: Path, record: Record) -> Iterator[Difference]:
+    """Where parameters are not the record's, or validation predictions not of the scores that training saw."""
+    parameters, row = path.with_suffix(".safetensors"), record.meta["history"][record.meta["best_epoch"] - 1 :]
+    if parameters.is_file() and "failed" not in record.meta:
+        found, wanted = sha256(parameters.read_bytes()).hexdigest(), record.meta["parameters_sha256"]
+        if found != wanted:
+            yield Difference(parameters.name, "", "SHA-256", wanted, found)
+    for name, value in record.scores("valid").items() if row else ():
+        before = row[0].get(f"valid_{name}", value)
+        if not compare.same(str(before), str(value)):
+            yield Difference(path.name, "validation", name, f"{before:.6g}", f"{value:.6g}")
+
+
+def _pages(study: Study) -> Iterator[Difference]:
+    """Lines of the report and, of committed studies, of the README's pages that the tables do not give."""
+    own, pages = study.results / report.NAME, {}
+    if common.results_folder() == common.ROOT / "results" and study.profile.name in ("quick", REPORTED):
+        pages = report.pages()
+    pages |= {own: report.write(study.results)} if own.is_file() else {}
+    for path, text in pages.items():
+        lines = zip_longest(path.read_text(encoding="utf-8").splitlines(), text.splitlines(), fillvalue="")
+        yield from (
+            Difference(path.name, f"line {i}", "", *pair) for i, pair in enumerate(lines, 1) if len({*pair}) > 1
+        )

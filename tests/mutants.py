@@ -1,6 +1,6 @@
 """Would a test fail if the library were wrong? Faults are put, one at a time, into a copy of it.
 
-python tests/mutants.py          every fault, for about half an hour, into the table of tests/README.md
+python tests/mutants.py          every fault, some ten minutes on two free cores, into the table of tests/README.md
 python tests/mutants.py corrupt  those with this in the name of a file, a test or the fault
 """
 
@@ -35,8 +35,7 @@ COSTS = "    costs = {name: getattr(done, name) for name in OF_FIT} | "
 COSTS += '{"parameters_sha256": sha256(parameters).hexdigest()}\n'
 RECORD = "    _write(run, data, device, costs, arrays)\n"
 
-FRESH = multiprocessing.get_context("forkserver")  # each run is a fork of a process that has imported what is slow
-FRESH.set_forkserver_preload(["pytest", "torch", "pandas", "scipy.stats", "sklearn.metrics", "hypothesis"])
+SLOW_TO_IMPORT = ["pytest", "torch", "pandas", "scipy.stats", "sklearn.metrics", "hypothesis"]
 
 
 class Mutant(NamedTuple):
@@ -244,9 +243,11 @@ def _run(tests: str, root: Path, answer: Connection) -> None:
 
 
 def failing(tests: str, root: Path) -> str:
-    """The first test that fails in a copy of the repository, "" if all pass."""
-    answer, asked = FRESH.Pipe(duplex=False)
-    process = FRESH.Process(target=_run, args=(tests, root, asked))
+    """The first test that fails in a copy of the repository, "" if all pass. Not on Windows, which has no fork."""
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload(SLOW_TO_IMPORT)
+    answer, asked = fresh.Pipe(duplex=False)
+    process = fresh.Process(target=_run, args=(tests, root, asked))
     process.start()
     asked.close()
     try:

@@ -52,7 +52,7 @@ study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DA
 # Tests use synthetic data and write to a folder of their own, emptied first: a result of older code would be taken
 # as done. Two workers with one thread each, so that they do not fight over two cores.
 test: ## style, tests, and every notebook's saved outputs
-	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA; failed=; \
+	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA TMT_OWN TMT_CLUSTER TMT_CLIP_LABELS; failed=; \
 	export TMT_RESULTS="$$PWD/.build/test-results" OMP_NUM_THREADS=1; \
 	"$$python" -m ruff check . || failed="$$failed style"; \
 	"$$python" -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests || failed="$$failed tests"; \

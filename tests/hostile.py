@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 
 import h5py
@@ -460,6 +461,8 @@ def honest_model() -> dict[str, bytes]:
         saved.SCALER: safetensors(moments),
         saved.ERRORS: safetensors({"errors": np.linspace(0, 1, 40, dtype=np.float32)}),
     }
+    card["sha256"] = {file: sha256(raw).hexdigest() for file, raw in files.items() if file != saved.CARD}
+    files[saved.CARD] = json.dumps(card).encode()
     with tempfile.TemporaryDirectory() as folder:
         for file, raw in files.items():
             (Path(folder) / file).write_bytes(raw)
@@ -549,7 +552,9 @@ def write_model(folder: Path, rng: Rng) -> str:
     if kind in odd:
         odd[kind](folder / which)
     else:
-        (folder / which).write_bytes(mutated(raw, rng) if kind == "mutated" else kinds[kind](rng))
+        (folder / which).write_bytes(raw := mutated(raw, rng) if kind == "mutated" else kinds[kind](rng))
+        if which != saved.CARD and rng.random() < 0.8:  # whoever changes a file can write its hash, too
+            (folder / saved.CARD).write_bytes(edited("sha256", which, to=sha256(raw).hexdigest()))
     return f"{which.split('.')[0]}, {kind}"
 
 
@@ -561,12 +566,13 @@ READERS: dict[str, Callable[[Path], object]] = {
     ".p": mmsa.read_utterances,
     ".csd": csd.read_csd,
     ".csv": clips.read_table,
+    ".table": mmsa.read,
     ".words": words.read_words,
     ".vectors": open_encoder,
     ".model": saved.open_model,
 }
 HONEST = {".pkl": [honest_pickle, honest_joblib], ".npz": [honest_npz], ".csd": [honest_csd], ".csv": [honest_table]}
-CRAFTED = {".npz": NPZ, ".csd": CSD, ".csv": TABLES, ".words": WORDS}
+CRAFTED = {".npz": NPZ, ".csd": CSD, ".csv": TABLES, ".table": TABLES, ".words": WORDS}
 SHARES = {"pickle": 6, "mutated": 6, "packed": 1, "npz": 2, "other": 3, "model": 2}
 
 

@@ -255,6 +255,22 @@ def test_an_error_in_one_s_own_file_names_its_line(
     assert message.startswith(f"tmt: {own}, line {line}: {said}")
 
 
+def test_no_command_writes_over_what_it_reads(feature_file, tmp_path, capsys):
+    before = feature_file.read_bytes()
+    assert (
+        main(["predict", str(tmp_path), str(feature_file), "--out", f"{feature_file.parent}/./{feature_file.name}"])
+        == 1
+    )
+    assert "which is read; name another file" in capsys.readouterr().err and feature_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999", "a"])
+def test_a_seed_that_is_none_is_refused_at_once(seed, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "features.pkl", "--method", "tmt", "--out", "model", f"--seed={seed}"])
+    assert f"'{seed}' is no seed; wanted 0, 1, 2" in capsys.readouterr().err
+
+
 def test_a_reader_that_stops_is_no_error(own_results):
     command = f'"{sys.executable}" -m tmtlib data check --help | true; "{sys.executable}" -m tmtlib compare a b | true'
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=common.ROOT)

@@ -75,7 +75,8 @@ def _no_room(error: OSError, options: argparse.Namespace) -> str:
     given = getattr(options, option, None) if option in ("out", "json") else None
     place = os.path.abspath(os.path.expanduser(given or common.results_folder()))
     named = os.path.abspath(error.filename or place)
-    related = error.filename and error.errno != errno.ENOENT and (named.startswith(place) or place.startswith(named))
+    near = os.path.commonpath([named, place]) in (named, place)  # the place, in it, or a folder above it
+    related = error.filename and error.errno != errno.ENOENT and near
     if error.errno in FULL or related:
         advice = f"; give --{option} another {'folder' if option == 'results' else 'place'}" if option else ""
         return f"cannot write to {named}: {error.strerror}{advice}"
@@ -157,7 +158,7 @@ def _add_models(commands: Commands) -> None:
     train.add_argument("--method", default="tmt_amw", metavar="NAME", help="one of tmt methods (default: tmt_amw)")
     train.add_argument("--out", required=True, metavar="MODEL", help="a new folder")
     train.add_argument("--profile", choices=PROFILES, default="quick", help="its size and protocol (default: quick)")
-    train.add_argument("--seed", type=int, default=0, metavar="N")
+    train.add_argument("--seed", type=_seed, default=0, metavar="N")
     train.set_defaults(command=_train)
 
     text = "Predictions with intervals, weights and Shapley values of each utterance; labels are not needed."
@@ -213,6 +214,12 @@ def _add_upkeep(commands: Commands) -> None:
     bench.set_defaults(command=_bench)
 
 
+def _seed(text: str) -> int:
+    if not text.isdigit() or int(text) >= 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; wanted 0, 1, 2, ...")
+    return int(text)
+
+
 def _seeds(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seeds; wanted at least 1")
@@ -236,9 +243,17 @@ def _run(o: argparse.Namespace) -> int:
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
 
 
+def _check_out(out: str, *inputs: str) -> None:
+    """Raises ValueError where a command would write over what it reads."""
+    for path in inputs:
+        if os.path.realpath(os.path.expanduser(out)) == os.path.realpath(os.path.expanduser(path)):
+            raise ValueError(f"--out is {out}, which is read; name another file")
+
+
 def _features(o: argparse.Namespace) -> int:
     from tmtlib.media import clips
 
+    _check_out(o.out, o.table)
     how = clips.Extractors(o.text or clips.installed_encoder(), o.vision, o.device)
     done = clips.extract(o.table, o.out, how, o.family, o.jobs)
     print("\n".join(f"- {note}" for note in done.notes))
@@ -273,6 +288,7 @@ def _predict(o: argparse.Namespace) -> int:
     if o.own:
         _say_own(o.own)
         methods_from(o.own)
+    _check_out(o.out, o.file)
     done = predict_file(open_model(o.model), o.file, o.level, not o.no_shapley, o.device)
     done.write(Path(o.out))
     print(f"{done.summary(o.level)}\n{len(done.table)} utterances in {o.out}")
@@ -306,6 +322,7 @@ def _join(o: argparse.Namespace) -> int:
     from tmtlib.data.mmsa import write_mmsa
     from tmtlib.media.csd_join import aligned
 
+    _check_out(o.out, o.words, o.text, o.audio, o.vision, o.labels, o.splits)
     dataset = aligned(*map(Path, (o.words, o.text, o.audio, o.vision, o.labels, o.splits)))
     write_mmsa(dataset, o.out)
     print(f"{describe(dataset)}\n\nWritten to {o.out}")

@@ -129,3 +129,16 @@ def test_a_table_of_clips_is_sent_to_tmt_features(written, own_results, capsys, 
     assert main([*command, str(path)]) == 1
     error = capsys.readouterr().err
     assert "this is a table of clips: tmt features FILE --out features.pkl first" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id," + ",".join(f"text_{i}" for i in range(30_000)) + "\n1\n", "has 30001 columns; wanted at most 20000"),
+        ("id," + ",".join(f"text_{i}" for i in range(5_000)) + "\n" + "1\n" * 60_000, "too much for its size"),
+    ],
+)
+def test_a_small_table_that_would_fill_the_memory_is_refused(tmp_path, text, message):
+    (tmp_path / "wide.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        mmsa.read(tmp_path / "wide.csv")

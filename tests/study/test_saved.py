@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_a_folder_that_holds_something_is_left_alone(feature_file, tmp_path):
 
 def _other_format(folder):
     card = json.loads((folder / saved.CARD).read_text())
-    (folder / saved.CARD).write_text(json.dumps(card | {"format": 2, "tmtlib": "9.0"}))
+    (folder / saved.CARD).write_text(json.dumps(card | {"format": 9, "tmtlib": "9.0"}))
 
 
 def _unknown_weighting(folder):
@@ -126,12 +127,12 @@ def _wide(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_other_format, r"has format 2 \(tmtlib 9.0\); this version reads 1: train it again"),
+        (_other_format, r"has format 9 \(tmtlib 9.0\); this version reads 2: train it again"),
         (
             _unknown_weighting,
             "loudness is not part of this version of tmtlib; give the file that defines it: --own FILE",
         ),
-        (lambda f: (f / saved.PARAMETERS).write_bytes(b"cut"), "is no whole model folder"),
+        (lambda f: (f / saved.PARAMETERS).write_bytes(b"cut"), "model.safetensors is not what card.json says"),
         (lambda f: (f / saved.SCALER).unlink(), "scaler.safetensors is missing or no ordinary file"),
         (lambda f: [(f / saved.SCALER).unlink(), (f / saved.SCALER).symlink_to("/dev/zero")], "no ordinary file"),
         (_wide, "describes another model"),
@@ -145,3 +146,13 @@ def test_what_cannot_be_opened_says_why(model, tmp_path, damage, message):
     damage(folder)
     with pytest.raises((DataError, FileNotFoundError), match=message):
         saved.open_model(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "scaler.safetensors", "errors.safetensors"])
+def test_a_flipped_bit_in_a_model_folder_is_noticed(model, tmp_path, name):
+    shutil.copytree(model[1], tmp_path / "copy")
+    content = bytearray((tmp_path / "copy" / name).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "copy" / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} is not what card.json says"):
+        saved.open_model(tmp_path / "copy")

@@ -17,6 +17,7 @@ from tmtlib.data.loading import load, synthetic_ref
 from tmtlib.data.schema import split_name
 from tmtlib.stats.statistics import interval_or_nan
 from tmtlib.study.methods import method_config
+from tmtlib.study.records import succeeded
 from tmtlib.study.runs import Run, read_record
 from tmtlib.study.study import Study
 
@@ -40,7 +41,7 @@ def scores(finished: Sequence[Run]) -> pd.DataFrame:
     share of misled utterances in which the misleading modality has the least weight; and data hash, device, torch and
     commit."""
     rows = []
-    for run in finished:
+    for run in succeeded(finished):
         world, draw = split_name(load(run.data).card.name)
         record, reliable = read_record(run), load(run.data).truth.splits["test"].reliable
         error = np.abs(record.predictions["test"] - record.labels["test"])

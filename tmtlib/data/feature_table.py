@@ -1,5 +1,6 @@
 """CSV and TSV tables of features as MMSA's arrays: a row an utterance, features named by modality, no other columns."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -7,11 +8,13 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
+from tmtlib.data.guard import Room
 from tmtlib.data.layouts import SPLIT_NAMES
 from tmtlib.data.mmsa_split import UNIMODAL, Note
 from tmtlib.data.schema import SPLITS, DataError
 
 PREFIXES = {"text": ("text_",), "audio": ("audio_", "acoustic_"), "vision": ("vision_", "visual_")}
+MOST_COLUMNS = 20_000
 NO_FEATURE = ("_id", "_label", "_length", "_lengths", "_path")  # ends of names
 TEXTS = {"mode": "split", "text": "raw_text", "transcript": "raw_text", "annotation": "annotations"}
 TEXTS |= {name: name for name in ("id", "split", "raw_text", "emotion")}
@@ -26,6 +29,12 @@ def read(path: Path, file: BinaryIO) -> pd.DataFrame | None:
     separator = max(",;\t", key=first.count)
     if separator not in first or first[0] in "<{[" or not first.replace("\t", "").isprintable():
         return None
+    if (columns := first.count(separator) + 1) > MOST_COLUMNS:
+        raise DataError(f"{path} has {columns} columns; wanted at most {MOST_COLUMNS}")
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    Room(size).take(8 * columns * sum(1 for _ in file))
+    file.seek(0)
     how = {"sep": separator, "dtype": dict.fromkeys(TEXTS, str), "low_memory": False, "encoding": "utf-8-sig"}
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of cells that would be lost

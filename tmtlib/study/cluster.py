@@ -14,7 +14,7 @@ from tmtlib.common import digest, results_folder, write_atomic
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset
 from tmtlib.models.amw import WEIGHTINGS
-from tmtlib.study.provenance import code_sha256
+from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.study.records import Run
 from tmtlib.study.workers import KilledError, registered
 
@@ -62,7 +62,7 @@ def train_on(address: str, train: Callable, runs: Iterable[Run], device: str) ->
 def _submitted(client: "distributed.Client", train: Callable, runs: Iterable[Run], device: str) -> list:  # noqa: F821
     """A future of each run. Data go to the scheduler once, by their hash; workers have them from it or each other."""
     warnings.filterwarnings("ignore", message="Sending large graph")
-    code, sent, futures = code_sha256(), {}, []
+    code, sent, futures = _versions(), {}, []
     for run in runs:
         name = digest((run.data, code))
         if name not in sent:  # as a task's result, not scattered: made again where the workers that had it are lost
@@ -72,8 +72,12 @@ def _submitted(client: "distributed.Client", train: Callable, runs: Iterable[Run
     return futures
 
 
+def _versions() -> tuple[str, ...]:
+    return code_sha256(), *(provenance()[name] for name in ("tmtlib", "torch", "numpy"))
+
+
 def _files(
-    code: str, weightings: dict, train: Callable, run: Run, device: str, data: Dataset
+    code: tuple[str, ...], weightings: dict, train: Callable, run: Run, device: str, data: Dataset
 ) -> list[tuple[str, bytes]]:
     """On a worker: trains a run in a folder of its own; names and contents of its files, the record last."""
     from distributed import get_worker
@@ -82,8 +86,9 @@ def _files(
     if worker.state.nthreads > 1:
         wanted = "wanted 1, as a process trains one run: dask worker --nthreads 1 --nworkers N"
         raise ClusterError(f"the worker {worker.address} has {worker.state.nthreads} threads; {wanted}")
-    if code != code_sha256():
-        raise ClusterError(f"the worker {worker.address} has other code than the caller; install the same version")
+    if code != _versions():
+        text = "has other code, torch or numpy than the caller; install the same versions"
+        raise ClusterError(f"the worker {worker.address} {text}")
     WEIGHTINGS.update(weightings)
     with TemporaryDirectory() as folder, patch.dict(os.environ, TMT_RESULTS=folder):
         train(run, device, data)

@@ -130,7 +130,7 @@ def _write(run: Run, data: Dataset, device: str, costs: dict, arrays: dict[str, 
 
 def _remove_checkpoints(run: Run) -> None:
     for checkpoint in record_path(run).parent.glob(f"{run.id}.*.checkpoint"):
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
 
 
 def _stored(done: Fit) -> bytes:

@@ -24,6 +24,7 @@ from tabulate import tabulate
 
 from tmtlib.common import MODALITIES, as_json, as_tuples, check_choice, pick_device
 from tmtlib.data import schema
+from tmtlib.data.catalog import file_sha256
 from tmtlib.data.check import videos_named
 from tmtlib.data.loading import load_dataset
 from tmtlib.data.schema import DataError, Dataset, DataShape, Split
@@ -37,7 +38,7 @@ from tmtlib.study.profiles import PROFILES
 from tmtlib.study.provenance import provenance
 from tmtlib.training.fit import Training, fit, precision_on, predict
 
-FORMAT = 1  # of the folder; another number is another layout
+FORMAT = 2  # of the folder; another number is another layout
 PARAMETERS, SCALER, ERRORS, CARD = "model.safetensors", "scaler.safetensors", "errors.safetensors", "card.json"
 LEVELS = (0.8, 0.9, 0.95)  # of prediction intervals whose coverage is measured on test
 LARGEST_CARD = 1 << 20  # bytes
@@ -191,6 +192,7 @@ def _write(saved: SavedModel, folder: Path) -> None:
         }
         (part / SCALER).write_bytes(as_bytes(moments))
         (part / ERRORS).write_bytes(as_bytes({"errors": saved.errors}))
+        saved.card["sha256"] = {name: file_sha256(part / name) for name in (PARAMETERS, SCALER, ERRORS)}
         text = json.dumps(saved.card, indent=2, ensure_ascii=False) + "\n"
         (part / CARD).write_text(text, encoding="utf-8")
         os.replace(part, folder)
@@ -212,6 +214,8 @@ def open_model(folder: str | Path) -> SavedModel:
             raise DataError(
                 f"{folder} has format {card['format']} ({wrote}); this version reads {FORMAT}: train it again"
             )
+        if damaged := [name for name, known in card["sha256"].items() if file_sha256(folder / name) != known]:
+            raise DataError(f"{folder}: {', '.join(damaged)} is not what {CARD} says; copy or train the model again")
         model, shape = _config(card), card["shape"]
         shape = DataShape({m: tuple(s) for m, s in shape["shapes"].items()}, shape["family"], tuple(shape["emotions"]))
         parameters = load_tensors(folder / PARAMETERS)

@@ -79,7 +79,7 @@ def _call(setting: tuple[int, str, dict], function: Callable, arguments: tuple) 
     try:
         return function(*arguments)
     except SystemExit as stop:  # asked to stop: joblib would end the study with it
-        os._exit(stop.code)
+        os._exit(stop.code if isinstance(stop.code, int) else 1)
 
 
 @lru_cache

@@ -160,8 +160,13 @@ def test_the_report_of_another_results_folder(tmp_path, capsys, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "report.md").write_text("# Report, profile smoke")
     assert main(["report", "--profile", "smoke"]) == 1 and "give --results" in capsys.readouterr().err
-    assert main(["report", "--profile", "smoke", "--results", str(tmp_path / "there")]) == 0
-    assert "# Report, profile smoke" in capsys.readouterr().out
+    for place in (tmp_path / "there", folder):  # the folder of results, or of one study; also of another profile
+        assert main(["report", "--results", str(place)]) == 0
+        assert "# Report, profile smoke" in capsys.readouterr().out
+    (tmp_path / "there" / "full").mkdir()
+    (tmp_path / "there" / "full" / "report.md").write_text("# Report, profile full")
+    assert main(["report", "--results", str(tmp_path / "there")]) == 1
+    assert f"there are: tmt report --results {tmp_path / 'there' / 'full'}, tmt report" in capsys.readouterr().err
 
 
 COMMANDS = {

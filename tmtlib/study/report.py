@@ -94,7 +94,8 @@ def read(profile: str, brief: bool = False) -> str:
     path = (found or others if len(others) == 1 else found or [None])[0]
     if path is None:
         there = ", ".join(f"tmt report --results {p.parent}" for p in others)
-        advice = f"there are: {there}" if others else f"run the study first: tmt run --profile {profile.split('_')[0]}"
+        first = f"run the study first: tmt run --profile {profile.split('_')[0]}; or give --results its folder"
+        advice = f"there are: {there}" if others else first
         raise FileNotFoundError(f"no report at {common.results_folder(profile) / NAME}; {advice}")
     text = path.read_text(encoding="utf-8")
     return text.partition("## All trained")[0].partition(EVIDENCE)[0] if brief else text

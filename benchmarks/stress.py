@@ -253,14 +253,14 @@ def hostile_files(count: int, seed: int) -> dict[str, int]:
 def stress(kills: dict[str, int], files: int, step: int = 1, seed: int = 0) -> dict:
     """Counts by kind of work: kills, corrupt, studies, bit_equal, part_files_met and part_files_left; and outcomes of
     hostile files."""
-    rng, counts, reference = np.random.default_rng(seed), {}, {}
+    rng, counts = np.random.default_rng(seed), {}
     os.environ.pop("TMT_DATA", None)
     with one_notebook(), tempfile.TemporaryDirectory() as place:
         with patch.dict(os.environ, TMT_RESULTS=place):
             ensure()  # here, so that forked processes import nothing and have the data
+        reference = content(Path(place))
         for name, number in ((name, number) for name, number in kills.items() if number):
-            seconds = finish(WORK[name], folder := Path(place) / name)
-            reference = reference or content(folder)
+            seconds = finish(WORK[name], Path(place) / name)
             counts[name] = dict(at_random(name, number, reference, seconds, rng))
             print(f"{name}, {seconds:.1f} s: {counts[name]}", flush=True)
         counts["points of writing"] = dict(at_every_point(reference, step))

@@ -1,6 +1,6 @@
 """Whether results survive processes that are killed at any moment, and readers survive hostile files.
 
-    python -m benchmarks.stress --kills 200 --files 500
+    python -m benchmarks.stress --kills 200 --files 5000
 
 Kills with SIGKILL at random moments what trains (`runs.ensure`, its parallel workers, `tmt run`) and begins it again
 until it is finished, and once at every point of writing. After each kill every file that has its final name has to be
@@ -271,7 +271,7 @@ def stress(kills: dict[str, int], files: int, step: int = 1, seed: int = 0) -> d
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stress", description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=200, help="at random moments")
-    parser.add_argument("--files", type=int, default=500, help="hostile files; 0: none")
+    parser.add_argument("--files", type=int, default=5000, help="hostile files; 0: none")
     parser.add_argument("--step", type=int, default=1, help="each so manieth point of writing (1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write counts to this file")

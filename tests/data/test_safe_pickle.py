@@ -1,6 +1,5 @@
 """Reading pickles without running them: what is read, what is refused by name, and that nothing was run."""
 
-import builtins
 import codecs
 import collections
 import datetime
@@ -231,7 +230,7 @@ def test_admitted_functions_cannot_be_changed(load):
         (collections.defaultdict(list), r"collections\.defaultdict"),
         (datetime.date(2020, 1, 1), r"datetime\.date"),
         (decimal.Decimal(1), r"decimal\.Decimal"),
-        (builtins.ValueError("x"), r"builtins\.ValueError"),
+        (range(3), r"builtins\.range"),
     ],
     ids=lambda v: type(v).__name__,
 )

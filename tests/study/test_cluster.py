@@ -117,7 +117,8 @@ def test_a_lost_scheduler_leaves_what_is_finished(start, scheduler, own_results)
 
 
 @pytest.mark.parametrize(
-    ("threads", "code", "said"), [(2, None, "has 2 threads; wanted 1"), (1, "other", "has other code than the caller")]
+    ("threads", "code", "said"),
+    [(2, None, "has 2 threads; wanted 1"), (1, "other", "has other code, torch or numpy than the caller")],
 )
 def test_a_worker_that_would_give_other_numbers_is_refused(
     start, scheduler, own_results, monkeypatch, threads, code, said

@@ -588,7 +588,7 @@ def write(folder: Path, rng: Rng) -> tuple[str, Path]:
     elif what in ("pickle", "packed"):
         suffix, (kind, raw) = str(rng.choice([".pkl", ".p"])), (packed if what == "packed" else hostile_pickle)(rng)
     else:
-        suffix = ".npz" if what == "npz" else str(rng.choice([".csd", ".csv", ".words"]))
+        suffix = ".npz" if what == "npz" else str(rng.choice([".csd", ".csv", ".table", ".words"]))
         kind = str(rng.choice([*CRAFTED[suffix]]))
         raw = CRAFTED[suffix][kind](rng)
         suffix = ".vectors" if suffix == ".npz" and rng.random() < 0.3 else suffix

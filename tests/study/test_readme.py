@@ -59,6 +59,16 @@ def test_what_the_front_says_in_bold_holds(committed):
     assert (clean["high"] > 0).all(), "else reliability weighting shows a sure gain where no modality misleads"
 
 
+def test_counts_of_kills_and_hostile_files_are_those_measured(committed):
+    counts = json.loads((committed / "results" / "benchmarks" / "stress.json").read_text(encoding="utf-8"))
+    total, files = counts["total"], counts["hostile files"]
+    assert total["corrupt"] == total["part_files_left"] == 0 and set(files) == {"read", "refused"}
+    said = f"killed {total['kills']} times", f"{total['bit_equal']} of {total['studies']} studies"
+    said += f"{sum(files.values()):,} hostile or damaged files {files['refused']:,} were refused", f"{files['read']} read"
+    text = " ".join(README.split())
+    assert [words for words in said if words not in text] == []
+
+
 def test_a_changed_result_would_change_the_readme(committed, tmp_path):
     results = shutil.copytree(committed / "results", tmp_path / "results")
     for name, column in (("table1", "mean"), ("amw_differences", "difference")):

@@ -134,8 +134,9 @@ def test_a_table_of_clips_is_sent_to_tmt_features(written, own_results, capsys, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id," + ",".join(f"text_{i}" for i in range(30_000)) + "\n1\n", "has 30001 columns; wanted at most 20000"),
-        ("id," + ",".join(f"text_{i}" for i in range(5_000)) + "\n" + "1\n" * 60_000, "too much for its size"),
+        ("id," + ",".join(f"text_{i}" for i in range(30_000)) + "\n1\n", "has 30001 columns; wanted at most 5000"),
+        ("id,text_0\n1" + "," * 30_000 + "\n", "has 30001 columns; wanted at most 5000"),
+        ("id," + ",".join(f"text_{i}" for i in range(4_000)) + "\n" + "1\n" * 60_000, "too much for its size"),
     ],
 )
 def test_a_small_table_that_would_fill_the_memory_is_refused(tmp_path, text, message):

@@ -64,7 +64,10 @@ def test_counts_of_kills_and_hostile_files_are_those_measured(committed):
     total, files = counts["total"], counts["hostile files"]
     assert total["corrupt"] == total["part_files_left"] == 0 and set(files) == {"read", "refused"}
     said = f"killed {total['kills']} times", f"{total['bit_equal']} of {total['studies']} studies"
-    said += f"{sum(files.values()):,} hostile or damaged files {files['refused']:,} were refused", f"{files['read']} read"
+    said += (
+        f"{sum(files.values()):,} hostile or damaged files {files['refused']:,} were refused",
+        f"{files['read']} read",
+    )
     text = " ".join(README.split())
     assert [words for words in said if words not in text] == []
 

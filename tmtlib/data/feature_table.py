@@ -14,7 +14,7 @@ from tmtlib.data.mmsa_split import UNIMODAL, Note
 from tmtlib.data.schema import SPLITS, DataError
 
 PREFIXES = {"text": ("text_",), "audio": ("audio_", "acoustic_"), "vision": ("vision_", "visual_")}
-MOST_COLUMNS = 20_000
+MOST_COLUMNS = 5_000
 NO_FEATURE = ("_id", "_label", "_length", "_lengths", "_path")  # ends of names
 TEXTS = {"mode": "split", "text": "raw_text", "transcript": "raw_text", "annotation": "annotations"}
 TEXTS |= {name: name for name in ("id", "split", "raw_text", "emotion")}
@@ -29,12 +29,13 @@ def read(path: Path, file: BinaryIO) -> pd.DataFrame | None:
     separator = max(",;\t", key=first.count)
     if separator not in first or first[0] in "<{[" or not first.replace("\t", "").isprintable():
         return None
-    if (columns := first.count(separator) + 1) > MOST_COLUMNS:
-        raise DataError(f"{path} has {columns} columns; wanted at most {MOST_COLUMNS}")
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    Room(size).take(8 * columns * sum(1 for _ in file))
+    columns = [line.count(separator.encode()) + 1 for line in file]
     file.seek(0)
+    if max(columns) > MOST_COLUMNS:
+        raise DataError(f"{path} has {max(columns)} columns; wanted at most {MOST_COLUMNS}")
+    Room(size).take(8 * columns[0] * len(columns))
     how = {"sep": separator, "dtype": dict.fromkeys(TEXTS, str), "low_memory": False, "encoding": "utf-8-sig"}
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # of cells that would be lost

@@ -300,3 +300,9 @@ def test_transcripts_are_encoded_in_blocks(features, table, tmp_path, monkeypatc
 def test_an_unknown_language_is_said():
     assert words.unknown_share(["it was fun"], HOW.text) == 0
     assert words.unknown_share(["这部电影很好看"], HOW.text) > 0.5
+
+
+def test_a_row_of_a_million_fields_is_refused_before_it_fills_the_memory(tmp_path):
+    (tmp_path / "clips.csv").write_text("id,path,transcript\n" + "," * 1_000_000 + "\n")
+    with pytest.raises(DataError, match="has a line of 1000001 fields; wanted at most 1000"):
+        clips.read_table(tmp_path / "clips.csv")

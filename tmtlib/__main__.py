@@ -265,13 +265,19 @@ def _features(o: argparse.Namespace) -> int:
     return 0
 
 
-def _train(o: argparse.Namespace) -> int:
-    from tmtlib.study import saved
+def _use_own(path: str | None) -> None:
+    """Adds the weightings and models of a file of the user's own, if there is one."""
     from tmtlib.study.methods import methods_from
 
-    if o.own:
-        _say_own(o.own)
-        methods_from(o.own)
+    if path:
+        _say_own(path)
+        methods_from(path)
+
+
+def _train(o: argparse.Namespace) -> int:
+    from tmtlib.study import saved
+
+    _use_own(o.own)
     print(saved.train_model(o.file, o.method, o.out, o.profile, o.seed, o.device).summary())
     own = f" --own {o.own}" * bool(o.own)
     print(f"\nThe model is in {o.out}; apply it: tmt predict {o.out} FILE --out predictions.csv{own}")
@@ -282,12 +288,9 @@ def _predict(o: argparse.Namespace) -> int:
     from pathlib import Path
 
     from tmtlib.analysis.prediction import predict_file
-    from tmtlib.study.methods import methods_from
     from tmtlib.study.saved import open_model
 
-    if o.own:
-        _say_own(o.own)
-        methods_from(o.own)
+    _use_own(o.own)
     _check_out(o.out, o.file)
     done = predict_file(open_model(o.model), o.file, o.level, not o.no_shapley, o.device)
     done.write(Path(o.out))

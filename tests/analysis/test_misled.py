@@ -104,3 +104,10 @@ def test_the_figure_has_a_line_a_method_in_each_world(finished):
     assert labels == ["told, in attention", "TMT, reliability", "TMT+AMW"]
     assert [ax.get_title().split("\n")[0] for ax in figure.axes] == list(misled.WORLDS.values())
     assert "over draws of the data, n = 2, of 2 seeds each" in figure.legends[0].get_title().get_text()
+
+
+def test_failed_trainings_are_left_out_and_said(monkeypatch):
+    """`succeeded` warns of them; a run that it leaves out is not read."""
+    asked = []
+    monkeypatch.setattr(misled, "succeeded", lambda todo: asked.extend(todo) or [])
+    assert misled.scores(["a failed run"]).empty and asked == ["a failed run"]

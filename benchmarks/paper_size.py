@@ -60,10 +60,7 @@ def write(study: Study, pairs: Sequence[tuple[str, str]] = PAIRS, trivial: Seque
     study.save_table(against, "against_constant")
     study.save_table(verdicts.withhold(pd.concat(parts, ignore_index=True), unlearned), "amw_differences")
     study.save_table(weights.chosen(of["tmt_amw"]), "weights")
-    keys = ["dataset", "source", "method", "select_by", "in_protocol"]
-    study.save_table(
-        runs.selections(done).groupby(keys, sort=False)[["mae", "acc5"]].mean().reset_index(), "selections"
-    )
+    study.save_table(runs.mean_selections(done), "selections")
     provenance = json.loads(there.provenance(rows)) | {"not_run": not_run(study)}
     study.save_text(json.dumps(provenance, indent=2) + "\n", "provenance.json")
     return unlearned

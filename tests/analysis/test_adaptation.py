@@ -296,7 +296,7 @@ def test_bins_of_a_reliability_diagram():
 
 
 def test_diagram_means_are_those_of_the_split(trained):
-    rows = reliability.diagram(trained[:1], (math.inf, -20.0), "cpu", 1)
+    rows = reliability.diagram(trained[:1], "cpu", 1, (math.inf, -20.0))
     record = runs.read_record(trained[0])
     clean = rows[np.isinf(rows["level"])]
     assert clean["n"].sum() == 64 and clean["prediction"].is_monotonic_increasing

@@ -19,7 +19,7 @@ from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
-from tmtlib.paper.verdicts import LEAST, RULES, combined_verdict
+from tmtlib.paper.verdicts import LEAST, RULES, combined_verdict, with_power
 from tmtlib.stats.statistics import Interval, interval_or_nan
 from tmtlib.study import cache, runs
 from tmtlib.study.methods import method_config
@@ -62,6 +62,25 @@ def seen(
             raise ValueError("the model has no weights; wanted one with a weighting, such as TMT+AMW")
         values[index], weights[index] = model.values(prediction.float()).cpu(), trace.weights.float().mean(-1).cpu()
     return values, weights
+
+
+TABLES = ("adaptation", "adaptation_verdicts", "adaptation_combined")
+
+
+def tables(study: Study) -> dict[str, pd.DataFrame]:
+    """`TABLES` of the first data set, whose missing runs are trained: weights and errors under corruption at test time
+    and in training too, their `verdict`, and those `combined`."""
+    device, jobs, variants = study.device, study.profile.jobs, [m for m in VARIANTS if m in study.methods]
+    weighted = [run for run in study.runs(*variants, few=True) if run.data == study.refs[0]]
+    noisy = training_runs(study)
+    runs.ensure(weighted + noisy, device, jobs)
+    moved = [
+        at_test_time(weighted, masks=study.profile.masks, device=device, jobs=jobs),
+        at_training_time(noisy, study.profile.masks, device, jobs),
+    ]
+    moved = pd.concat(moved, ignore_index=True)
+    judged = with_power(verdict(moved), "change")
+    return dict(zip(TABLES, (moved, judged, combined(judged)), strict=True))
 
 
 def at_test_time(

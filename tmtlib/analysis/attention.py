@@ -16,7 +16,7 @@ from torch import Tensor
 from tmtlib.common import MODALITIES, one_thread
 from tmtlib.data.schema import Dataset
 from tmtlib.models.tmt import TMT, TMTConfig
-from tmtlib.paper.verdicts import LEAST, RULES, interval_verdict
+from tmtlib.paper.verdicts import LEAST, RULES, interval_verdict, with_power
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
@@ -26,6 +26,11 @@ BLOCKS = ("encoder", "specific_from_shared", "shared_from_specific")
 SIZE = 32  # utterances at a time, for memory
 CELL = ["dataset", "source", "regime", "block"]
 COLUMNS = "dataset source method regime block entropy difference low high n verdict rules".split()
+
+
+def compared(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+    """`table` beside TMT, with the power of each comparison (`verdicts.with_power`)."""
+    return with_power(table(todo, device=device, jobs=jobs))
 
 
 def table(todo: Sequence[Run], before: str = "tmt", device: str = "auto", jobs: int | None = None) -> pd.DataFrame:

@@ -76,6 +76,11 @@ def pairs(run: Run, weights: Sequence[float] = OTHER, size: int = 256) -> pd.Dat
     return pd.concat([frames[0], *of_model], ignore_index=True)
 
 
+def table(todo: Sequence[Run]) -> pd.DataFrame:
+    """`pairs` of several runs, by method."""
+    return pd.concat([pairs(run).assign(method=run.method) for run in todo], ignore_index=True)
+
+
 def linear_pairs(weights: Sequence[float] = OTHER) -> pd.DataFrame:
     """Rows of y = sum_m v_m . (alpha_m * F_m), F and v standard normal, at equal weights and at others, which the
     layer after (v) or the layer before (F) makes up for."""

@@ -13,9 +13,13 @@ import pandas as pd
 from scipy import special
 from scipy.stats import mannwhitneyu
 
+from tmtlib.analysis import robustness
+from tmtlib.analysis.trivial_baselines import against_constant
 from tmtlib.data.loading import load, synthetic_ref
 from tmtlib.data.schema import split_name
+from tmtlib.paper.verdicts import gains, unlearned, withhold
 from tmtlib.stats.statistics import interval_or_nan
+from tmtlib.study import runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.records import succeeded
 from tmtlib.study.runs import Run, read_record
@@ -56,6 +60,29 @@ def scores(finished: Sequence[Run]) -> pd.DataFrame:
         row |= {"data_sha256": meta["card"]["sha256"]} | {k: meta[k] for k in ("device", "torch", "commit")}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+TABLES = ("misled_scores", "misled")
+GATES = ("tmt", "tmt_reliability", "tmt_reliability_open")
+ELSEWHERE = ("reliability_clean", "reliability_corrupted")
+
+
+def tables(study: Study) -> dict[str, pd.DataFrame]:
+    """`TABLES` of both worlds, whose missing runs are trained: `scores`, and what is `reached`."""
+    runs.ensure(told := todo(study), study.device, study.profile.jobs)
+    scored = scores(told)
+    return dict(zip(TABLES, (scored, reached(scored)), strict=True))
+
+
+def elsewhere(study: Study) -> dict[str, pd.DataFrame]:
+    """The tables `ELSEWHERE`, where no modality misleads: gains of reliability weighting over TMT and over itself with
+    open gates, and their summary under corruption on the first data set."""
+    rows, unsure = study.ensure(*GATES), unlearned(against_constant(study.runs("tmt")))
+    parts = [gains(rows, before=b, after=GATES[1]).assign(before=b, after=GATES[1]) for b in GATES[::2]]
+    few, p = [run for run in study.runs(*GATES, few=True) if run.data == study.refs[0]], study.profile
+    corrupted = robustness.sweep(few, robustness.grid(p), p.masks, study.device, p.jobs)
+    clean = withhold(pd.concat(parts, ignore_index=True), unsure)
+    return dict(zip(ELSEWHERE, (clean, robustness.summary(corrupted)), strict=True))
 
 
 def _auc(higher: np.ndarray, lower: np.ndarray) -> float:

@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 
 from tmtlib.data.schema import FAMILY_RANGE
+from tmtlib.paper.verdicts import gains, unlearned, withhold
 from tmtlib.stats.metrics import classes5
 from tmtlib.stats.statistics import hierarchical_bootstrap, mcnemar, permutation_p, probability_of_improvement
 from tmtlib.study.records import Run, read_record, succeeded
+
+CONTROLS = ("tmt", "tmt_uniform", "tmt_random")  # what TMT+AMW is compared with
 
 
 def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
@@ -28,6 +31,20 @@ def by_utterance(todo: Sequence[Run], before: str = "tmt", after: str = "tmt_amw
         if seeds := sorted(methods[0].keys() & methods[1].keys()):
             rows.append(_compared(*([by_seed[seed] for seed in seeds] for by_seed in methods)))
     return pd.DataFrame(rows)
+
+
+def against_controls(todo: Sequence[Run]) -> pd.DataFrame:
+    """`by_utterance` of TMT+AMW against each of `CONTROLS`, which the column before names."""
+    parts = {control: by_utterance(todo, before=control) for control in CONTROLS}
+    return pd.concat(parts, names=["before"]).reset_index("before")
+
+
+def differences(rows: pd.DataFrame, table: pd.DataFrame, constant: pd.DataFrame) -> pd.DataFrame:
+    """`verdicts.gains` of TMT+AMW over each of `CONTROLS` in the rows of runs, with the intervals over utterances of
+    `against_controls` (table); withheld where TMT does not surely beat the training median (`against_constant`)."""
+    over = {before: sampled(part) for before, part in table.groupby("before")}
+    parts = [gains(rows, before=b, sampled=over.get(b)).assign(before=b, after="tmt_amw") for b in CONTROLS]
+    return withhold(pd.concat(parts, ignore_index=True), unlearned(constant))
 
 
 def sampled(table: pd.DataFrame) -> pd.DataFrame:

@@ -149,6 +149,15 @@ def sensitivity(
     return table[[*keys[:-1], "metric", *PAIR, "difference", "low", "high", "n"]].reset_index(drop=True)
 
 
+def halved(todo: Sequence[Run], fields: Sequence[str], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+    """`sensitivity` to each of these fields of `Training`, "learning_rate" and "batch_size": half of it, and as it is;
+    rows of one field after those of another."""
+    values = {"learning_rate": lambda x: (x / 2, x), "batch_size": lambda x: (x // 2,)}
+    base = {name: getattr(todo[0].training, name) for name in values}
+    grids = [{name: values[name](x) if name == field else (x,) for name, x in base.items()} for field in fields]
+    return pd.concat([sensitivity(todo, grid, device, jobs) for grid in grids], ignore_index=True)
+
+
 def _means(rows: pd.DataFrame, keys: list[str], shown: list[str], value: str) -> pd.DataFrame:
     """Means of the columns `shown` over seeds in which `value` is defined, and of `value` with its t interval."""
     means = rows.dropna(subset=value).groupby(keys, sort=False, dropna=False)[shown].mean().reset_index()

@@ -10,10 +10,11 @@ from zipfile import BadZipFile
 import pandas as pd
 
 from tmtlib import common
-from tmtlib.analysis import misled, paired, trivial_baselines, truth, weights
+from tmtlib.analysis import claims, misled, paired, trivial_baselines, truth, weights
+from tmtlib.analysis.paired import CONTROLS
 from tmtlib.common import DamagedError, read_sealed
-from tmtlib.paper import audit, facts, ledger, verdicts
-from tmtlib.study import compare, findings, report, runs, tables
+from tmtlib.paper import audit, facts, verdicts
+from tmtlib.study import compare, report, runs, tables
 from tmtlib.study.choices import choices
 from tmtlib.study.compare import Difference
 from tmtlib.study.profiles import REPORTED
@@ -23,7 +24,6 @@ from tmtlib.study.study import Study, as_csv
 # Tolerances of what is made from saved tables, whose six digits move intervals of few seeds: less than a digit that is
 # printed; and of `compare.RATIOS`
 ROUNDED = 2e-4, 1e-2
-CONTROLS = ("tmt", "tmt_uniform", "tmt_random")
 
 NEEDED = "runs by_utterance against_constant attention_entropy robustness_differences costs claims"  # tables
 
@@ -60,30 +60,25 @@ def _parsed(path: Path) -> pd.DataFrame:
 
 def from_records(study: Study) -> Tables:
     """The tables that records and data alone decide, by name. Raises FileNotFoundError for an untrained run."""
-    tmt, pair, keys = study.runs("tmt"), study.runs("tmt", "tmt_amw"), "dataset source method select_by in_protocol"
-    compared = study.runs("tmt_amw", *CONTROLS)
-    by_before = {b: paired.by_utterance(compared, before=b) for b in CONTROLS}
+    tmt = study.runs("tmt")
     made = {
         "runs": pd.DataFrame([runs.row(run) for run in study.runs(*study.methods)]),
         "against_constant": trivial_baselines.against_constant(tmt),
         "against_linear": trivial_baselines.against_linear(tmt),
-        "selections": runs.selections(pair).groupby(keys.split(), sort=False)[["mae", "acc5"]].mean().reset_index(),
+        "selections": runs.mean_selections(study.runs("tmt", "tmt_amw")),
         "explained_share": truth.explained_share(tmt),
         "weights": weights.chosen(study.runs("tmt_amw", "tmt_amw_fast", few=True)),
-        "by_utterance": pd.concat(by_before, names=["before"]).reset_index("before"),
+        "by_utterance": paired.against_controls(study.runs("tmt_amw", *CONTROLS)),
     }
     return made | ({"misled_scores": misled.scores(misled.todo(study))} if study.profile.draws else {})
 
 
 def from_tables(study: Study, t: Tables) -> Tables:
     """The tables that other tables, data and the paper decide."""
-    trivial = map(trivial_baselines.rows, study.datasets())
-    sampled = {before: paired.sampled(part) for before, part in t["by_utterance"].groupby("before")}
-    gains = [(b, verdicts.gains(t["runs"], before=b, sampled=sampled.get(b))) for b in CONTROLS]
-    gains = pd.concat([cells.assign(before=b, after="tmt_amw") for b, cells in gains], ignore_index=True)
+    trivial = trivial_baselines.table(study.datasets())
     made = {
-        "table1": tables.table1(pd.concat([t["runs"], *trivial], ignore_index=True)),
-        "amw_differences": verdicts.withhold(gains, verdicts.unlearned(t["against_constant"])),
+        "table1": tables.table1(pd.concat([t["runs"], trivial], ignore_index=True)),
+        "amw_differences": paired.differences(t["runs"], t["by_utterance"], t["against_constant"]),
         "claims": _claims(study, t),
         "audit_verdicts": audit.arithmetic_verdicts(),
         "choices": choices(),
@@ -93,23 +88,15 @@ def from_tables(study: Study, t: Tables) -> Tables:
 
 
 def _claims(study: Study, t: Tables) -> pd.DataFrame:
-    """The ledger; of claims on noise, whose curves by seed are in no table, the verdict alone is made again."""
-    cost = t["costs"].set_index("method", drop=False).loc["tmt_amw"]
-    cost = ledger.Cost(*cost["parameters":"share"], tuple(cost["extra_time":"n"]))
-    controlled, entropy = t["runs"].query("method == 'tmt_random'")["dataset"], t["attention_entropy"]
-    entropy = entropy[entropy["dataset"].isin(controlled)]
-    entropy = entropy.sort_values(
-        "method", key=lambda names: names != "tmt_amw", kind="stable"
-    )  # as notebook 06 has it
-    measured = t | {"attention_entropy": entropy}
-    measured["by_utterance"] = paired.sampled(t["by_utterance"])
-    claims = ledger.claims(t["runs"], pd.DataFrame(columns=[*t["runs"], "modality", "area"]), cost, measured)
-    claims = findings.beside(claims, {name: study.reported(name, of_its_data=False) for name in findings.BESIDE})
+    """The ledger; of claims on noise, where no table has the areas by seed, the verdict alone is made again."""
+    if "noise_areas" in t:
+        return claims.judged(study, t)
+    table = claims.judged(study, t | {"noise_areas": pd.DataFrame(columns=[*t["runs"], "modality", "area"])})
     cells = t["robustness_differences"].query("kind == 'noise' and what == 'area'")
     of_noise = {b: cells[cells["before"] == b] for b in CONTROLS}
     noise = {c.key: verdicts.judged(of_noise, c.rule) for c in facts.CLAIMS if c.rule in ("noise", "learned_noise")}
     kept = t["claims"][t["claims"]["claim"].isin(noise)]
-    return pd.concat([claims[~claims["claim"].isin(noise)], kept.assign(verdict=kept["claim"].map(noise))])
+    return pd.concat([table[~table["claim"].isin(noise)], kept.assign(verdict=kept["claim"].map(noise))])
 
 
 def _files(study: Study) -> Iterator[Difference]:

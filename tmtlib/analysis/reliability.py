@@ -19,7 +19,7 @@ from tmtlib.data.corrupt import corrupt, drop_frames, noise_scale
 from tmtlib.data.corruption import Corruption
 from tmtlib.data.loading import load
 from tmtlib.data.schema import Dataset, Split
-from tmtlib.paper.verdicts import LEAST, RULES
+from tmtlib.paper.verdicts import LEAST, RULES, with_power
 from tmtlib.stats.statistics import over_seeds
 from tmtlib.study import cache, runs
 from tmtlib.study.runs import Run
@@ -30,6 +30,18 @@ METHOD = ["dataset", "source", "method", "regime"]
 SCENES = {"face ambiguous": ("audio",), "audio silent": ("text", "vision")}
 BINS = 8  # of a reliability diagram
 SNR_DB = (math.inf, 0.0, -10.0, -20.0)  # one panel each
+
+
+TABLES = ("reliability_weights", "scenes")
+
+
+def tables(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> dict[str, pd.DataFrame]:
+    """`TABLES`: `by_reliability` and the paper's `example`; empty where no data are synthetic."""
+    if not _tasks(todo):
+        return dict.fromkeys(TABLES, pd.DataFrame())
+    return {
+        name: with_power(of(todo, device, jobs)) for name, of in zip(TABLES, (by_reliability, example), strict=True)
+    }
 
 
 def by_reliability(todo: Sequence[Run], device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
@@ -127,7 +139,7 @@ def staged(data: Dataset) -> tuple[Split, dict[str, Split]]:
 
 
 def diagram(
-    todo: Sequence[Run], snr_db: Sequence[float] = SNR_DB, device: str = "auto", jobs: int | None = None
+    todo: Sequence[Run], device: str = "auto", jobs: int | None = None, snr_db: Sequence[float] = SNR_DB
 ) -> pd.DataFrame:
     """Reliability diagrams at levels of noise, of `BINS` bins of about equal numbers of test utterances by prediction:
     METHOD, seed, level (dB), bin (lowest first), prediction and label (means, label units), n (utterances)."""

@@ -10,11 +10,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from tmtlib.analysis import trivial_baselines
+from tmtlib.analysis.paired import CONTROLS
 from tmtlib.data import corruption
 from tmtlib.data.corrupt import corrupt, noise_scale
 from tmtlib.data.corruption import CURVES, Corruption
 from tmtlib.data.schema import Dataset, Split
 from tmtlib.models.base import Model
+from tmtlib.paper import verdicts
 from tmtlib.stats import metrics
 from tmtlib.stats.metrics import LOWER_IS_BETTER, scores_of
 from tmtlib.stats.statistics import over_seeds
@@ -70,6 +72,30 @@ def groups(todo: Sequence[Run], together: int = 12) -> list[tuple[Run, ...]]:
     for run in todo:
         alike.setdefault((run.data.clean, run.training), []).append(run)
     return [tuple(some[i : i + together]) for some in alike.values() for i in range(0, len(some), together)]
+
+
+TABLES = "robustness auilc robustness_differences worst_case ranking_stability".split()
+
+
+def tables(study: Study) -> dict[str, pd.DataFrame]:
+    """`TABLES` of what is `swept`: its `summary`, `auilc`, the differences of areas between TMT+AMW and each control
+    (the area itself, and what lies beyond the value on clean data), `worst_case`, `ranking_stability`; and for the
+    claims "noise_areas", those under noise of TMT+AMW and the controls by seed."""
+    rows = swept(study)
+    plainly = rows[rows["regime"] == "clean"]
+    under = {kind: area_under_curve(plainly, kind=kind) for kind in ("noise", "missing_frames")}
+    parts = [
+        verdicts.noise_gains(areas.assign(area=areas[what]), before=b).assign(kind=kind, what=what, before=b)
+        for kind, areas in under.items()
+        for what in ("area", "beyond")
+        for b in CONTROLS
+    ]
+    unlearned = verdicts.unlearned(trivial_baselines.against_constant(study.runs("tmt")))
+    stable = [ranking_stability(areas).assign(kind=kind) for kind, areas in under.items()]
+    compared = under["noise"]["method"].isin(("tmt_amw", *CONTROLS))
+    made = summary(rows), auilc(rows), verdicts.withhold(pd.concat(parts, ignore_index=True), unlearned)
+    made = (*made, worst_case(rows), pd.concat(stable, ignore_index=True))
+    return dict(zip(TABLES, made, strict=True)) | {"noise_areas": under["noise"][compared]}
 
 
 def swept(study: Study) -> pd.DataFrame:

@@ -21,7 +21,16 @@ from tmtlib.data.schema import FAMILY_RANGE, Dataset
 from tmtlib.models.amw import AMW
 from tmtlib.models.base import Model
 from tmtlib.paper.facts import BETTER
-from tmtlib.paper.verdicts import OUR_METRICS, RULES, interval_verdict, margin, practical_margin
+from tmtlib.paper.verdicts import (
+    OUR_METRICS,
+    RULES,
+    interval_verdict,
+    margin,
+    practical_margin,
+    unlearned,
+    with_power,
+    withhold,
+)
 from tmtlib.stats.metrics import classes5, evaluate
 from tmtlib.stats.statistics import adjusted_p, hierarchical_bootstrap, over_seeds, paired_p, t_tests
 from tmtlib.study import cache
@@ -84,6 +93,11 @@ def _scored(values: Float[np.ndarray, " N"], data: Dataset) -> dict[str, tuple[f
         values = np.clip(values, *FAMILY_RANGE["sims"])
     terms = {"acc5": classes5(values, family) == classes5(labels, family), "mae": np.abs(values - labels)}
     return {metric: (scores[metric], 1.0 * terms.get(metric, np.empty(0))) for metric in PAPER_METRICS}
+
+
+def table(todo: Sequence[Run], constant: pd.DataFrame, device: str = "auto", jobs: int | None = None) -> pd.DataFrame:
+    """`summary` of `by_seed` with its power, withheld where TMT has not learned (constant: `against_constant`)."""
+    return with_power(withhold(summary(by_seed(todo, device, jobs)), unlearned(constant)))
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tmtlib.analysis import robustness
 from tmtlib.analysis.robustness import cases, groups, row_start, scores
 from tmtlib.data import corruption, schema
 from tmtlib.data.corrupt import noise_scale
@@ -21,10 +22,16 @@ from tmtlib.data.schema import DataError, DataRef, Dataset, Split
 from tmtlib.data.text import FrozenBert, WordVectors, open_encoder
 from tmtlib.data.transcripts import drop_words, substitute_words, vocabulary
 from tmtlib.study import cache, runs
+from tmtlib.study.profiles import Profile
 from tmtlib.study.runs import Run
 
 Encoder = WordVectors | FrozenBert
 CLOSE = 0.05  # standard deviations by which a feature may differ
+
+
+def summary(todo: Sequence[Run], encoder: str | Path, profile: Profile, device: str = "auto") -> pd.DataFrame:
+    """`robustness.summary` of `sweep` at the profile's rates of missing frames."""
+    return robustness.summary(sweep(todo, encoder, profile.missing_rates, profile.masks, device, profile.jobs))
 
 
 def sweep(

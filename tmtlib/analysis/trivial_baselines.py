@@ -1,6 +1,6 @@
 """Trivial baselines: constants, ridge regression on features averaged over time, and for synthetic data the oracle."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,11 @@ def rows(dataset: Dataset, of: Callable[[Dataset], dict] = predictions) -> pd.Da
     if metrics.three_valued(np.concatenate([dataset[s].labels for s in JUDGED]), family):
         scores = {k: metrics.for_three_values(v, judged[k], test, family) for k, v in scores.items()}
     return _rows(dataset, scores)
+
+
+def table(datasets: Iterable[Dataset]) -> pd.DataFrame:
+    """`rows` of several data sets."""
+    return pd.concat(map(rows, datasets), ignore_index=True)
 
 
 def emotion_rows(dataset: Dataset) -> pd.DataFrame:

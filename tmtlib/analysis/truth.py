@@ -17,6 +17,7 @@ from scipy import stats
 from tmtlib.analysis.importance import (
     KEYS,
     Measure,
+    importance_table,
     removal_measures,
     removal_values,
     shares,
@@ -29,7 +30,7 @@ from tmtlib.data.schema import DataError, Dataset, Split
 from tmtlib.models.base import Model
 from tmtlib.paper.verdicts import RULES
 from tmtlib.stats.statistics import hierarchical_bootstrap
-from tmtlib.study import cache
+from tmtlib.study import cache, runs
 from tmtlib.study.methods import method_config
 from tmtlib.study.records import Run, read_record, succeeded
 from tmtlib.study.runs import load_model
@@ -89,6 +90,19 @@ def runs_in_worlds(study: Study, *methods: str, worlds: Iterable[int] | None = N
     p = study.profile
     refs = [synthetic_ref("mosi", replace(p.world_size, world=w)) for w in worlds or range(p.worlds)]
     return [Run(ref, m, method_config(m, p.model), p.training, p.seeds[0]) for m in methods for ref in refs]
+
+
+WORLDS = ("importance_in_worlds", "worlds_agreement", "readable")
+
+
+def in_worlds(study: Study) -> dict[str, pd.DataFrame]:
+    """The tables `WORLDS`: each measure of importance in every world, its agreement with the truth over worlds, and
+    what it may be read as. Missing runs are trained."""
+    todo = runs_in_worlds(study, *study.profile.world_methods)
+    runs.ensure(todo, study.device, study.profile.jobs)
+    measured = importance_table(todo, study.device, study.profile.jobs)
+    agreement = worlds_agreement(pd.concat([measured, oracle_importance(todo)], ignore_index=True))
+    return dict(zip(WORLDS, (measured, agreement, readable(agreement)), strict=True))
 
 
 def worlds_agreement(importances: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

@@ -61,10 +61,15 @@ def chosen(todo: Sequence[Run]) -> pd.DataFrame:
     return trajectories(todo).merge(_weighted(todo)[[*KEYS, "epoch"]])
 
 
-def mean_matrix(todo: Sequence[Run]) -> dict[tuple[str, str, str], np.ndarray]:
-    """A (M, d) at the best epoch, averaged over seeds, by (dataset, source, method); NaN for an absent modality."""
-    by_method = _weighted(todo).groupby(KEYS[:3], sort=False)["final"]
-    return {key: np.mean(list(matrices), axis=0) for key, matrices in by_method}
+def mean_matrices(todo: Sequence[Run]) -> pd.DataFrame:
+    """A (M, d) at the best epoch, averaged over seeds: dataset, source, method, modality and the d features ("0", ...),
+    a row a modality; NaN for an absent one."""
+    parts = []
+    for key, matrices in _weighted(todo).groupby(KEYS[:3], sort=False)["final"]:
+        a = pd.DataFrame(np.mean(list(matrices), axis=0)).rename(columns=str)
+        parts.append(a.assign(**dict(zip(KEYS[:3], key, strict=True)), modality=MODALITIES))
+    table = pd.concat(parts, ignore_index=True)
+    return table[[*KEYS[:3], "modality", *table.columns[: -len(KEYS)]]]
 
 
 def reach(todo: Sequence[Run]) -> pd.DataFrame:

@@ -20,17 +20,16 @@ LEAST_SPAN = 0.01  # an axis of weights is at least so long: a smaller change co
 
 
 @style.styled
-def degradation(rows: pd.DataFrame, metric: str = "mae") -> Figure:
+def degradation(table: pd.DataFrame, kind: str, metric: str = "mae") -> Figure:
     """A metric against the level of one kind of corruption: a panel a data set, training regime and modality.
 
-    rows: of `robustness.sweep`, all of one kind; means over masks first. Decibels stand at equal distances, clean
-    first; rates, shares and frames at their values.
+    table: `robustness.summary`, means and sd over seeds. Decibels stand at equal distances, clean first; rates, shares
+    and frames at their values.
     """
-    kind = rows["kind"].iloc[0]
+    rows = style.spread_rows(table[(table["kind"] == kind) & (table["metric"] == metric)], metric)
     levels = sorted(rows["level"].unique(), reverse=kind == "noise")
     places = range(len(levels)) if kind == "noise" else levels
-    columns = ["dataset", "source", "regime", "modality", "method", "seed", "level"]
-    seeds = style.titled(rows.groupby(columns, sort=False)[metric].mean().reset_index())
+    seeds = style.titled(rows)
     seeds = seeds.assign(x=seeds["level"].map(dict(zip(levels, places, strict=True))))
     cases = zip(seeds["title"], seeds["regime"], seeds["modality"], strict=True)
     seeds["panel"] = [f"{title}\n{_conditions(kind, regime, modality)}" for title, regime, modality in cases]
@@ -55,12 +54,13 @@ def _conditions(kind: str, regime: str, modality: str) -> str:
 
 
 @style.styled
-def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
+def missing_bars(table: pd.DataFrame, metric: str = "mae") -> Figure:
     """A metric by the modalities that are present: bars by method, whiskers of one sd; dots show who is present.
 
-    frame: rows of `robustness.sweep` of kind "missing_modalities", whose `modality` names those present. A column a
+    table: `robustness.summary`; in the rows of kind "missing_modalities", `modality` names those present. A column a
     data set.
     """
+    frame = style.spread_rows(table[(table["kind"] == "missing_modalities") & (table["metric"] == metric)], metric)
     frame = style.titled(frame.assign(present=frame["modality"].replace("all", "+".join(MODALITIES))))
     methods, names = list(frame["method"].unique()), set(frame["present"])
     subsets = [name for name in map("+".join, corruption.SUBSETS) if name in names]
@@ -79,7 +79,7 @@ def missing_bars(frame: pd.DataFrame, metric: str = "mae") -> Figure:
         dots.tick_params(length=0)
         dots.spines[:].set_visible(False)
         dots.grid(False)
-    seeds = frame.groupby(["dataset", "source", "method", "present"])["seed"].nunique()
+    seeds = frame["n"]
     return style.legend(figure, style.method_entries(methods, marker="s", linestyle=""), style.whiskers_note(seeds))
 
 

@@ -171,6 +171,13 @@ def draw_curves(
         sns.lineplot(farther, units="seed", estimator=None, linewidth=0.4, alpha=0.6, **shared)
 
 
+def spread_rows(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows with columns mean and sd, each three times with the values mean and mean ± sd in the column `name`, whose
+    mean and sd (ddof = 1) those are; once where n is 1."""
+    parts = [table.assign(**{name: table["mean"] + k * table["sd"], "seed": k}) for k in (-1, 1)]
+    return pd.concat([table.assign(**{name: table["mean"], "seed": 0}), *parts]).dropna(subset=name)
+
+
 def interval_rows(frame: pd.DataFrame, value: str) -> pd.DataFrame:
     """Each row that has a value three times, with its value, `low` and `high` as `value`: seaborn's INTERVAL of these
     is the value with a whisker from low to high, and none where they are NaN."""
@@ -203,7 +210,7 @@ def whiskers_note(numbers: pd.Series, extent: str = "± 1 sd") -> str:
 def bands_note(frame: pd.DataFrame) -> str:
     """What the lines, bands and thin lines of `draw_curves` show."""
     keys = ["dataset", "source", "method"]
-    numbers = frame.groupby(keys)["seed"].nunique()
+    numbers = frame.groupby(keys)["n"].max() if "n" in frame else frame.groupby(keys)["seed"].nunique()
     if numbers.max() < 2:
         return NO_SPREAD
     ragged = frame.groupby([*keys, "seed"]).size().groupby(keys).nunique().max() > 1

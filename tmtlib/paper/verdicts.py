@@ -248,6 +248,11 @@ def family_gains(rows: pd.DataFrame, pairs: Iterable[tuple[str, str]], rule: str
     return frame.assign(**added, p_below=moderated["p_below"], verdict=moderated["verdict"])
 
 
+def beyond(rows: pd.DataFrame, pairs: Iterable[tuple[str, str]], constant: pd.DataFrame) -> pd.DataFrame:
+    """`family_gains` in MAE, withheld where TMT has not learned (constant: `against_constant`)."""
+    return withhold(family_gains(rows, pairs, "amw_gain:all:mae"), unlearned(constant))
+
+
 def noise_gains(areas: pd.DataFrame, before: str = "tmt", after: str = "tmt_amw") -> pd.DataFrame:
     """As `gains`, for the area under the MAE curve (a mean MAE) with noise on all modalities."""
     rows = areas[areas["modality"] == "all"]

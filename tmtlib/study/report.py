@@ -12,6 +12,7 @@ from tmtlib.study import findings, tables
 from tmtlib.study.findings import counts
 from tmtlib.study.methods import method_title, method_titles
 from tmtlib.study.profiles import PROFILES, REPORTED
+from tmtlib.study.study import Study
 from tmtlib.study.tables import intervals
 
 NAME = "report.md"
@@ -59,6 +60,13 @@ def write(folder: Path) -> str:
         f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}{_basis(c)}' for c in claims.itertuples()
     ]
     return "\n\n".join([*sections, EVIDENCE, "\n".join(evidence)]) + "\n"
+
+
+def conclude(study: Study, rows: pd.DataFrame) -> None:
+    """Saves what closes a study: `provenance.json` of the runs in `rows`, and its report. Committed ones stay."""
+    if not study.shows_reported:
+        study.save_text(study.provenance(rows), "provenance.json")
+        study.save_text(write(study.results), NAME)
 
 
 def _plainly(folder: Path, source: str) -> list[str]:

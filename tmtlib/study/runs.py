@@ -206,6 +206,12 @@ def selections(todo: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def mean_selections(todo: Iterable[Run]) -> pd.DataFrame:
+    """Means over seeds of `selections`: MAE and Acc-5 by data set, method and rule."""
+    keys = ["dataset", "source", "method", "select_by", "in_protocol"]
+    return selections(todo).groupby(keys, sort=False)[["mae", "acc5"]].mean().reset_index()
+
+
 def histories(todo: Iterable[Run]) -> pd.DataFrame:
     """One row a run and epoch: dataset, source, method, seed, epoch, learning rate, losses, validation metrics."""
     rows = []

@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from itertools import count
@@ -81,9 +81,47 @@ class Study:
             return ref.name in self.profile.five_class
         return method not in self.profile.ablations or ref.clean == self.refs[0]
 
+    @property
+    def shows_reported(self) -> bool:
+        """Whether this is the reported study, whose committed tables are shown and nothing is trained. TMT_REMAKE asks
+        for "all" anew, or for the "figures"."""
+        here = self.results == common.ROOT / "results" / REPORTED
+        return here and os.environ.get("TMT_REMAKE", "") in ("", "figures")
+
     def ensure(self, *methods: str, **which) -> pd.DataFrame:
-        """`runs.ensure` of the `runs` of some methods (default: all of the profile)."""
-        return runs.ensure(self.runs(*(methods or self.methods), **which), self.device, self.profile.jobs)
+        """`runs.ensure` of the `runs` of some methods (default: all of the profile); of the reported study the rows of
+        its `runs.csv`."""
+        todo = self.runs(*(methods or self.methods), **which)
+        if self.shows_reported:
+            rows = read_table(self.results / "runs.csv").set_index("run_id", drop=False)
+            if {run.id for run in todo} <= {*rows.index}:
+                return rows.loc[[run.id for run in todo]].reset_index(drop=True).dropna(axis=1, how="all")
+        return runs.ensure(todo, self.device, self.profile.jobs)
+
+    def kept(self, name: str, compute: Callable[..., pd.DataFrame], *given, **how) -> pd.DataFrame:
+        """The table `name`: what `compute` makes of what is given, saved and read back; lists of runs among it are
+        trained first. Of the reported study it is the committed table; with `when=False` the `reported` one."""
+        return self.kept_tables((name,), lambda *each: {name: compute(*each)}, *given, **how)[name]
+
+    def kept_tables(
+        self,
+        names: Sequence[str],
+        compute: Callable[..., Mapping[str, pd.DataFrame]],
+        *given,
+        when: bool = True,
+        of_its_data: bool = True,
+    ) -> dict[str, pd.DataFrame]:
+        """As `kept`, of several tables that are made together, by name."""
+        if not when:
+            return {name: self.reported(name, of_its_data) for name in names}
+        paths = {name: self.results / f"{name}.csv" for name in names}
+        if not (self.shows_reported and all(path.is_file() for path in paths.values())):
+            todo = [run for some in given if isinstance(some, list) for run in some if isinstance(run, Run)]
+            if todo:
+                runs.ensure(todo, self.device, self.profile.jobs)
+            for name, table in compute(*given).items():
+                self.save_table(table, name)
+        return {name: read_table(path) for name, path in paths.items()}
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -99,9 +137,9 @@ class Study:
         """The table of that name which another notebook of this study saved, with the same code, profile and data.
         Empty, and said, where there is none, as in a checkout that has tables but no runs."""
         path = self.results / f"{name}.csv"
-        if path.is_file() and self._noted(path) == self._mark(path.read_bytes()):
-            return pd.read_csv(path)
-        print(f"{path.name} was not saved by this study: its profile does without, or run notebooks 02 to 05 first")
+        if path.is_file() and (self.shows_reported or self._noted(path) == self._mark(path.read_bytes())):
+            return read_table(path)
+        print(f"{path.name} was not saved by this study: its profile does without, or run notebooks 02 to 07 first")
         return pd.DataFrame()
 
     def save_text(self, text: str, name: str) -> Path:
@@ -161,11 +199,14 @@ class Study:
         return pd.DataFrame()
 
     def show(self, figure: Figure, name: str, alt: str | None = None) -> Figure:
-        """Writes a figure as PDF and PNG to `figures/<profile>/` and returns it. alt: alternative text for pages, in
-        place of the one that the figure's label has."""
+        """Writes a figure as PDF and PNG to `figures/<profile>/` (committed ones stay) and returns it. alt: alternative
+        text for pages, in place of the one that the figure's label has."""
         figure.set_label(alt or figure.get_label())
+        paths = {kind: self.figures / f"{name}.{kind}" for kind in METADATA}
+        if self.shows_reported and not os.environ.get("TMT_REMAKE") and all(map(Path.is_file, paths.values())):
+            return figure
         for kind, content in _rendered(figure).items():
-            self._save(content, self.figures / f"{name}.{kind}")
+            self._save(content, paths[kind])
         return figure
 
     def provenance(self, rows: pd.DataFrame) -> str:
@@ -174,6 +215,12 @@ class Study:
         trained = {f"trained_{key}": sorted(rows[key].unique()) for key in ("commit", "device", "torch")}
         study = {"profile": as_json(self.profile), "data": [asdict(dataset.card) for dataset in self.datasets()]}
         return json.dumps({"written": provenance()} | trained | study, indent=2) + "\n"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A saved table; one without columns is empty."""
+    hashes = dict.fromkeys(("commit", "run_id", "data_sha256"), str)  # which may look like numbers
+    return pd.read_csv(path, dtype=hashes) if path.stat().st_size > 1 else pd.DataFrame()
 
 
 def as_csv(frame: pd.DataFrame) -> str:

@@ -38,25 +38,29 @@ ready = python=$(if $(PYTHON),"$$PYTHON",$$(TMT_EXTRAS="$$EXTRAS" \
 export PYTHONPATH := $(value CURDIR)$(if $(value PYTHONPATH),:$(value PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help study test bench stress lab clean-notebooks setup
+.PHONY: help study results test bench stress lab clean-notebooks setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-study: ## run all notebooks: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, OWN=file (run with your rights), DATA=feature files, CLIP_LABELS=1, DEVICE=cpu|cuda, RESULTS=folder
+study: ## run all notebooks into study/, and show what comes out beside the reported results: PROFILE=smoke|quick|full|paper (quick), SEEDS=N, DATASETS=mosi,sims, METHODS=a,b|all, OWN=file (run with your rights), DATA=feature files, CLIP_LABELS=1, DEVICE=cpu|cuda, RESULTS=folder
 	@$(ready); "$$python" -m tmtlib run --profile="$$PROFILE" $${SEEDS:+--seeds="$$SEEDS"} \
 	    $${DATASETS:+--datasets="$$DATASETS"} $${METHODS:+--methods="$$METHODS"} $${OWN:+--own="$$OWN"} \
 	    $${DATA:+--data="$$DATA"} $${CLIP_LABELS:+--clip-labels} $${DEVICE:+--device="$$DEVICE"} \
 	    $${RESULTS:+--results="$$RESULTS"}
 
+results: ## make the reported results anew (hours), and save the notebooks with them
+	@$(ready); TMT_REMAKE=all "$$python" -m tmtlib run --profile full --results results && "$$python" -m tmtlib clean && \
+	    "$$python" -m tmtlib report --readme
+
 # Tests use synthetic data and write to a folder of their own, emptied first: a result of older code would be taken
 # as done. Two workers with one thread each, so that they do not fight over two cores.
-test: ## style, tests, and every notebook's saved outputs
-	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA TMT_OWN TMT_CLUSTER TMT_CLIP_LABELS; failed=; \
+test: ## style, tests, and what every saved notebook shows; one test runs the series from nothing
+	@$(ready); rm -rf .build/test-results; mkdir -p .build/test-results; unset TMT_DATA TMT_OWN TMT_CLUSTER TMT_CLIP_LABELS TMT_REMAKE; failed=; \
 	export TMT_RESULTS="$$PWD/.build/test-results" OMP_NUM_THREADS=1; \
 	"$$python" -m ruff check . || failed="$$failed style"; \
 	"$$python" -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests || failed="$$failed tests"; \
-	"$$python" -m pytest --nbval-lax -n 2 --dist loadscope notebooks || failed="$$failed notebooks"; \
+	env -u TMT_RESULTS "$$python" -m pytest --nbval-lax -n 2 --dist loadscope notebooks || failed="$$failed notebooks"; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED:$$failed"; exit 1; fi; \
 	echo "make test: style, tests and notebooks passed"
 

@@ -102,7 +102,8 @@ def frames_frame(**options) -> pd.DataFrame:
 
 def missing_frame(**options) -> pd.DataFrame:
     subsets = ["all" if k == 3 else "+".join(s) for k in (1, 2, 3) for s in itertools.combinations(MODALITIES, k)]
-    return grid({"modality": subsets}, **options)
+    frame = grid({"modality": subsets}, **options)
+    return frame.assign(kind="missing_modalities", protocol="P3", regime="clean", level=np.nan, mask=0)
 
 
 def truth_frame(source="synthetic") -> pd.DataFrame:
@@ -277,12 +278,14 @@ DRAWINGS = {
     "learning_acc5": lambda: figures.learning_curves(trained()["history"], "valid_acc5"),
     "family": lambda: figures.family_curves(family(*(m for m in METHODS if m.startswith("tmt_")))),
     "family_two": lambda: figures.family_curves(family("tmt_amw", "tmt_temporal"), "mae"),
-    "noise": lambda: figures.degradation(noise_frame()),
-    "noise_one": lambda: figures.degradation(noise_frame(names=("mosei",), methods=tuple(METHODS))),
-    "frames": lambda: figures.degradation(frames_frame()),
+    "noise": lambda: figures.degradation(robustness.summary(noise_frame()), "noise"),
+    "noise_one": lambda: figures.degradation(
+        robustness.summary(noise_frame(names=("mosei",), methods=tuple(METHODS))), "noise"
+    ),
+    "frames": lambda: figures.degradation(robustness.summary(frames_frame()), "missing_frames"),
     "auilc": lambda: figures.auilc(robustness.auilc(pd.concat([noise_frame(), frames_frame()]), ("mae",))),
-    "missing": lambda: figures.missing_bars(missing_frame()),
-    "missing_one": lambda: figures.missing_bars(missing_frame(names=("mosei",))),
+    "missing": lambda: figures.missing_bars(robustness.summary(missing_frame())),
+    "missing_one": lambda: figures.missing_bars(robustness.summary(missing_frame(names=("mosei",)))),
     "forest": lambda: figures.forest(differences()),
     "forest_one": lambda: figures.forest(differences(("sims",))),
     "importance": lambda: figures.importance(importances()),

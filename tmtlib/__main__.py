@@ -110,10 +110,14 @@ def _add_study(commands: Commands) -> None:
     size.add_argument("--seeds", type=_seeds, metavar="N", help="train with N seeds (default: as the profile says)")
     size.add_argument("--datasets", default="", metavar="mosi,sims", help="only these data sets of the profile")
     size.add_argument("--methods", default="", metavar="a,b|all", help="these methods beside the main ones, everywhere")
-    size.add_argument("--results", metavar="FOLDER", help="where results lie (default: TMT_RESULTS, else results/)")
+    size.add_argument(
+        "--results",
+        metavar="FOLDER",
+        help="where results lie (default: TMT_RESULTS; else of `run` study/, or results/)",
+    )
 
-    text = "Executes the notebook series and compares its tables with the committed ones. Results of other data, "
-    text += "seeds or methods than the profile's go to a folder of their own, such as results/quick_10seeds."
+    text = "Executes the notebook series into study/ and compares its tables with the committed ones. Results of other "
+    text += "data, seeds or methods than the profile's go to a folder of their own, such as study/quick_10seeds."
     run = commands.add_parser("run", parents=[size], help="execute the notebook series", description=text)
     run.add_argument("--only", **ONLY)
     run.add_argument("--device", **DEVICE)
@@ -231,6 +235,7 @@ def _say_own(path: str) -> None:
 
 
 def _run(o: argparse.Namespace) -> int:
+    from tmtlib import common
     from tmtlib.study import cluster, notebooks
 
     if o.own:  # kernels inherit it
@@ -240,6 +245,7 @@ def _run(o: argparse.Namespace) -> int:
         cluster.connected(address).close()  # a wrong one is said at once, not by the first training
     if own := os.environ.get("TMT_OWN"):
         _say_own(own)
+    os.environ.setdefault("TMT_RESULTS", str(common.ROOT / "study"))  # committed results are not written over
     return notebooks.run(o.profile, o.data, o.device, o.only, o.seeds, o.datasets, o.methods)
 
 

@@ -31,8 +31,8 @@ def results_folder(profile: str | None = None) -> Path:
 
 
 def figures_folder(profile: str) -> Path:
-    """A profile's figures: `figures/` beside the package, or in TMT_RESULTS when that is set."""
-    base = results_folder() if os.environ.get("TMT_RESULTS") else ROOT
+    """A profile's figures: `figures/` beside the package, or in the results folder where that is another one."""
+    base = ROOT if results_folder() == ROOT / "results" else results_folder()
     return base / "figures" / profile
 
 

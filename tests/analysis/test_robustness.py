@@ -265,11 +265,11 @@ def test_chosen_weights_are_those_of_the_tested_model(smoke):
 
 
 def test_mean_matrix_averages_seeds(smoke):
-    found = weights.mean_matrix(smoke.runs("tmt_amw"))
-    assert set(found) == {(d, "synthetic", "tmt_amw") for d in ("mosi", "mosei", "sims")}
+    found = weights.mean_matrices(smoke.runs("tmt_amw")).set_index(["dataset", "modality"])
+    assert set(found.index.get_level_values(0)) == {"mosi", "mosei", "sims"} and found.loc["mosi"].index[0] == "text"
     some = [r for r in smoke.runs("tmt_amw") if r.data.name == "mosi"]
     each = [runs.load_model(r).weighting.W.softmax(0).detach().numpy() for r in some]
-    np.testing.assert_allclose(found["mosi", "synthetic", "tmt_amw"], np.mean(each, 0), atol=1e-5)
+    np.testing.assert_allclose(found.loc["mosi"].iloc[:, 2:], np.mean(each, 0), atol=1e-5)
 
 
 def test_weights_stay_within_adam_s_reach(smoke):

@@ -81,8 +81,8 @@ def test_synthetic_data_carry_the_word(name):
 def test_real_data_do_not_carry_the_word():
     for figure in (
         figures.figure5_comparison(comparison("real")),
-        figures.degradation(noise_frame(source="real")),
-        figures.missing_bars(missing_frame(source="real")),
+        figures.degradation(robustness.summary(noise_frame(source="real")), "noise"),
+        figures.missing_bars(robustness.summary(missing_frame(source="real"))),
     ):
         assert "CMU-MOSI" in text_of(figure) and "synthetic" not in text_of(figure)
 
@@ -270,7 +270,7 @@ def test_one_seed_says_that_no_spread_is_known():
     table = comparison().assign(low=np.nan, high=np.nan, n=1, paper=np.nan)
     text = text_of(figures.figure5_comparison(table))
     assert "no spread is known" in text and "whiskers" not in text and "paper" not in text
-    assert "no spread is known" in text_of(figures.degradation(noise_frame(seeds=(0,))))
+    assert "no spread is known" in text_of(figures.degradation(robustness.summary(noise_frame(seeds=(0,))), "noise"))
 
 
 def test_learning_curves_are_means_and_sds_over_seeds():

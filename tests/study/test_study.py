@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from tmtlib import common
 from tmtlib.data.loading import load, synthetic_ref
@@ -201,3 +202,27 @@ def test_a_table_of_another_notebook_is_read_only_where_this_study_saved_it(smok
     assert smoke.table("scenes").empty
     path.unlink()
     assert smoke.table("scenes").empty
+
+
+def test_the_reported_study_is_shown_as_committed(monkeypatch):
+    monkeypatch.delenv("TMT_RESULTS", raising=False)
+    monkeypatch.delenv("TMT_REMAKE", raising=False)
+    study, before = open_study("full", device="cpu"), sorted(common.results_folder().rglob("*"))
+    rows = study.ensure()
+    assert len(rows) == len(study.runs(*study.methods)) and set(rows["method"]) == {*study.methods}
+    table = study.kept("table1", lambda rows: pytest.fail("made anew"), rows)
+    assert set(table["dataset"]) == {"mosi", "mosei", "sims"} and not study.table("claims").empty
+    assert study.show(Figure(), "forest") and sorted(common.results_folder().rglob("*")) == before
+    assert not open_study("quick", device="cpu").shows_reported and not open_study("full", seeds=2).shows_reported
+    monkeypatch.setenv("TMT_REMAKE", "all")
+    assert not study.shows_reported
+
+
+def test_kept_tables_are_read_back_as_they_are_shown_later(smoke):
+    table = pd.DataFrame({"a": [1 / 3], "run_id": ["123456789012"]})
+    kept = smoke.kept("thirds", lambda n: table * n if n > 1 else table, 1)
+    assert kept["a"].item() == 0.333333 and kept["run_id"].item() == "123456789012"
+    assert smoke.kept("none", lambda: pd.DataFrame()).empty
+    with pytest.raises(ZeroDivisionError):
+        smoke.kept("wrong", lambda: 1 / 0)
+    assert set(smoke.kept("claims", pytest.fail, when=False)["profile"]) == {"full"}

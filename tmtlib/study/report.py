@@ -69,6 +69,25 @@ def conclude(study: Study, rows: pd.DataFrame) -> None:
         study.save_text(write(study.results), NAME)
 
 
+def beside_reported(study: Study) -> str:
+    """This study's MAE, Acc-5 and verdicts beside the reported ones, in Markdown; nothing where there are none of the
+    same data."""
+    names, keys = ("table1", "claims"), ["dataset", "source", "method", "metric"]
+    here, reported = ([of(name) for name in names] for of in (study.table, study.reported))
+    if study.profile.name == REPORTED or any(table.empty for table in (*here, *reported)):
+        return ""
+    both = here[0].merge(reported[0], on=keys, suffixes=("", "_reported"))
+    both = both[both["metric"].isin(("mae", "acc5")) & both["method"].isin(("tmt", "tmt_amw", "tmt_uniform"))]
+    ends = [f"{end}_reported" for end in ("mean", "low", "high")]
+    shown = tables.titled(both[keys]).assign(
+        here=intervals(both, "mean"), reported=intervals(both, ends[0], ".3f", *ends[1:])
+    )
+    claims = here[1].merge(reported[1], on="claim", suffixes=("", "_reported"))
+    same = (claims["verdict"] == claims["verdict_reported"]).sum()
+    said = f"{same} of {len(claims)} verdicts are the reported ones (profile {REPORTED})."
+    return f"## Beside the reported results\n\n{_markdown(shown)}\n\n{said}"
+
+
 def _plainly(folder: Path, source: str) -> list[str]:
     """What has to be known before Table 1: that it is of profile smoke, or what TMT does on real data."""
     said = []

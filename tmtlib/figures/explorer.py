@@ -38,8 +38,7 @@ PAGE = Template("""<!DOCTYPE html>
 <p><b>Static weights are one point: AMW gives every utterance the same.</b> Each dot is a test utterance, nearer to a
 corner where more of the size of the three values is that modality's. Drag over dots to see their errors, and where they
 lie in the other triangles; click one, or move the slider with the arrow keys, to see that utterance. Noise is as strong
-as the features (0 dB), in one modality; the truth is that of the clean utterance. An unreliable modality shows nothing
-of the label. Intervals hold 90 % of the labels of clean data.</p>
+as the features (0 dB), in one modality. Intervals hold 90 % of the labels of clean data. $truth</p>
 <div id="filters" role="group" aria-label="what is shown"></div>
 <div id="charts"></div>
 <script>$vega</script>
@@ -50,19 +49,22 @@ of the label. Intervals hold 90 % of the labels of clean data.</p>
 </script>
 </html>
 """)
+TRUTH = "The truth is that of the clean utterance; an unreliable modality shows nothing of the label."
 
 
 def explorer(table: pd.DataFrame) -> str:
     """The page of `analysis.explorer.table`, as HTML that loads nothing. Raises ValueError for an empty table."""
     if table.empty:
         raise ValueError("the explorer's table has no rows; wanted one an utterance, method and noise level")
-    title = "Weights, Shapley values and the truth, utterance by utterance"
-    title += " (synthetic data)" if "synthetic" in set(table["source"]) else ""
+    title, truth = "Weights and Shapley values, utterance by utterance", ""
+    if "synthetic" in set(table["source"]):
+        title, truth = "Weights, Shapley values and the truth, utterance by utterance (synthetic data)", TRUTH
     vega = vl_convert.javascript_bundle(vl_version=alt.SCHEMA_VERSION.lstrip("v").rpartition(".")[0])
     with warnings.catch_warnings():  # altair warns of a brush that panels share on purpose
         warnings.filterwarnings("ignore", message="Automatically deduplicated")
         spec = json.dumps(_page(_drawn(titled(table))).to_dict())
-    return PAGE.substitute(title=title, vega=vega, spec=spec.replace("<", "\\u003c"))  # no transcript ends the script
+    spec = spec.replace("<", "\\u003c")  # no transcript ends the script
+    return PAGE.substitute(title=title, truth=truth, vega=vega, spec=spec)
 
 
 def _drawn(table: pd.DataFrame) -> pd.DataFrame:
@@ -71,9 +73,14 @@ def _drawn(table: pd.DataFrame) -> pd.DataFrame:
         size = table[[f"{measure}_{m}" for m in MODALITIES]].abs().fillna(0).to_numpy()
         with np.errstate(invalid="ignore"):  # no place without any size
             table[[f"{measure}_x", f"{measure}_y"]] = (size / size.sum(1, keepdims=True) @ CORNERS).round(4)
-    lines = table["transcript"].map(lambda text: textwrap.fill(str(text), 44, max_lines=5))
+    lines = table["transcript"].astype(str).map(_wrapped)
     error = (table["prediction"] - table["label"]).abs().round(3)
     return table.assign(transcript=lines, error=error, colour=table["method"].map(lambda m: to_hex(method_colour(m))))
+
+
+def _wrapped(text: str) -> str:
+    """At most five lines as wide as a panel, in which a Chinese character takes the place of two others."""
+    return textwrap.fill(text, 22 if max(text, default="") > "\u2e80" else 44, max_lines=5)
 
 
 def _page(table: pd.DataFrame) -> alt.ConcatChart:
@@ -82,10 +89,11 @@ def _page(table: pd.DataFrame) -> alt.ConcatChart:
     reliability = _choice(table, "unreliable", "unreliable", "any")
     brush = alt.selection_interval("brush", resolve="global")
     slider = alt.binding_range(min=0, max=int(table["utterance"].max()), step=1, name="utterance")
-    pick = {"fields": ["utterance"], "bind": slider, "value": [{"utterance": 0}]}
-    pick = alt.selection_point("pick", on="click", clear=False, toggle=False, **pick)
+    pick = {"fields": ["utterance"], "bind": slider, "value": [{"utterance": 0}], "clear": False, "toggle": False}
+    on_a_dot = "click[event.item && event.item.datum && isDefined(event.item.datum.utterance)]"
+    pick = alt.selection_point("pick", on=on_a_dot, **pick)
     measures = [measure for measure in MEASURES if table[f"{measure}_x"].notna().any()]
-    dots = [_triangle(measure, brush, pick) for measure in measures] + [_errors(brush)]
+    dots = [_triangle(measure, brush, pick) for measure in measures] + [_errors(table, brush)]
     panels = [chart.transform_filter("unreliable == 'any' || datum.unreliable == unreliable") for chart in dots]
     scale = _label_units(table)
     panels += [_prediction(scale, pick), _values(measures, scale, pick)]
@@ -96,7 +104,9 @@ def _page(table: pd.DataFrame) -> alt.ConcatChart:
         page = page.transform_filter(f"datum.{choice.name} == {choice.name}")
     words = ", ".join(MEASURES[measure] for measure in measures)
     page = page.properties(description=f"Triangles of {words}; a histogram of errors; the chosen utterance.")
-    return page.configure(font="sans-serif").configure_view(stroke=None).configure_axis(labelFontSize=12)
+    return (
+        page.configure(font="sans-serif").configure_view(stroke=None).configure_axis(labelFontSize=12, titleFontSize=12)
+    )
 
 
 def _choice(table: pd.DataFrame, column: str, name: str, *others: str) -> alt.Parameter:
@@ -133,7 +143,7 @@ def _triangle(measure: str, brush: alt.Parameter, pick: alt.Parameter) -> alt.La
     return chart.properties(title=title, width=WIDTH, height=WIDTH * 1.06 / 1.2, description=title)
 
 
-def _errors(brush: alt.Parameter) -> alt.LayerChart:
+def _errors(table: pd.DataFrame, brush: alt.Parameter) -> alt.LayerChart:
     """A histogram of errors, those within the brush in colour, with their number and mean."""
     x = alt.X("bin:Q", bin="binned", title="|prediction - label| (label units)")
     bars = alt.Chart().mark_bar().encode(x, x2="bin_end", y=alt.Y("count()", title="utterances"))
@@ -142,9 +152,10 @@ def _errors(brush: alt.Parameter) -> alt.LayerChart:
     words = words.transform_calculate(words="datum.n + ' utterances, mean error ' + format(datum.mae, '.3f')")
     words = words.mark_text(align="left", baseline="bottom", fontSize=12).encode(x=alt.value(0), y=alt.value(-6))
     chart = alt.layer(bars.encode(color=alt.value("#DDDDDD")), brushed, words.encode(text="words:N"))
-    title = alt.Title(alt.ExprRef("'errors, ' + title"))
-    chart = chart.transform_bin("bin", "error", bin=alt.Bin(maxbins=20))
-    return chart.properties(title=title, width=WIDTH, height=220, description="histogram of errors")
+    ran = json.dumps({title: [*methods.unique()] for title, methods in table.groupby("title")["method"]})
+    title = f"indexof({ran}[title], method) < 0 ? 'this method was not run on ' + title : 'errors, ' + title"
+    chart = chart.transform_bin("bin", "error", bin=alt.Bin(maxbins=20)).properties(title=alt.Title(alt.ExprRef(title)))
+    return chart.properties(width=WIDTH, height=220, description="histogram of errors")
 
 
 def _prediction(scale: alt.Scale, pick: alt.Parameter) -> alt.LayerChart:
@@ -164,7 +175,7 @@ def _prediction(scale: alt.Scale, pick: alt.Parameter) -> alt.LayerChart:
 
 
 def _on(scale: alt.Scale, column: str) -> alt.X:
-    return alt.X(f"{column}:Q", scale=scale, title="label units", axis=alt.Axis(grid=False))
+    return alt.X(f"{column}:Q", scale=scale, title="label units", axis=alt.Axis(grid=False, tickCount=5))
 
 
 def _values(measures: list[str], scale: alt.Scale, pick: alt.Parameter) -> alt.VConcatChart:
@@ -174,7 +185,8 @@ def _values(measures: list[str], scale: alt.Scale, pick: alt.Parameter) -> alt.V
         weight = measure == "weight"
         one = alt.Chart().transform_filter(pick).transform_fold([f"{measure}_{m}" for m in MODALITIES])
         one = one.transform_calculate(modality="split(datum.key, '_')[1]")
-        x = alt.X("value:Q", title=None, scale=alt.Scale(domain=[0, 1]) if weight else scale)
+        on = alt.Scale(domain=[0, 1]) if weight else scale
+        x = alt.X("value:Q", title=None, axis=alt.Axis(tickCount=5), scale=on)
         text = one.mark_text(align="right", x=WIDTH, fontSize=12)
         text = text.encode(y, text=alt.Text("value:Q", format=".3f" if weight else "+.3f"))
         title = f"{MEASURES[measure]} of this utterance ({'share' if weight else 'label units'})"

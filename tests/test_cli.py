@@ -169,6 +169,23 @@ def test_the_report_of_another_results_folder(tmp_path, capsys, monkeypatch):
     assert f"there are: tmt report --results {tmp_path / 'there' / 'full'}, tmt report" in capsys.readouterr().err
 
 
+def test_the_explorer_is_written_from_a_table_and_says_what_it_needs(
+    committed, own_results, tmp_path, monkeypatch, capsys
+):
+    command, page = ["report", "--profile", "full", "--explorer", str(tmp_path / "page.html")], tmp_path / "page.html"
+    monkeypatch.setenv("TMT_RESULTS", str(committed / "results"))
+    monkeypatch.setitem(sys.modules, "altair", None)
+    monkeypatch.delitem(sys.modules, "tmtlib.figures.explorer", raising=False)
+    assert main(command) == 1 and '--explorer needs: pip install -e ".[report]"' in capsys.readouterr().err
+    monkeypatch.undo()
+    for name in ("altair", "vl_convert"):
+        pytest.importorskip(name, reason="needs the packages of [report]")
+    monkeypatch.setenv("TMT_RESULTS", str(own_results))
+    assert main(command) == 1 and f"no table {own_results / 'full' / 'explorer.csv'}" in capsys.readouterr().err
+    monkeypatch.setenv("TMT_RESULTS", str(committed / "results"))
+    assert main(command) == 0 and "MB, made from" in capsys.readouterr().out and page.stat().st_size > 1e6
+
+
 COMMANDS = {
     "run": ["run", "--only", "00"],
     "train": ["train", "a.pkl", "--out", "model"],

@@ -28,6 +28,7 @@ PIP_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base"
 # By package name
 IMPORT_NAMES = {"ipython": "IPython", "pyyaml": "yaml", "scikit-learn": "sklearn", "py-rattler": "rattler"}
 IMPORT_NAMES |= {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-image": "skimage"}
+IMPORT_NAMES |= {"vl-convert-python": "vl_convert"}
 OUR_OWN = {"benchmarks", "tmtlib", "setup_environment", "conftest"}
 
 

@@ -14,6 +14,7 @@ Commands = argparse._SubParsersAction
 # What needs a package that is not always installed, and the extra that has it
 NEEDED = dict.fromkeys(("av", "cv2", "h5py", "librosa"), ("what reads clips and .csd", "features"))
 NEEDED |= {"distributed": ("--cluster", "cluster")}
+NEEDED |= dict.fromkeys(("altair", "vl_convert"), ("--explorer", "report"))
 # Options of several commands
 DEVICE = {"choices": ("auto", "cpu", "cuda"), "default": "auto"}
 CLIP = {"action": "store_true", "help": "clip labels of files to the range of their metric family"}
@@ -129,6 +130,8 @@ def _add_study(commands: Commands) -> None:
 
     report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
     report.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
+    text = "instead, write weights, Shapley values and truth by utterance as one page to be looked through"
+    report.add_argument("--explorer", metavar="HTML", help=text)
     report.set_defaults(command=_report)
 
     text = (
@@ -349,8 +352,26 @@ def _report(o: argparse.Namespace) -> int:
         size = resized(PROFILES[o.profile], o.seeds, split_names(o.datasets), split_names(o.methods))
         sizes = {"normalize": size.normalize, "sizes": dict(size.synthetic)}
         refs, _ = resolve_all(size.datasets, data=o.data, **sizes)
-        print(report.read(beside(size.name, refs)))
+        name = beside(size.name, refs)
+        print(_explorer(o.explorer, name) if o.explorer else report.read(name))
     return 0
+
+
+def _explorer(out: str, profile: str) -> str:
+    """Writes the explorer of a profile's results, and says so. Raises FileNotFoundError where they have no table."""
+    from pathlib import Path
+
+    import pandas as pd
+
+    from tmtlib import common
+    from tmtlib.figures.explorer import explorer
+
+    path = common.results_folder(profile) / "explorer.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"no table {path}; wanted that of tmtlib.analysis.explorer.table: try --profile full")
+    page = explorer(pd.read_csv(path)).encode()
+    common.write_atomic(Path(out).expanduser(), lambda file: file.write(page))
+    return f"{out}: {len(page) / 1e6:.1f} MB, made from {path}"
 
 
 def _check_results(o: argparse.Namespace) -> int:

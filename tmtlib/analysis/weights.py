@@ -11,7 +11,7 @@ import pandas as pd
 
 from tmtlib.common import MODALITIES
 from tmtlib.data.loading import load
-from tmtlib.data.schema import SPLITS
+from tmtlib.data.schema import SPLITS, Dataset
 from tmtlib.paper.audit import adam_bound
 from tmtlib.study import cache
 from tmtlib.study.runs import Run, read_record
@@ -98,15 +98,20 @@ def by_utterance(todo: Sequence[Run]) -> pd.DataFrame:
     units) and unreliable (synthetic data: the modalities that show nothing, "none" or joined by "+"; real data:
     "unknown").
     """
-    columns, names = [*KEYS, "utterance", "id", *MODALITIES, "error", "unreliable"], np.array(MODALITIES)
+    columns = [*KEYS, "utterance", "id", *MODALITIES, "error", "unreliable"]
     frames = [pd.DataFrame(columns=columns)]
     for *key, run, record in _weighted(todo)[[*KEYS, "run", "record"]].itertuples(index=False):
-        data, unreliable = cache.looked_at(run.data), "unknown"
-        if data.truth is not None:
-            unreliable = ["+".join(names[~row]) or "none" for row in data.truth.splits["test"].reliable]
+        data = cache.looked_at(run.data)
         weights = np.where([data.test.lengths[m].any() for m in MODALITIES], record.test_weights, np.nan)
         frame = pd.DataFrame(weights[: len(data.test)], columns=list(MODALITIES)).rename_axis("utterance").reset_index()
         error = np.abs(record.predictions["test"][: len(data.test)] - data.test.labels)
         start = dict(zip(KEYS, key, strict=True))
-        frames.append(frame.assign(**start, id=data.test.ids, error=error, unreliable=unreliable)[columns])
+        frames.append(frame.assign(**start, id=data.test.ids, error=error, unreliable=unreliable(data))[columns])
     return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def unreliable(data: Dataset) -> list[str]:
+    """The modalities that show nothing in each test utterance, as in `by_utterance`."""
+    if data.truth is None:
+        return ["unknown"] * len(data.test)
+    return ["+".join(np.array(MODALITIES)[~row]) or "none" for row in data.truth.splits["test"].reliable]

@@ -14,6 +14,7 @@ Commands = argparse._SubParsersAction
 # What needs a package that is not always installed, and the extra that has it
 NEEDED = dict.fromkeys(("av", "cv2", "h5py", "librosa"), ("what reads clips and .csd", "features"))
 NEEDED |= {"distributed": ("--cluster", "cluster")}
+NEEDED |= dict.fromkeys(("sphinx", "myst_nb", "sphinx_book_theme", "latex2mathml"), ("--site", "report"))
 # Options of several commands
 DEVICE = {"choices": ("auto", "cpu", "cuda"), "default": "auto"}
 CLIP = {"action": "store_true", "help": "clip labels of files to the range of their metric family"}
@@ -124,7 +125,10 @@ def _add_study(commands: Commands) -> None:
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
-    report.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
+    instead = report.add_mutually_exclusive_group()
+    instead.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
+    instead.add_argument("--site", metavar="FOLDER", help="instead, build pages that a browser shows offline")
+    instead.add_argument("--latex", action="store_true", help="instead, print Table 1 for LaTeX (booktabs)")
     report.set_defaults(command=_report)
 
     text = (
@@ -343,8 +347,22 @@ def _report(o: argparse.Namespace) -> int:
         size = resized(PROFILES[o.profile], o.seeds, split_names(o.datasets), split_names(o.methods))
         sizes = {"normalize": size.normalize, "sizes": dict(size.synthetic)}
         refs, _ = resolve_all(size.datasets, data=o.data, **sizes)
-        print(report.read(beside(size.name, refs)))
+        print(_wanted_report(o, beside(size.name, refs)))
     return 0
+
+
+def _wanted_report(o: argparse.Namespace, profile: str) -> str:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from tmtlib.study import report, site, tables
+
+    if o.site:
+        return f"Open {site.build(profile, Path(o.site).expanduser().resolve())} in a browser"
+    if o.latex:
+        return tables.latex(pd.read_csv(report.found(profile).with_name("table1.csv")))
+    return report.read(profile)
 
 
 def _check_results(o: argparse.Namespace) -> int:

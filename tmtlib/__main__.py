@@ -15,6 +15,7 @@ Commands = argparse._SubParsersAction
 NEEDED = dict.fromkeys(("av", "cv2", "h5py", "librosa"), ("what reads clips and .csd", "features"))
 NEEDED |= {"distributed": ("--cluster", "cluster")}
 NEEDED |= dict.fromkeys(("altair", "vl_convert"), ("--explorer", "report"))
+NEEDED |= dict.fromkeys(("sphinx", "myst_nb", "sphinx_book_theme", "latex2mathml"), ("--site", "report"))
 # Options of several commands
 DEVICE = {"choices": ("auto", "cpu", "cuda"), "default": "auto"}
 CLIP = {"action": "store_true", "help": "clip labels of files to the range of their metric family"}
@@ -129,9 +130,12 @@ def _add_study(commands: Commands) -> None:
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", parents=[size], help="print the report of a finished study")
-    report.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
     text = "instead, write weights, Shapley values and truth by utterance as one page to be looked through"
-    report.add_argument("--explorer", metavar="HTML", help=text)
+    instead = report.add_mutually_exclusive_group()
+    instead.add_argument("--readme", action="store_true", help="instead, put the committed results into the README")
+    instead.add_argument("--site", metavar="FOLDER", help="instead, build pages that a browser shows offline")
+    instead.add_argument("--latex", action="store_true", help="instead, print Table 1 for LaTeX (booktabs)")
+    instead.add_argument("--explorer", metavar="HTML", help=text)
     report.set_defaults(command=_report)
 
     text = (
@@ -352,26 +356,40 @@ def _report(o: argparse.Namespace) -> int:
         size = resized(PROFILES[o.profile], o.seeds, split_names(o.datasets), split_names(o.methods))
         sizes = {"normalize": size.normalize, "sizes": dict(size.synthetic)}
         refs, _ = resolve_all(size.datasets, data=o.data, **sizes)
-        name = beside(size.name, refs)
-        print(_explorer(o.explorer, name) if o.explorer else report.read(name))
+        print(_wanted_report(o, beside(size.name, refs)))
     return 0
 
 
-def _explorer(out: str, profile: str) -> str:
-    """Writes the explorer of a profile's results, and says so. Raises FileNotFoundError where they have no table."""
+def _wanted_report(o: argparse.Namespace, profile: str) -> str:
     from pathlib import Path
 
     import pandas as pd
 
     from tmtlib import common
+    from tmtlib.study import report, site, tables
+
+    explorer = common.results_folder(profile) / "explorer.csv"
+    if o.explorer:
+        page = _explorer(explorer).encode()
+        common.write_atomic(Path(o.explorer).expanduser(), lambda file: file.write(page))
+        return f"{o.explorer}: {len(page) / 1e6:.1f} MB, made from {explorer}"
+    if o.site:
+        page = _explorer(explorer) if explorer.is_file() else None
+        return f"Open {site.build(profile, Path(o.site).expanduser().resolve(), page)} in a browser"
+    if o.latex:
+        return tables.latex(pd.read_csv(report.found(profile).with_name("table1.csv")))
+    return report.read(profile)
+
+
+def _explorer(path) -> str:
+    """The explorer of a table. Raises FileNotFoundError where there is none."""
+    import pandas as pd
+
     from tmtlib.figures.explorer import explorer
 
-    path = common.results_folder(profile) / "explorer.csv"
     if not path.is_file():
         raise FileNotFoundError(f"no table {path}; wanted that of tmtlib.analysis.explorer.table: try --profile full")
-    page = explorer(pd.read_csv(path)).encode()
-    common.write_atomic(Path(out).expanduser(), lambda file: file.write(page))
-    return f"{out}: {len(page) / 1e6:.1f} MB, made from {path}"
+    return explorer(pd.read_csv(path))
 
 
 def _check_results(o: argparse.Namespace) -> int:

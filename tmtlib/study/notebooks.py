@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from tmtlib import common
 from tmtlib.common import write_atomic
 from tmtlib.data import crema, mmsa
-from tmtlib.study import compare, report
+from tmtlib.study import compare, report, site
 from tmtlib.study.profiles import split_names
 from tmtlib.study.study import Study, open_study
 
@@ -97,7 +98,16 @@ def run(
     print(f"Tables       {_short(study.results)}/\nFigures      {_short(study.figures)}/")
     print(f"Runs         {_short(common.results_folder() / 'runs')}/")
     print(f"Notebooks    {_short(copies)}/  (executed; open them with: {_lab_command()})")
+    if any(path.name.startswith("08") for path in todo):
+        print(f"Pages        {_pages(study)}")
     return 0
+
+
+def _pages(study: Study) -> str:
+    """Builds the site of a study beside its tables where the extra `report` is installed; where it is, in words."""
+    if not all(map(find_spec, site.PACKAGES)):
+        return 'none; they need: pip install -e ".[report]"'
+    return f"{_short(site.build(study.profile.name, study.results / 'report'))}  (open it in a browser)"
 
 
 @contextmanager

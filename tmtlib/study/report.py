@@ -43,8 +43,8 @@ def write(folder: Path) -> str:
         f"# Report, profile {folder.name}",
         f"{DATA[source]} Mean ± sd over n training seeds; trivial baselines have no seed. Trained at commit {commits}.",
         *_plainly(folder, source),
-        *("## Table 1", _markdown(tables.shown(table1))),
-        *(f"## Verdicts{_rules(claims)}", decided(claims), _markdown(claims[["claim", "verdict", "judged_from"]])),
+        *("## Table 1", markdown(tables.shown(table1))),
+        *(f"## Verdicts{_rules(claims)}", decided(claims), markdown(claims[["claim", "verdict", "judged_from"]])),
         *(f"## All trained methods on {first}, best first", _family(table1)),
     ]
     for title, names, section in (
@@ -57,7 +57,7 @@ def write(folder: Path) -> str:
         if all((folder / f"{name}.csv").is_file() for name in names):
             sections += [f"## {title}", section(*(_read(name, [folder]) for name in names))]
     evidence = [
-        f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}{_basis(c)}' for c in claims.itertuples()
+        f'- {c.claim}, "{c.quote}" ({c.place}): {c.verdict}. {c.evidence}{basis(c)}' for c in claims.itertuples()
     ]
     return "\n\n".join([*sections, EVIDENCE, "\n".join(evidence)]) + "\n"
 
@@ -114,8 +114,14 @@ def _lost_or_won(row: dict) -> str:
 
 
 def read(profile: str, brief: bool = False) -> str:
-    """The report of a profile, or that of the results folder if it is one study's own, or has one study alone; brief:
-    Table 1 and the verdicts. Raises FileNotFoundError where there is none, and where there are others."""
+    """The report that is `found`; brief: Table 1 and the verdicts."""
+    text = found(profile).read_text(encoding="utf-8")
+    return text.partition("## All trained")[0].partition(EVIDENCE)[0] if brief else text
+
+
+def found(profile: str) -> Path:
+    """The report of a profile, or that of the results folder if it is one study's own, or has one study alone. Raises
+    FileNotFoundError where there is none, and where there are others."""
     folder, others = common.results_folder(), sorted(common.results_folder().glob(f"*/{NAME}"))
     found = [path for path in (common.results_folder(profile) / NAME, folder / NAME) if path.is_file()]
     path = (found or others if len(others) == 1 else found or [None])[0]
@@ -124,8 +130,7 @@ def read(profile: str, brief: bool = False) -> str:
         first = f"run the study first: tmt run --profile {profile.split('_')[0]}; or give --results its folder"
         advice = f"there are: {there}" if others else first
         raise FileNotFoundError(f"no report at {common.results_folder(profile) / NAME}; {advice}")
-    text = path.read_text(encoding="utf-8")
-    return text.partition("## All trained")[0].partition(EVIDENCE)[0] if brief else text
+    return path
 
 
 def _read(name: str, folders: Iterable[Path]) -> pd.DataFrame:
@@ -143,7 +148,7 @@ def decided(claims: pd.DataFrame) -> str:
     return " ".join([*lines, f"{sure} of {len(from_runs)} claims judged from runs are decided."])
 
 
-def _basis(claim) -> str:
+def basis(claim) -> str:
     """What a claim was judged from, in words; nothing where reading alone did."""
     if pd.isna(claim.runs):
         return ""
@@ -156,7 +161,8 @@ def _rules(claims: pd.DataFrame) -> str:
     return f" (rules {claims['rules'].iloc[0]})"
 
 
-def _markdown(frame: pd.DataFrame) -> str:
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, with nothing where a cell is missing."""
     return frame.astype(object).fillna("").to_markdown(index=False, disable_numparse=True)
 
 
@@ -167,7 +173,7 @@ def _mae_of_first(table: pd.DataFrame) -> pd.DataFrame:
 def _family(table1: pd.DataFrame) -> str:
     cells = _mae_of_first(table1).query("n > 1").sort_values("mean", kind="stable").replace({"method": method_titles()})
     p = cells["p_adjusted"].map("{:.2g}".format, na_action="ignore")
-    return _markdown(cells.assign(MAE=intervals(cells, "mean"), p=p)[["method", "MAE", "p", "n"]])
+    return markdown(cells.assign(MAE=intervals(cells, "mean"), p=p)[["method", "MAE", "p", "n"]])
 
 
 def _robustness(auilc: pd.DataFrame) -> str:
@@ -178,7 +184,7 @@ def _robustness(auilc: pd.DataFrame) -> str:
     wide = areas.pivot(index="method", columns="column", values="area")[column.unique()]
     by_method = areas.drop_duplicates("method").set_index("method")
     shown = by_method[["clean"]].map("{:.3f}".format).join(wide).join(by_method["n"])
-    return _markdown(shown.rename(index=method_titles()).reset_index())
+    return markdown(shown.rename(index=method_titles()).reset_index())
 
 
 def _adaptation(combined: pd.DataFrame) -> str:
@@ -188,7 +194,7 @@ def _adaptation(combined: pd.DataFrame) -> str:
     shown["of"] = combined["modality"] + ", " + combined["kind"].str.replace("_", " ")
     shown["MAE minus uniform's there"] = intervals(combined, "gain", "+.3f", "gain_low", "gain_high")
     columns = ["data", "weights", "corrupted at", "verdict", "cells", "largest fall", "of", "MAE minus uniform's there"]
-    return _markdown(shown[[*columns, "n"]])
+    return markdown(shown[[*columns, "n"]])
 
 
 def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
@@ -200,7 +206,7 @@ def _importance(readable: pd.DataFrame, agreement: pd.DataFrame) -> str:
     columns = {"rank correlation": texts["spearman"], "slope": texts["slope"], "names the top modality": top}
     frame = pd.DataFrame(columns | {"may be read as": rows["readable"], "worlds": rows["n"]}, index=rows.index)
     frame = frame.rename(method_titles(), level="method").rename(lambda name: name.replace("_", " "), level="measure")
-    return _markdown(frame.reset_index())
+    return markdown(frame.reset_index())
 
 
 def _held(held: pd.DataFrame) -> str:
@@ -208,7 +214,7 @@ def _held(held: pd.DataFrame) -> str:
     text = held[held["modality"] == "text"]
     difference = intervals(text, "mae_difference", "+.3f", "difference_low", "difference_high")
     shown = {"method": text["method"].replace(method_titles()), "MAE minus learned weights'": difference}
-    return _markdown(pd.DataFrame(shown | {"Shapley share of text": text["shapley"].map("{:.2f}".format), "n": text.n}))
+    return markdown(pd.DataFrame(shown | {"Shapley share of text": text["shapley"].map("{:.2f}".format), "n": text.n}))
 
 
 def pages() -> dict[Path, str]:
@@ -264,7 +270,7 @@ def _readme_table(table1: pd.DataFrame, against: pd.DataFrame) -> str:
     """Table 1 of `README_METHODS` and the linear model that validation chose."""
     chosen = table1["dataset"].map(against.drop_duplicates("dataset").set_index("dataset")["linear"])
     linear = table1["method"].str.startswith("linear_") & (table1["method"] == chosen)
-    return _markdown(tables.shown(table1[table1["method"].isin(README_METHODS) | linear]))
+    return markdown(tables.shown(table1[table1["method"].isin(README_METHODS) | linear]))
 
 
 def _verdict_table(claims: pd.DataFrame, quick: pd.DataFrame) -> str:
@@ -277,7 +283,7 @@ def _verdict_table(claims: pd.DataFrame, quick: pd.DataFrame) -> str:
     table = pd.DataFrame(columns)
     summary = f"<details><summary>All {len(claims)} claims</summary>"
     parts = decided(claims)
-    return f"Of {len(claims)} claims: {total}{_rules(claims)}. {parts}\n\n{summary}\n\n{_markdown(table)}\n\n</details>"
+    return f"Of {len(claims)} claims: {total}{_rules(claims)}. {parts}\n\n{summary}\n\n{markdown(table)}\n\n</details>"
 
 
 def replicated(table: pd.DataFrame) -> str:
@@ -296,7 +302,7 @@ def replicated(table: pd.DataFrame) -> str:
     rows = pd.DataFrame(columns | {"fresh": other["reading_fresh"] + " " + fresh})
     summary = f"<details><summary>The {len(other)} that did not</summary>"
     start += f" the same: {', '.join(by_headline)}. Not drawn again: {left or 'nothing'}."
-    return f"{start}\n\n{summary}\n\n{_markdown(rows)}\n\n</details>"
+    return f"{start}\n\n{summary}\n\n{markdown(rows)}\n\n</details>"
 
 
 def baseline_sentences(against: pd.DataFrame, constant: pd.DataFrame | None = None) -> str:

@@ -68,6 +68,24 @@ def judged(table: pd.DataFrame, differences: pd.DataFrame, wanted: tuple[str, ..
     return _wide(table.assign(text=text).merge(judgements, on=keys, how="left"), wanted)
 
 
+def latex(table: pd.DataFrame) -> str:
+    """Table 1 for LaTeX's booktabs: a row a method, "mean [low, high]" of each data set and metric, the best in bold.
+    The oracle, which knows the truth, is best at nothing."""
+    of_three = SHOWN_OF_THREE if "f1_macro" in set(table["metric"]) else ()
+    cells = table[table["metric"].isin((*of_three, *SHOWN))]
+    score = cells["mean"].where(~cells["metric"].isin(metrics.LOWER_IS_BETTER), -cells["mean"])
+    score = score.mask(cells["method"] == "oracle")
+    best = score == score.groupby([cells["dataset"], cells["metric"]]).transform("max")
+    text = intervals(cells, "mean")
+    shown = titled(cells).replace({"metric": COLUMN_TITLES})
+    shown["text"] = text.mask(best, "\\textbf{" + text + "}")
+    wide = shown.pivot(index="method", columns=["dataset", "metric"], values="text").reindex(shown["method"].unique())
+    style = wide.fillna("").rename_axis(index=None, columns=(None, None)).style
+    for axis in (0, 1):
+        style = style.format_index(escape="latex", axis=axis)
+    return style.to_latex(hrules=True, multicol_align="c")
+
+
 def _wide(table: pd.DataFrame, wanted: tuple[str, ...]) -> pd.DataFrame:
     """A row a data set and method: of each metric `text`, the paper's number, and `judgement` if there is any."""
     if "f1_macro" in set(table["metric"]):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import time
-from pathlib import Path
 
 import torch
 from joblib import cpu_count
 
 from tmtlib.common import one_thread
+from tmtlib.study.provenance import processor
 from tmtlib.study.runs import in_parallel
 
 
@@ -18,7 +18,7 @@ def describe(device: torch.device) -> dict:
     """Processor or GPU, cores, memory, versions; nothing that names this one machine."""
     facts = {
         "device": device.type,
-        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": cpu_count(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "bfloat16_natively": has_bfloat16(device),
@@ -29,14 +29,6 @@ def describe(device: torch.device) -> dict:
     if hasattr(os, "sysconf"):
         facts["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     return facts
-
-
-def _processor() -> str:
-    """The processor's model; virtual machines may not say."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (names[0] if names else platform.processor()) or "unknown"
 
 
 def has_bfloat16(device: torch.device) -> bool:

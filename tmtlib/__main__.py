@@ -224,6 +224,13 @@ def _add_upkeep(commands: Commands) -> None:
     bench.add_argument("--readme", action="store_true", help="instead, put the committed measurements into their page")
     bench.set_defaults(command=_bench)
 
+    text = "What this machine has, which data are found, what will run and about how long. Exit code 1 where something "
+    text += "that tmt run needs is missing."
+    doctor = commands.add_parser("doctor", help="say what this machine has and what will run", description=text)
+    doctor.add_argument("--data", metavar="X", help="feature file, folder or crema, as of tmt run (default: TMT_DATA)")
+    doctor.add_argument("--results", metavar="FOLDER", help="where results lie (default: TMT_RESULTS, else results/)")
+    doctor.set_defaults(command=_doctor)
+
 
 def _seed(text: str) -> int:
     if not text.isdigit() or int(text) >= 1 << 31:
@@ -429,6 +436,12 @@ def _bench(options: argparse.Namespace) -> int:
     else:
         report.run(options.quick, options.device, options.json)
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from tmtlib.study import doctor
+
+    return doctor.examine(options.data)
 
 
 def _clean(options: argparse.Namespace) -> int:

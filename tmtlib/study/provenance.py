@@ -31,6 +31,14 @@ def provenance() -> dict[str, str]:
     }
 
 
+def processor() -> str:
+    """The processor's model; virtual machines may not say."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names[0] if names else platform.processor()) or "unknown"
+
+
 @lru_cache
 def commit() -> str:
     """This repository's commit, with "-dirty" for uncommitted changes to tmtlib; "unknown" outside its checkout."""

@@ -21,6 +21,7 @@ from tmtlib.data.loading import load
 from tmtlib.data.schema import DataError, Dataset, DataShape
 from tmtlib.models import build_model
 from tmtlib.models.base import Model, count_parameters
+from tmtlib.study import estimate
 from tmtlib.study.cluster import train_on
 from tmtlib.study.provenance import code_sha256, provenance
 from tmtlib.study.records import JUDGED, Record, Run, read_record, record_path, set_aside, whole_record, write_record
@@ -29,17 +30,22 @@ from tmtlib.training.fit import Fit, NotFiniteError, device_name, fit, precision
 
 # What a record keeps of a `Fit`
 OF_FIT = ("history", "best_epoch", "other_epoch", "seconds", "peak_memory_mb", "device")
+SAID_FROM = 300  # seconds of training that are said before they begin
+UNTIMED = 2e6  # utterances x epochs x frames, three trainings of profile quick: less is not worth an estimate
 
 
 def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, progress: bool = True) -> pd.DataFrame:
     """Trains the runs that have no whole record; returns one row a run, in the order given, with test metrics. `jobs`
     processes (default: one a core, or one on a GPU) take a run each; where TMT_CLUSTER has the address of a dask
-    scheduler, its workers do. A training whose loss is not finite is recorded as failed: its metrics are NaN. Raises
-    KilledError for a run whose process is killed again and again, ClusterError as `cluster.train_on`."""
+    scheduler, its workers do. With `progress`, it says before it begins what takes more than five minutes. A training
+    whose loss is not finite is recorded as failed: its metrics are NaN. Raises KilledError for a run whose process is
+    killed again and again, ClusterError as `cluster.train_on`."""
     runs = list(runs)
     remove_leftovers(common.results_folder() / "runs")
     records = {run: whole_record(run) for run in dict.fromkeys(runs)}
     missing = [run for run, record in records.items() if record is None]
+    if progress:
+        _say_long(missing, device, jobs)
     title = f"training, into {common.results_folder() / 'runs'}"
     with tqdm(total=len(missing), desc=title, unit="run", disable=not progress or not missing) as bar:
         for _ in _trained(missing, device, jobs) if missing else ():
@@ -52,8 +58,24 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
 def _trained(missing: list[Run], device: str, jobs: int | None) -> Iterator[None]:
     if address := os.environ.get("TMT_CLUSTER"):
         return train_on(address, train, missing, device)
-    jobs = min(jobs or (cpu_count() if pick_device(device).type == "cpu" else 1), len(missing))
+    jobs = min(processes(device, jobs), len(missing))
     return in_parallel(train, ((run, device, load(run.data)) for run in missing), jobs)
+
+
+def processes(device: str, jobs: int | None = None) -> int:
+    """Trainings at a time: `jobs`, or by default one a core, or one on a GPU."""
+    return jobs or (cpu_count() if pick_device(device).type == "cpu" else 1)
+
+
+def _say_long(missing: list[Run], device: str, jobs: int | None) -> None:
+    """Prints how long the trainings of this machine take where that is more than `SAID_FROM`."""
+    if os.environ.get("TMT_CLUSTER") or sum(n * sum(frames) for n, frames in map(estimate.work, missing)) < UNTIMED:
+        return
+    n = min(processes(device, jobs), len(missing))
+    if (seconds := estimate.seconds(missing, device, n)) > SAID_FROM:
+        where = "a GPU" if pick_device(device).type == "cuda" else f"{n} core{'s' * (n > 1)}"
+        takes = f"Training {len(missing)} run{'s' * (len(missing) > 1)} takes {estimate.said(seconds)} on {where}"
+        print(f"{takes}; finished ones are kept, so it may be stopped.", flush=True)
 
 
 def train(run: Run, device: str, data: Dataset) -> None:

@@ -82,7 +82,7 @@ def test_the_readme_s_model_goes_through_the_same_series(own_results, tmp_path, 
     assert rows["method"].tolist() == ["tmt", "tmt", "loudest", "loudest"] and rows["mae"].notna().all()
     monkeypatch.setenv("TMT_OWN", "")  # `main` sets it for the kernels
     size = ["--profile", "smoke", "--seeds", "2", "--datasets", "mosi", "--device", "cpu"]
-    assert main(["run", *size, "--only", "06,07", "--own", str(path)]) == 0
+    assert main(["run", *size, "--only", "08,09", "--own", str(path)]) == 0
     beyond = pd.read_csv(study.results / "beyond.csv")
     assert {"tmt_amw", "tmt_uniform"} <= set(beyond.loc[beyond["after"] == "loudest", "before"])
     assert "loudest" in set(pd.read_csv(study.results / "table1.csv")["method"])

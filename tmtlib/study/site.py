@@ -131,7 +131,7 @@ def _answer(folder: Path) -> str:
 
 
 def _table1(folder: Path) -> str:
-    """Table 1 of the methods of the front page with the verdict on each against TMT, as in notebook 06."""
+    """Table 1 of the methods of the front page with the verdict on each against TMT, as in notebook 08."""
     rows, table1, constant = (pd.read_csv(folder / f"{name}.csv") for name in ("runs", "table1", "against_constant"))
     others = [(method, "tmt") for method in rows["method"].unique() if method != "tmt"]
     against = verdicts.withhold(verdicts.family_gains(rows, others), verdicts.unlearned(constant))

@@ -68,16 +68,17 @@ def address(folder) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={folder}"]
     with open(folder / "log.txt", "w") as log:
         server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
-    deadline = time.monotonic() + 60
-    while not (found := [*folder.glob("JUPYTER_RUNTIME_DIR/jpserver-*.json")]):
-        assert server.poll() is None and time.monotonic() < deadline, (folder / "log.txt").read_text()
-        time.sleep(0.2)
-    begun = psutil.Process(server.pid)
-    said = json.loads(found[0].read_text())
-    yield f"{said['url']}lab/tree/copies/NAME?reset&token={said['token']}"
-    kernels = begun.children(recursive=True)
-    server.terminate()
-    server.wait(30)
+    process, deadline = psutil.Process(server.pid), time.monotonic() + 60
+    try:
+        while not (found := [*folder.glob("JUPYTER_RUNTIME_DIR/jpserver-*.json")]):
+            assert server.poll() is None and time.monotonic() < deadline, (folder / "log.txt").read_text()
+            time.sleep(0.2)
+        said = json.loads(found[0].read_text())
+        yield f"{said['url']}lab/tree/copies/NAME?reset&token={said['token']}"
+    finally:
+        kernels = process.children(recursive=True) if server.poll() is None else []
+        server.terminate()
+        server.wait(30)
     assert psutil.wait_procs(kernels, timeout=10)[1] == []
 
 

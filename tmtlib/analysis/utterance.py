@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from io import BytesIO
 
 import numpy as np
 import torch
@@ -96,21 +95,20 @@ def _attention(model: TMT, trace: Trace, utterance: Split) -> dict[str, np.ndarr
 
 
 def browse(run: Run, dataset: Dataset, draw: Callable[[Explanation], Figure], start: int = 0):
-    """An ipywidgets box: a slider over the test utterances, and the figure of the selected one.
+    """Displays the figure of a test utterance in a notebook, and returns an ipywidgets slider that goes through the
+    others. The figure is a plain output: a saved notebook keeps the last one, which needs no kernel to be seen.
 
-    draw: the figure of an `Explanation`, such as `figures.utterance`. In static HTML only the last figure is shown.
+    draw: the figure of an `Explanation`, such as `figures.utterance`.
     """
     import ipywidgets
+    from IPython.display import display
 
     model = load_model(run, dataset.shape)
+
+    def drawn(i: int) -> Figure:
+        return draw(explain(model, dataset, i, run.training))
+
+    shown = display(drawn(start), display_id=True)
     slider = ipywidgets.IntSlider(start, 0, len(dataset.test) - 1, description="utterance", continuous_update=False)
-    picture = ipywidgets.Image(format="png")
-
-    def show(_=None) -> None:
-        file = BytesIO()
-        draw(explain(model, dataset, slider.value, run.training)).savefig(file, format="png", dpi=110)
-        picture.value = file.getvalue()
-
-    show()
-    slider.observe(show, names="value")
-    return ipywidgets.VBox([slider, picture])
+    slider.observe(lambda change: shown.update(drawn(change.new)), names="value")
+    return slider

@@ -252,7 +252,9 @@ def _draw_attention(ax: Axes, attention: np.ndarray, scale: Normalize, words: Se
     frames = attention.shape[1]
     if not frames:
         return _draw_nothing(ax, "absent")
-    sns.heatmap(attention, norm=scale, cmap="Greys", cbar=False, xticklabels=False, yticklabels=False, ax=ax)
+    ax.pcolormesh(attention, norm=scale, cmap="Greys")  # seaborn's heatmap draws the whole figure each time
+    ax.set(ylim=(len(attention), 0), xticks=[], yticks=[])
+    sns.despine(ax=ax, left=True, bottom=True)
     if words is None:
         ax.set(xticks=np.arange(0.5, frames, -(-frames // 6)), xlabel="frame")
         ax.set_xticklabels([f"{place + 0.5:g}" for place in ax.get_xticks()])

@@ -130,6 +130,8 @@ def test_the_slider_shows_another_utterance_and_a_saved_notebook_keeps_it(page, 
     page.locator(".noUi-handle").focus()
     begun = time.monotonic()
     page.keyboard.press("ArrowRight")
+    page.get_by_text("drawing ...").wait_for()
+    print(f"it said that it draws {time.monotonic() - begun:.2f} s after the key")
     while (after := picture.get_attribute("src")) == before and time.monotonic() < begun + 30:
         page.wait_for_timeout(20)
     print(f"the figure changed {time.monotonic() - begun:.2f} s after the key")

@@ -110,5 +110,11 @@ def browse(run: Run, dataset: Dataset, draw: Callable[[Explanation], Figure], st
 
     shown = display(drawn(start), display_id=True)
     slider = ipywidgets.IntSlider(start, 0, len(dataset.test) - 1, description="utterance", continuous_update=False)
-    slider.observe(lambda change: shown.update(drawn(change.new)), names="value")
+
+    def move(change: dict) -> None:
+        slider.description = "drawing ..."
+        shown.update(drawn(change["new"]))
+        slider.description = "utterance"
+
+    slider.observe(move, names="value")
     return slider

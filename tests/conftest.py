@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG = ("test_notebook_series", "test_numbers", "test_results")  # files that run notebooks or train for minutes
+LONG = (
+    "test_notebook_series",
+    "test_lab",
+    "test_readme_commands",
+    "test_numbers",
+    "test_results",
+)  # files that run notebooks or train for minutes
 
 
 def pytest_collection_modifyitems(items):

@@ -46,7 +46,7 @@ def ensure(runs: Iterable[Run], device: str = "auto", jobs: int | None = None, p
     missing = [run for run, record in records.items() if record is None]
     if progress:
         _say_long(missing, device, jobs)
-    title = f"training, into {common.results_folder() / 'runs'}"
+    title = f"training, into {os.path.relpath(common.results_folder() / 'runs')}"
     with tqdm(total=len(missing), desc=title, unit="run", disable=not progress or not missing) as bar:
         for _ in _trained(missing, device, jobs) if missing else ():
             bar.update()

@@ -97,7 +97,7 @@ def _parts(folder: Path, explorer: bool) -> dict[str, str]:
     """What the front page says, by the names in its template, from a results folder and the repository's pages."""
     claims, source = pd.read_csv(folder / "claims.csv"), pd.read_csv(folder / "table1.csv")["source"].iloc[0]
     kept = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    saved = "saved at profile smoke: they show that everything runs, and their numbers mean nothing"
+    saved = f"saved with the reported results, profile {report.REPORTED}"
     return {
         "question": _between("README.md", "# ", "\n## "),
         "notebooks": "this study executed them" if (folder / "notebooks").is_dir() else saved,

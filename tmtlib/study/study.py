@@ -292,7 +292,7 @@ def open_study(
         place = data or common.data_folder()
         raise ValueError(f"datasets is {datasets!r}, but data is the one file {place}; leave one out")
     if profile == "smoke":
-        print("Profile smoke shows that everything runs. Its numbers mean nothing.\n")
+        print("smoke: numbers mean nothing; this profile shows that everything runs.\n")
     for message in missing:
         print(f"Left out: {message}\n")
     return Study(size, tuple(refs), device)

@@ -10,7 +10,7 @@ from tmtlib.paper.facts import DATASETS, VERDICTS, table1_value
 from tmtlib.study.methods import method_title
 from tmtlib.study.profiles import REPORTED
 from tmtlib.study.study import Study
-from tmtlib.study.tables import intervals
+from tmtlib.study.tables import intervals, titled
 
 
 def found(study: Study) -> str:
@@ -100,6 +100,25 @@ def counts(rows: pd.DataFrame) -> dict[str, int]:
     """How many rows have each verdict that occurs, in the order of `VERDICTS`."""
     number = rows["verdict"].value_counts()
     return {verdict: number[verdict] for verdict in VERDICTS if verdict in number}
+
+
+def lost(table: pd.DataFrame, kind: str) -> str:
+    """How far MAE rises from clean data to the strongest level of a kind of corruption, a line a data set: with all
+    modalities corrupted at once, else as a mean over those corrupted alone. table: `robustness.summary`."""
+    rows = titled(table[(table["kind"] == kind) & (table["metric"] == "mae")])
+    rows = rows[rows["modality"] == "all"] if "all" in set(rows["modality"]) else rows
+    rows = rows.sort_values("level", ascending=kind != "noise", kind="stable")
+    lines = []
+    for dataset, of_data in rows.groupby("dataset", sort=False):
+        wide = of_data.pivot_table("mean", "method", "level", sort=False)
+        each = (f"{method} {start:.3f} to {end:.3f}" for method, start, end in wide.iloc[:, [0, -1]].itertuples())
+        lines.append(f"{dataset}, MAE from clean to the strongest level: {'; '.join(each)} ({_seeds(of_data['n'])}).")
+    return "\n".join(lines)
+
+
+def numbered(rows: pd.DataFrame) -> str:
+    """`counts` in words."""
+    return ", ".join(f"{n} {verdict}" for verdict, n in counts(rows).items())
 
 
 def tally(gains: pd.DataFrame) -> str:

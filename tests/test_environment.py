@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
 
-PIP_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}  # by conda-forge name
+PIP_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+PIP_NAMES |= {"jupyter_client": "jupyter-client"}  # by conda-forge name
 # By package name
 IMPORT_NAMES = {"ipython": "IPython", "pyyaml": "yaml", "scikit-learn": "sklearn", "py-rattler": "rattler"}
 IMPORT_NAMES |= {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-image": "skimage"}

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tmtlib.analysis import paired
+from tmtlib.analysis import attention, costs, paired, robustness
+from tmtlib.analysis.paired import CONTROLS
 from tmtlib.paper import facts, ledger
-from tmtlib.study import findings
+from tmtlib.study import findings, runs
 from tmtlib.study.study import Study
 
 MEASURED = {name.partition(":")[0] for claim in facts.CLAIMS for name in claim.measured}
@@ -14,8 +15,17 @@ NEEDED = MEASURED | {*"runs by_utterance against_constant attention_entropy cost
 
 
 def table(study: Study) -> pd.DataFrame:
-    """`judged` from the tables that this study has saved."""
-    return judged(study, {name: study.table(name) for name in sorted(NEEDED)})
+    """`judged` from the tables that this study has saved; costs, attention and noise are measured where missing."""
+    t, device, jobs = {name: study.table(name) for name in sorted(NEEDED)}, study.device, study.profile.jobs
+    if t["costs"].empty:
+        t["costs"] = costs.table(["tmt_amw"], study.profile, next(study.datasets()), device)
+    if t["noise_areas"].empty:
+        t["noise_areas"] = robustness.tables(study)["noise_areas"]
+    if t["attention_entropy"].empty:
+        compared = study.runs("tmt_amw", *CONTROLS)
+        runs.ensure(compared, device, jobs)
+        t["attention_entropy"] = attention.compared(compared, device, jobs)
+    return judged(study, t)
 
 
 def judged(study: Study, t: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -63,6 +63,8 @@ def _settings() -> dict[str, object]:
         "nb_execution_mode": "off",
         "nb_ipywidgets_js": {},  # from a network; a progress bar of a notebook is not shown
         "myst_enable_extensions": ["dollarmath"],
+        "myst_heading_anchors": 3,
+        "myst_heading_slug_func": "tmtlib.study.site.slug",
     }
 
 
@@ -88,9 +90,27 @@ def _write_pages(pages: Path, folder: Path, explorer: bool) -> None:
         shutil.copy(path, pages)
     for saved in common.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
         executed = folder / "notebooks" / saved.name
-        shutil.copy(executed if executed.is_file() else saved, pages / "notebooks")
+        text = (executed if executed.is_file() else saved).read_text(encoding="utf-8")
+        (pages / "notebooks" / saved.name).write_text(_with_files(text, pages / "notebooks"), encoding="utf-8")
     front = Template(FRONT.read_text(encoding="utf-8")).substitute(_parts(folder, explorer))
     (pages / "index.md").write_text(front, encoding="utf-8")
+
+
+def _with_files(text: str, place: Path) -> str:
+    """A notebook's text, for which the tables that it links to are copied beside the pages; other files of the
+    repository are named without a link."""
+    for target in set(re.findall(r"\]\((\.\./[^)#\s]+)\)", text)):
+        if target.endswith(".csv") and (common.NOTEBOOKS / target).is_file():
+            (place / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(common.NOTEBOOKS / target, place / target)
+        else:
+            text = re.sub(rf"\[([^\[\]]+)\]\({re.escape(target)}\)", r"\1", text)
+    return text
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as JupyterLab has it."""
+    return heading.replace(" ", "-")
 
 
 def _parts(folder: Path, explorer: bool) -> dict[str, str]:

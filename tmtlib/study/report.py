@@ -85,7 +85,7 @@ def beside_reported(study: Study) -> str:
     claims = here[1].merge(reported[1], on="claim", suffixes=("", "_reported"))
     same = (claims["verdict"] == claims["verdict_reported"]).sum()
     said = f"{same} of {len(claims)} verdicts are the reported ones (profile {REPORTED})."
-    return f"## Beside the reported results\n\n{_markdown(shown)}\n\n{said}"
+    return f"## Beside the reported results\n\n{markdown(shown)}\n\n{said}"
 
 
 def _plainly(folder: Path, source: str) -> list[str]:

@@ -5,7 +5,9 @@ import shutil
 import pandas as pd
 import pytest
 
+from tmtlib import common
 from tmtlib.study import report
+from tmtlib.study.study import Study, open_study
 
 
 @pytest.fixture
@@ -50,3 +52,15 @@ def test_weights_of_what_is_not_there_are_said(folder):
     pd.read_csv(path).query("modality == 'text'").assign(weight=1 / 3).to_csv(path, index=False)
     words = "mine has no audio and no vision: of weights that sum to one, what is not there is given"
     assert words in start(folder) and "0.667 by TMT+AMW" in start(folder)
+
+
+def test_a_study_is_set_beside_the_reported_one(monkeypatch):
+    monkeypatch.delenv("TMT_RESULTS", raising=False)
+    quick = open_study("quick", device="cpu")
+    monkeypatch.setattr(Study, "table", lambda self, name: pd.read_csv(self.results / f"{name}.csv"))
+    text = report.beside_reported(quick)
+    ours, theirs = (pd.read_csv(common.ROOT / "results" / name / "claims.csv") for name in ("quick", "full"))
+    same = (ours.set_index("claim")["verdict"] == theirs.set_index("claim")["verdict"]).sum()
+    assert f"{same} of {len(ours)} verdicts are the reported ones (profile full)." in text
+    assert "| CMU-MOSI (synthetic)  | TMT+AMW " in text and text.count(" mae ") == 7
+    assert report.beside_reported(open_study("full", device="cpu")) == ""

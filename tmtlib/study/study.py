@@ -98,6 +98,12 @@ class Study:
                 return rows.loc[[run.id for run in todo]].reset_index(drop=True).dropna(axis=1, how="all")
         return runs.ensure(todo, self.device, self.profile.jobs)
 
+    def trained(self, run: Run) -> Run:
+        """The run, trained if it is not."""
+        if not runs.record_path(run).exists():
+            runs.ensure([run], self.device, self.profile.jobs)
+        return run
+
     def kept(self, name: str, compute: Callable[..., pd.DataFrame], *given, **how) -> pd.DataFrame:
         """The table `name`: what `compute` makes of what is given, saved and read back; lists of runs among it are
         trained first. Of the reported study it is the committed table; with `when=False` the `reported` one."""

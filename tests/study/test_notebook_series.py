@@ -253,7 +253,7 @@ def in_this_process(number: str, **parameters) -> dict:
     """The variables of a notebook whose code cells are executed here, where a profile can be another one."""
     (path,) = notebooks.notebooks(number)
     first, *cells = (cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
-    names = {"display": lambda shown: None}
+    names = {"display": lambda *shown: None}
     exec(first, names)
     names |= {"profile": "smoke"} | parameters
     for cell in cells:

@@ -1,6 +1,7 @@
 """What all figures share: widths, colours, titles, grids of panels, curves, intervals and legends."""
 
 import colorsys
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
@@ -54,7 +55,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             figure.draw_without_rendering()  # ticks are made lazily: they must be made in this style
         plt.close(figure)
         seen = dict.fromkeys(ax.get_title() or ax.get_title("left") for ax in figure.axes)
-        sentence = " ".join(draw.__doc__.split(".\n")[0].strip("`.").split())
+        sentence = " ".join(re.split(r"\.\s", draw.__doc__)[0].strip("`.").split())
         figure.set_label(" ".join(f"{sentence}. {'; '.join(filter(None, seen))}".split()))
         figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": figure.get_label()}})
         return figure

@@ -41,14 +41,15 @@ def front(tables: Mapping[str, pd.DataFrame], real: pd.DataFrame) -> str:
     share = {m: _share(misled, m) for m in ("tmt_amw", "tmt_reliability")}
     return "\n".join(
         (
-            "1. **AMW does not help on any data here.** Added to TMT it changes the error (MAE, label units -3 to 3; "
+            "1. **AMW shows no gain on any data here.** Added to TMT it changes the error (MAE, label units -3 to 3; "
             f"CH-SIMS -1 to 1; higher is worse): {_changes(mae, '+.3f')} (95 % intervals, n = {mae['n'].max()} "
             f"seeds); it lowers it by {-mae['low'].min():.3f} at most. A gain (an interval without zero, and p below "
             f".05 adjusted over the comparisons) shows in {_sure(over)} comparisons with TMT and in "
             f"{_sure(gains[gains['before'] == 'tmt_uniform'])} with uniform weights, which learn nothing. With 1/3 in "
             "place of the learned weights the trained models' error changes by less than "
             f"{swapped[['low', 'high']].abs().max(axis=None):.4f}. Of {real['dataset'].nunique()} real files TMT "
-            f"learned something on {on_real['dataset'].nunique()}: a gain shows there in {_sure(on_real)}.",
+            f"learned something on {on_real['dataset'].nunique()}: a gain shows there in {_sure(on_real)}, and "
+            f"{counts(on_real).get('cannot tell', 0)} cannot be told.",
             f"2. **Its weights do not say which modality matters.** They start at 1/3, end between "
             f"{own['a_low'].min():.3f} and {own['a_high'].max():.3f} and are the same for every clip. Over "
             f"{rank['n'].max():.0f} synthetic worlds their rank correlation with the true importance is "

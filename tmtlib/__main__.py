@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "results", None):
         os.environ["TMT_RESULTS"] = options.results
+    elif options.command in (_report, _check_results) and not getattr(options, "readme", False):
+        _prefer_own(options.profile)
     if getattr(options, "clip_labels", False):
         os.environ["TMT_CLIP_LABELS"] = "1"
     try:
@@ -46,6 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"tmt: {_told(error, options)}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+
+
+def _prefer_own(profile: str) -> None:
+    """Where `tmt run` has written a study of that profile to study/, it is meant, and that is said."""
+    from tmtlib import common
+
+    if not os.environ.get("TMT_RESULTS") and any((common.ROOT / "study").glob(f"{profile}*/report.md")):
+        os.environ["TMT_RESULTS"] = str(common.ROOT / "study")
+        print("tmt: of your own study, in study/ (--results results: of what is committed)", file=sys.stderr)
 
 
 def _told(error: Exception, options: argparse.Namespace) -> str:
@@ -211,8 +222,8 @@ def _add_upkeep(commands: Commands) -> None:
     compare.add_argument("after", metavar="FOLDER_B")
     compare.set_defaults(command=_compare)
 
-    text = "Re-executes the notebooks in place at profile smoke and strips what changes from run to run."
-    clean = commands.add_parser("clean", help="re-execute the saved notebooks at profile smoke", description=text)
+    text = "Re-executes the notebooks in place, with the reported results, and strips what changes from run to run."
+    clean = commands.add_parser("clean", help="re-execute the saved notebooks", description=text)
     clean.add_argument("--only", **ONLY)
     clean.set_defaults(command=_clean)
 
@@ -376,6 +387,9 @@ def _wanted_report(o: argparse.Namespace, profile: str) -> str:
     from tmtlib.study import report, site, tables
 
     explorer = common.results_folder(profile) / "explorer.csv"
+    for given, wrong in ((o.explorer, Path.is_dir), (o.site, Path.is_file)):
+        if given and wrong(Path(given).expanduser()):
+            raise ValueError(f"{given} is a {'file' if given == o.site else 'folder'}; name another place")
     if o.explorer:
         page = _explorer(explorer).encode()
         common.write_atomic(Path(o.explorer).expanduser(), lambda file: file.write(page))

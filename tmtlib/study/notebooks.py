@@ -179,7 +179,7 @@ def clean(only: str | None = None) -> int:
     """Re-executes the saved notebooks in place: the reported results from committed tables, figures drawn anew. Each is
     `strip`ped of what changes from run to run."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, TMT_REMAKE="figures"):
-        for name in ("TMT_DATA", "TMT_RESULTS"):
+        for name in ("TMT_DATA", "TMT_RESULTS", "TMT_OWN", "TMT_CLUSTER", "TMT_CLIP_LABELS"):
             os.environ.pop(name, None)
         for path in tqdm(notebooks(only), unit="notebook", disable=None):
             done = Path(folder) / path.name

@@ -39,7 +39,9 @@ def build(profile: str, out: Path, explorer: str | None = None) -> Path:
     with TemporaryDirectory() as temporary:
         pages = Path(temporary) / "pages"
         _write_pages(pages, folder, bool(explorer))
-        Sphinx(pages, None, out, Path(temporary) / "doctrees", "html", _settings(), status=None).build()
+        made = Path(temporary) / "site" / "html"  # MyST-NB makes another folder beside it
+        Sphinx(pages, None, made, Path(temporary) / "doctrees", "html", _settings(), status=None).build()
+        shutil.copytree(made, out, dirs_exist_ok=True)
     if explorer:
         common.write_atomic(out / "explorer.html", lambda file: file.write(explorer.encode()))
     return out / "index.html"

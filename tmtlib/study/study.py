@@ -200,7 +200,7 @@ class Study:
                 cards = json.loads(paths[1].read_text(encoding="utf-8"))["data"]
                 own = (_identity(asdict(data.card)) for data in self.datasets() if of_its_data)
                 if {*own} <= {_identity(card) for card in cards}:
-                    return pd.read_csv(paths[0]).assign(profile=profile)
+                    return read_table(paths[0]).assign(profile=profile)
         print(f"Profile {profile} has no table {name!r} of these data to show here.")
         return pd.DataFrame()
 

@@ -17,7 +17,7 @@ from tmtlib.__main__ import main
 from tmtlib.analysis import recheck
 from tmtlib.study import report, runs
 from tmtlib.study.records import record_path
-from tmtlib.study.study import Study, open_study
+from tmtlib.study.study import Study, open_study, read_table
 
 METHODS = ("tmt", "tmt_amw", "tmt_uniform", "tmt_random", "tmt_amw_fast")
 
@@ -34,7 +34,8 @@ def finished(tmp_path_factory, committed) -> tuple[Study, Path]:
         study.ensure()
         others = {n: pd.read_csv(committed / "results/quick" / f"{n}.csv") for n in recheck.NEEDED.split()}
         made = others | recheck.from_records(study) | {"claims": others["claims"][:0]}
-        for name, table in (made | recheck.from_tables(study, made)).items():
+        saved = {name: read_table(study.save_table(table, name)) for name, table in made.items()}
+        for name, table in recheck.from_tables(study, saved).items():
             study.save_table(table, name)
         study.save_text(report.write(study.results), report.NAME)
     return study, folder

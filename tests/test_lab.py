@@ -135,7 +135,7 @@ def test_the_slider_shows_another_utterance_and_a_saved_notebook_keeps_it(page, 
     while (after := picture.get_attribute("src")) == before and time.monotonic() < begun + 30:
         page.wait_for_timeout(20)
     print(f"the figure changed {time.monotonic() - begun:.2f} s after the key")
-    assert after != before and page.locator(".widget-readout").inner_text() == "1"
+    assert after != before and page.locator(".widget-readout").inner_text() == "8"
     page.keyboard.press("Control+s")
     page.wait_for_function("() => !panel.context.model.dirty")
     kept = notebooks.strip(nbformat.read(folder / "copies" / name, as_version=4)).cells[place].outputs

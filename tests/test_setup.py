@@ -73,7 +73,7 @@ def test_extras_are_asked_for_by_name(monkeypatch):
     monkeypatch.setattr(setup, "installed_version", lambda name: None if name == "librosa" else "4.12")
     assert [line for line in setup.unmet_here() if "librosa" in line] == ["librosa>=0.11 (not installed)"]
     monkeypatch.setattr(setup, "EXTRAS", ["feature"])
-    assert setup.unmet_here() == ["an extra 'feature' (there are features, cluster)"]
+    assert setup.unmet_here() == ["an extra 'feature' (there are features, report, cluster, browser)"]
 
 
 def test_another_python_is_asked_in_its_own_process(tmp_path):

@@ -273,7 +273,8 @@ def test_what_a_profile_does_without_is_shown_from_the_reported_one(own_results,
     shown += [made["09"][name] for name in ("reached", "clean", "corrupted", "scores", "gained")]
     for table in shown:
         assert set(table["profile"]) == {"full"}
-    assert set(made["08"]["rows"]["method"]) == {*methods, *ablations} and 30 < len(made["08"]["made"]) < len(facts.CLAIMS)
+    assert set(made["08"]["rows"]["method"]) == {*methods, *ablations}
+    assert 30 < len(made["08"]["made"]) < len(facts.CLAIMS)
     on_votes = {"tmt_amw", "tmt_gated", "tmt_reliability"}
     assert set(made["07"]["carries"]["method"]) == on_votes and set(made["07"]["carries"]["source"]) == {"real"}
     trained = 2 * len(methods) + len(ablations) + len(on_votes)

@@ -115,7 +115,7 @@ def open_and_run(page, address: str, name: str, seconds: float) -> tuple[nbforma
 def test_a_notebook_runs_in_another_folder_and_shows_how_training_goes_on(page, address, folder):
     _, bars = open_and_run(page, address, "03_amw_training.ipynb", 600)
     percents = {match[0] for text in bars if (match := re.search(r"training.*?(\d+)%", text, re.DOTALL))}
-    assert len(percents) > 3, "a bar that moves"
+    assert len(percents) >= 2, "a bar that moves"
     assert {*folder.glob("TMT_RESULTS/smoke/costs.csv")} and {*folder.glob("TMT_RESULTS/figures/smoke/*.png")}
     assert {path.suffix for path in (folder / "copies").iterdir()} <= {".ipynb", ""}, "nothing beside the notebooks"
 

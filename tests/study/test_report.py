@@ -1,5 +1,6 @@
 """What a report says before its tables, of profile smoke and of a user's own data."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -62,5 +63,8 @@ def test_a_study_is_set_beside_the_reported_one(monkeypatch):
     ours, theirs = (pd.read_csv(common.ROOT / "results" / name / "claims.csv") for name in ("quick", "full"))
     same = (ours.set_index("claim")["verdict"] == theirs.set_index("claim")["verdict"]).sum()
     assert f"{same} of {len(ours)} verdicts are the reported ones (profile full)." in text
+    other = ours.merge(theirs, on="claim").query("verdict_x != verdict_y").iloc[0]
+    row = rf"\| {other.claim} +\| {other.verdict_x} +\| {other.verdict_y} +\|"
+    assert re.search(row, text), "here first, then as reported"
     assert "| CMU-MOSI (synthetic)  | TMT+AMW " in text and text.count(" mae ") == 7
     assert report.beside_reported(open_study("full", device="cpu")) == ""

@@ -16,7 +16,7 @@ from tmtlib.data.mmsa import write_mmsa
 from tmtlib.data.schema import SyntheticSize
 from tmtlib.data.synthetic import generate
 from tmtlib.models.tmt import TMTConfig
-from tmtlib.study import cache
+from tmtlib.study import cache, report
 from tmtlib.study.methods import METHODS, family, method_config, method_titles
 from tmtlib.study.profiles import PROFILES
 from tmtlib.study.study import open_study
@@ -213,6 +213,12 @@ def test_the_reported_study_is_shown_as_committed(monkeypatch):
     table = study.kept("table1", lambda rows: pytest.fail("made anew"), rows)
     assert set(table["dataset"]) == {"mosi", "mosei", "sims"} and not study.table("claims").empty
     assert study.show(Figure(), "forest") and sorted(common.results_folder().rglob("*")) == before
+    written = {path: path.stat().st_mtime_ns for path in study.results.iterdir()}
+    report.conclude(study, rows)
+    assert written == {path: path.stat().st_mtime_ns for path in study.results.iterdir()}
+    monkeypatch.setenv("TMT_REMAKE", "figures")
+    assert study.shows_reported, "tables are shown, figures drawn anew"
+    monkeypatch.delenv("TMT_REMAKE")
     assert not open_study("quick", device="cpu").shows_reported and not open_study("full", seeds=2).shows_reported
     monkeypatch.setenv("TMT_REMAKE", "all")
     assert not study.shows_reported

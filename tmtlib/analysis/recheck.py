@@ -19,7 +19,7 @@ from tmtlib.study.choices import choices
 from tmtlib.study.compare import Difference
 from tmtlib.study.profiles import REPORTED
 from tmtlib.study.records import Record, record_at
-from tmtlib.study.study import Study, as_csv
+from tmtlib.study.study import Study, as_csv, read_table
 
 # Tolerances of what is made from saved tables, whose six digits move intervals of few seeds: less than a digit that is
 # printed; and of `compare.RATIOS`
@@ -38,7 +38,7 @@ def check(study: Study) -> tuple[list[Difference], list[str]]:
     `ROUNDED`. Raises FileNotFoundError for a folder without the tables of a whole series (`NEEDED`).
     """
     text = compare.read_tables(study.results)
-    saved = {name.removesuffix(".csv"): _parsed(study.results / name) for name in text}
+    saved = {name.removesuffix(".csv"): read_table(study.results / name) for name in text}
     if lacking := {*NEEDED.split()} - saved.keys():
         raise FileNotFoundError(f"{study.results} has no {', '.join(sorted(lacking))}; run the whole series first")
     files, how, why = [*_files(study)], ((),), []
@@ -52,10 +52,6 @@ def check(study: Study) -> tuple[list[Difference], list[str]]:
     rest = ", ".join(sorted(text.keys() - again.keys()))
     why.append(f"what is in {rest}, but for changes since this study wrote them" if study.written() else rest)
     return [*files, *differences, *_pages(study)], why
-
-
-def _parsed(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.read_text(encoding="utf-8").strip() else pd.DataFrame()
 
 
 def from_records(study: Study) -> Tables:

@@ -83,9 +83,11 @@ def beside_reported(study: Study) -> str:
         here=intervals(both, "mean"), reported=intervals(both, ends[0], ".3f", *ends[1:])
     )
     claims = here[1].merge(reported[1], on="claim", suffixes=("", "_reported"))
-    same = (claims["verdict"] == claims["verdict_reported"]).sum()
-    said = f"{same} of {len(claims)} verdicts are the reported ones (profile {REPORTED})."
-    return f"## Beside the reported results\n\n{markdown(shown)}\n\n{said}"
+    others = claims[claims["verdict"] != claims["verdict_reported"]]
+    said = f"{len(claims) - len(others)} of {len(claims)} verdicts are the reported ones (profile {REPORTED})."
+    listed = others[["claim", "verdict", "verdict_reported"]].set_axis(["claim", "here", "reported"], axis=1)
+    parts = ["## Beside the reported results", markdown(shown), said, *([markdown(listed)] if len(listed) else [])]
+    return "\n\n".join(parts)
 
 
 def _plainly(folder: Path, source: str) -> list[str]:
